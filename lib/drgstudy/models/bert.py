@@ -1,0 +1,68 @@
+"""**BERT**: a bidirectional encoder, fine-tuned in full with a linear head over its pooled output.
+
+The paper's baseline is ClinicalBERT (``emilyalsentzer/Bio_ClinicalBERT``), three epochs, batches of 16, learning rate
+2e-5. The default of the demo is MiniLM-L6, a small BERT whose weights a package carries; it was trained to put a text's
+meaning into the mean over its tokens, so the head reads that mean there instead of the first token.
+"""
+
+from __future__ import annotations
+
+import types
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import save_model
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
+
+from drgstudy.models import weights
+from drgstudy.models.llama import pool
+from drgstudy.study import StudyError
+from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, predict, train
+
+
+@dataclass(frozen=True)
+class Settings(NeuralSettings):
+    """Defaults are the paper's (Baseline Models)."""
+
+    base: str = "emilyalsentzer/Bio_ClinicalBERT"  # a packaged name, a folder or a hub id
+    batch_size: int = 16
+    pooling: str = "first"  # "first": BERT's own pooled output; "mean": the mean over all tokens
+
+
+class Model:
+    """An encoder of BERT's architecture with a linear head."""
+
+    def __init__(self, settings: Settings, labels: list[str], folder: Path, seed: int):
+        if settings.pooling not in ("first", "mean"):
+            raise StudyError(f"setting pooling: expected 'first' or 'mean', got {settings.pooling!r}")
+        self.settings, self.folder, self.seed = settings, folder, seed
+        set_seed(seed)
+        self.tokenizer = weights.load(AutoTokenizer, settings.base)
+        self.net = weights.load(AutoModelForSequenceClassification, settings.base, num_labels=len(labels)).to(device())
+        if settings.pooling == "mean":
+            self.net.forward = types.MethodType(_mean_forward, self.net)
+        self.collate = PadRight(self.tokenizer.pad_token_id)
+
+    def tokens(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each text, special tokens included, cut at `max_tokens`."""
+        return self.tokenizer(texts, truncation=True, max_length=self.settings.max_tokens).input_ids
+
+    def fit(self, texts: list[str], y: np.ndarray) -> dict:
+        """Fine-tune all weights."""
+        cost = train(self.net, self.collate, TokenDataset(self.tokens(texts), y), self.settings, self.folder, self.seed)
+        save_model(self.net, str(self.folder / "model.safetensors"))
+        return cost
+
+    def predict(self, texts: list[str]) -> np.ndarray:
+        """Logits, float32, shape (texts, labels)."""
+        self.net.eval()
+        return predict(lambda batch: self.net(**batch)["logits"], self.collate, self.tokens(texts))
+
+
+def _mean_forward(net, input_ids, attention_mask, labels=None, **_):
+    encoder = getattr(net, net.base_model_prefix)
+    hidden = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    logits = net.classifier(net.dropout(pool(hidden, attention_mask, "mean")))
+    return {"logits": logits} | ({} if labels is None else {"loss": cross_entropy(logits, labels)})

