@@ -45,6 +45,10 @@ class Paths:
         return self.data / "raw"
 
     @property
+    def source(self) -> Path:
+        return self.data / "source.json"
+
+    @property
     def drgs(self) -> Path:
         return self.data / "drgs.parquet"
 
@@ -202,6 +206,7 @@ def run_notebook(params: Path) -> Path:
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     values, notebook = read_params(params), notebook_of(params)
     executed = Paths(values["profile"]).executed / f"{params.stem}.ipynb"
@@ -210,7 +215,14 @@ def run_notebook(params: Path) -> Path:
     with atomic(executed) as beside, _relayed_progress():
         try:
             papermill.execute_notebook(
-                notebook, beside, values, cwd=NOTEBOOKS, kernel_name="python3", progress_bar=False, log_output=False
+                notebook,
+                beside,
+                values,
+                cwd=NOTEBOOKS,
+                kernel_name="python3",
+                progress_bar=False,
+                # Sockets of the file system, not of the network: nobody else on the machine can listen to a kernel.
+                config=Config(KernelManager={"transport": "ipc"}),
             )
         except PapermillExecutionError as error:
             if error.ename == "StudyError":

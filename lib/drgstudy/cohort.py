@@ -1,0 +1,266 @@
+"""From notes and billed DRGs to labelled stays: inclusion, exclusion, flow counts and the two splits.
+
+Where the sources are silent: a note without a stay id joins no stay; of several notes of one stay the first in the
+file is kept; repeated DRG rows of a stay count once, and a stay whose rows name two different v34 DRGs is left out,
+for nobody can say which one was paid.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+import pyarrow
+from statsmodels.stats.weightstats import ttest_ind
+
+from drgstudy.harmonize import standard_code
+from drgstudy.mimic import checked
+from drgstudy.notes import hospital_course, n_words
+from drgstudy.study import StudyError, atomic
+
+_PART = pa.Column("str", pa.Check.isin(["train", "test"]))
+STAYS = pa.DataFrameSchema(
+    {
+        "stay_id": pa.Column("int64", unique=True),
+        "subject_id": pa.Column("int64"),
+        "drg_v34": pa.Column("str", pa.Check.str_matches(r"^\d{3}$")),
+        "text": pa.Column("str"),
+        "words": pa.Column("int64", pa.Check.ge(1)),
+        "split": _PART,
+        "split_patients": _PART,
+    },
+    strict=True,
+)
+"""Schema of stays.parquet: one row a stay, by ascending stay_id (MIMIC's hadm_id)."""
+
+
+def is_ms_drg(drgcodes: pd.DataFrame) -> pd.Series:
+    """Which rows of DRGCODES are MS-DRGs: type MS in MIMIC-III; HCFA where no row says MS, as in MIMIC-IV."""
+    kind = drgcodes["drg_type"].str.strip()
+    return kind == ("MS" if (kind == "MS").any() else "HCFA")
+
+
+def build_cohort(
+    notes: Iterable[pd.DataFrame],
+    drgcodes: pd.DataFrame,
+    mapping: pd.DataFrame,
+    *,
+    min_words: int = 40,
+    min_stays: int = 2,
+    seed: int = 42,
+    test_share: float = 0.1,
+) -> tuple[pd.DataFrame, dict]:
+    """Labelled stays, and how many notes and DRG rows each step of Figure 1 kept.
+
+    Parameters
+    ----------
+    notes : iterable of DataFrame
+        Batches with hadm_id, subject_id and text, as `mimic.notes` yields them; of the texts only hospital courses
+        of stays with a label are held.
+    drgcodes : DataFrame
+        Rows of DRGCODES, all types: hadm_id, drg_type, drg_code, description.
+    mapping : DataFrame
+        From `harmonize.harmonize`: one row for each distinct code and title, with drg_v34 (missing where excluded).
+    min_words, min_stays : int
+        Hospital courses with fewer words and DRGs with fewer stays are left out.
+    seed : int
+        Of both splits.
+    test_share : float
+        Share kept for testing: of the stays in `split`, of the patients in `split_patients`.
+
+    Returns
+    -------
+    stays : DataFrame
+        As `STAYS`.
+    flow : dict
+        notes and drg_rows (lists of {step, kept, removed}), stays, labels, seed, and for each of the two splits the
+        stays and labels of its parts and its `leakage`.
+
+    Raises
+    ------
+    StudyError
+        If no stay is left, or a parameter makes no sense.
+
+    Notes
+    -----
+    Source: DRG-LLaMA, Figure 1 and Methods, "Dataset and Preprocessing"; the split by patients is ours.
+    """
+    if not 0 < test_share < 1 or min_stays < 2:
+        raise StudyError(f"test_share is {test_share}, expected 0 to 1; min_stays is {min_stays}, expected 2 or more")
+    rows, row_steps = _labelled_rows(drgcodes, mapping)
+    label = rows.set_index("hadm_id")["drg_v34"]
+    courses = [_courses(batch, label) for batch in notes]
+    if not courses:
+        raise StudyError("the cohort is empty: there are no notes")
+    stays, note_steps = _sieve(
+        pd.concat(courses, ignore_index=True),
+        {
+            "hospital course found": lambda notes: notes["words"] > 0,
+            f"at least {min_words} words": lambda notes: notes["words"] >= min_words,
+            "text not seen before": lambda notes: ~notes["digest"].duplicated(),
+            "stay has an MS-DRG in v34": lambda notes: notes["drg_v34"].notna(),
+            "first note of its stay": lambda notes: ~notes["hadm_id"].duplicated(),
+        },
+    )
+    rows, more = _sieve(rows, {"stay has such a note": lambda rows: rows["hadm_id"].isin(stays["hadm_id"])})
+    row_steps += more
+    frequent = {f"DRG has at least {min_stays} stays": lambda frame: _stays_of_drg(frame) >= min_stays}
+    stays, more = _sieve(stays, frequent)
+    note_steps += more
+    row_steps += _sieve(rows, frequent)[1]
+    flow = {
+        "notes": [{"step": "discharge summaries", "kept": sum(map(len, courses)), "removed": 0}, *note_steps],
+        "drg_rows": [{"step": "DRG rows", "kept": len(drgcodes), "removed": 0}, *row_steps],
+    }
+    if stays.empty:
+        last = next(step["step"] for step in flow["notes"] if not step["kept"])
+        raise StudyError(f"the cohort is empty: no discharge summary is left after the step '{last}'")
+    stays = stays.rename(columns={"hadm_id": "stay_id"}).sort_values("stay_id", ignore_index=True)
+    stays = stays[["stay_id", "subject_id", "drg_v34", "text", "words"]].astype({"stay_id": "int64"})
+    stays = stays.assign(**_draw_splits(stays, test_share, seed))
+    flow |= {"stays": len(stays), "labels": stays["drg_v34"].nunique(), "seed": seed}
+    flow["splits"] = {split: _parts(stays, split) | leakage(stays, split) for split in ("split", "split_patients")}
+    check_flow(flow)
+    return stays, flow
+
+
+def check_flow(flow: dict) -> None:
+    """Raise StudyError unless each step's kept and removed add up to the step before, and the last is the cohort."""
+    for chain in ("notes", "drg_rows"):
+        steps = flow[chain]
+        for before, step in itertools.pairwise(steps):
+            if step["kept"] + step["removed"] != before["kept"]:
+                raise StudyError(f"flow, {chain}: the counts of the step '{step['step']}' do not add up")
+        if steps[-1]["kept"] != flow["stays"]:
+            raise StudyError(f"flow, {chain}: {steps[-1]['kept']} are left, but the cohort has {flow['stays']} stays")
+
+
+def stratified_draw(strata: pd.Series, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw a share of the members, from each stratum its proportional part.
+
+    Each stratum gives the whole part of its quota; what is missing to the total comes, one each, from the strata with
+    the largest remainders, ties drawn at random. So does scikit-learn's stratified split, which however refuses to
+    draw fewer members than there are strata. A stratum's last member is drawn only if no other stratum has one to give.
+
+    Parameters
+    ----------
+    strata : Series of str, shape (n,)
+    share : float
+        The total drawn is `share` times n, rounded up, and less than n.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+    """
+    _, stratum, size = np.unique(strata.to_numpy(), return_inverse=True, return_counts=True)
+    total = min(math.ceil(share * len(strata)), len(strata) - 1)
+    draw, remainder = np.divmod(size * total, len(strata))  # integers, so that equal remainders are exactly equal
+    order = np.lexsort((rng.random(len(size)), -remainder, draw + 1 >= size))
+    draw[order[: total - draw.sum()]] += 1
+    shuffled = rng.permutation(len(strata))
+    rank = pd.Series(stratum[shuffled], index=shuffled).groupby(stratum[shuffled]).cumcount().sort_index()
+    return rank.to_numpy() < draw[stratum]
+
+
+def leakage(stays: pd.DataFrame, split: str) -> dict:
+    """Patients with a test stay, how many of them have a training stay too, and their share."""
+    train, test = (set(stays.loc[stays[split] == part, "subject_id"]) for part in ("train", "test"))
+    shared = len(train & test)
+    return {"test_patients": len(test), "shared_patients": shared, "shared_share": shared / len(test)}
+
+
+def word_count_test(stays: pd.DataFrame, split: str = "split") -> dict:
+    """Mean words of the training and the test stays, and the two-sided t-test (equal variances) between them.
+
+    Returns
+    -------
+    dict
+        train_mean and test_mean (words), t, df, p. Source: DRG-LLaMA, "Study cohort" (398 against 399, p = 0.51).
+    """
+    train, test = (stays.loc[stays[split] == part, "words"] for part in ("train", "test"))
+    t, p, df = map(float, ttest_ind(train, test))
+    return {"train_mean": float(train.mean()), "test_mean": float(test.mean()), "t": t, "df": df, "p": p}
+
+
+def write_stays(stays: pd.DataFrame, path: Path) -> None:
+    """Write stays.parquet, checked against `STAYS`."""
+    checked(stays, STAYS, path)
+    with atomic(path) as beside:
+        stays.to_parquet(beside, index=False)
+
+
+def read_stays(path: Path) -> pd.DataFrame:
+    """Read stays.parquet and check it against `STAYS`; raises StudyError if it is missing or damaged."""
+    try:
+        return checked(pd.read_parquet(path), STAYS, path)
+    except FileNotFoundError:
+        raise StudyError(f"{path} is missing; the notebook that builds the cohort writes it") from None
+    except (OSError, pyarrow.ArrowException) as error:
+        raise StudyError(f"{path} is not a readable parquet file ({error}); delete it and run make again") from None
+
+
+def _labelled_rows(drgcodes: pd.DataFrame, mapping: pd.DataFrame) -> tuple[pd.DataFrame, list[dict]]:
+    """The DRG rows that label a stay, one a stay, with drg_v34, and the steps that led to them."""
+    rows = drgcodes.assign(code=standard_code(drgcodes["drg_code"]), title=drgcodes["description"].astype("str"))
+    return _sieve(
+        rows.merge(mapping[["code", "title", "drg_v34"]], "left", on=["code", "title"], validate="m:1"),
+        {
+            "MS-DRG": is_ms_drg,
+            "mapped to v34": lambda rows: rows["drg_v34"].notna(),
+            "no other DRG in the stay": lambda rows: rows.groupby("hadm_id")["drg_v34"].transform("nunique") == 1,
+            "not a repeated row": lambda rows: ~rows["hadm_id"].duplicated(),
+        },
+    )
+
+
+def _courses(batch: pd.DataFrame, label: pd.Series) -> pd.DataFrame:
+    """What must be kept of a batch of notes: a text only where its stay has a label, of each text a 64-bit digest."""
+    text = pd.Series([hospital_course(note) for note in batch["text"]], index=batch.index, dtype="str")
+    drg = batch["hadm_id"].map(label)
+    return batch[["hadm_id", "subject_id"]].assign(
+        drg_v34=drg,
+        text=text.where(drg.notna()),
+        words=text.fillna("").map(n_words).astype("int64"),
+        digest=pd.util.hash_pandas_object(text, index=False),
+    )
+
+
+def _sieve(frame: pd.DataFrame, steps: dict[str, Callable]) -> tuple[pd.DataFrame, list[dict]]:
+    """Keep the rows that pass one step after the other, and count them."""
+    counts = []
+    for step, passes in steps.items():
+        kept = passes(frame)
+        counts.append({"step": step, "kept": int(kept.sum()), "removed": int((~kept).sum())})
+        frame = frame[kept]
+    return frame, counts
+
+
+def _stays_of_drg(frame: pd.DataFrame) -> pd.Series:
+    return frame.groupby("drg_v34")["drg_v34"].transform("size")
+
+
+def _draw_splits(stays: pd.DataFrame, test_share: float, seed: int) -> dict[str, pd.Series]:
+    """Both splits, "train" or "test" for each stay: by stay, and with disjoint patients."""
+    # A patient stands for the rarest of his DRGs, so that rare DRGs too are spread over both parts.
+    by_rarity = stays.assign(often=_stays_of_drg(stays)).sort_values(["often", "drg_v34"])
+    patients = by_rarity.groupby("subject_id")["drg_v34"].first()
+    if len(patients) < 2:
+        raise StudyError("the cohort has one patient only: there is nobody to test on who is not in the training set")
+    drawn = stratified_draw(stays["drg_v34"], test_share, np.random.default_rng([seed, 0]))
+    drawn_patients = patients.index[stratified_draw(patients, test_share, np.random.default_rng([seed, 1]))]
+    test = {"split": drawn, "split_patients": stays["subject_id"].isin(drawn_patients)}
+    return {split: pd.Series(np.where(is_test, "test", "train"), dtype="str") for split, is_test in test.items()}
+
+
+def _parts(stays: pd.DataFrame, split: str) -> dict:
+    """Stays and labels of the training and the test part, and how many labels only the test part has."""
+    sizes, labels = stays[split].value_counts(), stays.groupby(split)["drg_v34"].agg(set)
+    counts = {f"{part}_stays": int(sizes[part]) for part in ("train", "test")}
+    counts |= {f"{part}_labels": len(labels[part]) for part in ("train", "test")}
+    return counts | {"untrained_labels": len(labels["test"] - labels["train"])}

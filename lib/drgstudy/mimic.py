@@ -1,0 +1,243 @@
+"""Reading MIMIC's tables: where they lie, which columns they have, and whose data they are.
+
+Known are the tables of MIMIC-IV and MIMIC-IV-Note 2.2 that the study needs and, with its names in capitals, the
+DRGCODES of MIMIC-III. Notes come in batches, so that memory does not grow with their file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import hashlib
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pandera.pandas as pa
+import pyarrow
+import pyarrow.csv
+
+from drgstudy.study import StudyError, fingerprint, read_json
+
+KINDS = {  # how a column is read: Arrow type, pandas dtype, and whether it may be empty
+    "id": (pyarrow.int64(), "Int64", False),
+    "number": (pyarrow.int64(), "Int64", True),
+    "text": (pyarrow.string(), "str", False),
+    "time": (pyarrow.timestamp("s"), "datetime64[s]", True),
+}
+_COLUMNS = {  # name:kind, text where no kind is given
+    "patients": "subject_id:id gender anchor_age:id anchor_year:id anchor_year_group dod:time",
+    "admissions": "subject_id:id hadm_id:id admittime:time dischtime:time deathtime:time admission_type"
+    " admit_provider_id admission_location discharge_location insurance language marital_status race"
+    " edregtime:time edouttime:time hospital_expire_flag:id",
+    "drgcodes": "subject_id:id hadm_id:id drg_type drg_code description drg_severity:number drg_mortality:number",
+    "diagnoses_icd": "subject_id:id hadm_id:id seq_num:id icd_code icd_version:id",
+    "procedures_icd": "subject_id:id hadm_id:id seq_num:id chartdate:time icd_code icd_version:id",
+    "discharge": "note_id subject_id:id hadm_id:number note_type note_seq:id charttime:time storetime:time text",
+}
+COLUMNS = {
+    table: {name: kind or "text" for name, _, kind in (entry.partition(":") for entry in columns.split())}
+    for table, columns in _COLUMNS.items()
+}
+"""Each known table's columns in order, with their `KINDS`."""
+KEYS = {"patients": "subject_id", "admissions": "hadm_id"}
+BATCH_BYTES = 1 << 23  # of CSV text: far more than the longest note, far less than any machine's memory
+
+
+@dataclass(frozen=True)
+class Source:
+    """Whose data a folder holds.
+
+    `kind` is "synthetic", "open demo" or "credentialed", `name` is for captions, `fingerprint` is made from the bytes
+    of all known tables.
+    """
+
+    kind: str
+    name: str
+    fingerprint: str
+
+
+def find(folder: Path, table: str) -> Path:
+    """Path of a table in a folder laid out as PhysioNet does (hosp/, note/, or flat), compressed or not.
+
+    Raises
+    ------
+    StudyError
+        If the folder or the table is not there.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise StudyError(f"the folder {folder} does not exist; give the one that holds hosp/ and note/")
+    for place in (folder, folder / "hosp", folder / "note"):
+        for name in (table, table.upper()):
+            for path in (place / f"{name}.csv.gz", place / f"{name}.csv"):
+                if path.is_file():
+                    return path
+    raise StudyError(f"{folder} has no {table}.csv.gz or {table}.csv, neither directly nor in hosp/ or note/")
+
+
+def source(folder: Path) -> Source:
+    """Find out from the files themselves whose data they are; what is not known to be open counts as credentialed.
+
+    A synthetic hospital says so in `hospital.json`; an open demo has an open licence and at most 100 patients.
+    """
+    folder = Path(folder)
+    paths = {}
+    for table in COLUMNS:
+        with contextlib.suppress(StudyError):
+            paths[table] = find(folder, table)
+    if not paths:
+        find(folder, "drgcodes")  # says what is missing
+    digest = hashlib.sha256("".join(map(fingerprint, paths.values())).encode()).hexdigest()[:16]
+    if (folder / "hospital.json").is_file():
+        hospital = read_json(folder / "hospital.json")
+        if isinstance(hospital, dict) and hospital.get("source") == "synthetic":
+            return Source("synthetic", f"synthetic hospital, seed {hospital.get('seed')}", digest)
+    version = "MIMIC-III" if any(path.name[0].isupper() for path in paths.values()) else "MIMIC-IV"
+    licence = folder / "LICENSE.txt"
+    is_open = licence.is_file() and b"OPEN DATABASE LICENSE" in licence.read_bytes()[:500].upper()
+    if is_open and "patients" in paths:
+        with _explained(paths["patients"]), _opened(paths["patients"]) as file:
+            if sum(1 for _ in file) <= 101:
+                return Source("open demo", f"{version} demo", digest)
+    return Source("credentialed", version, digest)
+
+
+def read(folder: Path, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """One table, whole, checked against its schema; column names in lower case.
+
+    Parameters
+    ----------
+    folder : Path
+        What `find` accepts.
+    table : str
+        A key of `COLUMNS`.
+    columns : sequence of str, optional
+        Those to read; all by default.
+
+    Returns
+    -------
+    DataFrame
+        int64 ids, str text ("" where empty), Int64 and datetime64[s] (NA where empty); rows in the file's order.
+
+    Raises
+    ------
+    StudyError
+        For a file that is missing, empty, truncated, not UTF-8, without a column, or with a value of another kind.
+    """
+    frame = pd.concat(_batches(folder, table, columns or COLUMNS[table]))
+    checked(frame, _schema(table, frame.columns), find(folder, table))
+    ids = [name for name in frame.columns if COLUMNS[table][name] == "id"]
+    return frame.astype(dict.fromkeys(ids, "int64")).reset_index(drop=True)
+
+
+def notes(folder: Path) -> Iterator[pd.DataFrame]:
+    """Discharge summaries in batches, in the file's order: note_id, subject_id, hadm_id (Int64, may be NA), text.
+
+    Raises
+    ------
+    StudyError
+        As `read`, and for a note_id that occurs twice. The error may come after some batches.
+    """
+    columns, seen = ("note_id", "subject_id", "hadm_id", "text"), set()
+    path, schema = find(folder, "discharge"), _schema("discharge", columns)
+    for batch in _batches(folder, "discharge", columns):
+        for row, note_id in batch["note_id"].items():
+            if note_id in seen:
+                raise StudyError(f"{path}, row {row}: the note_id {note_id} occurs twice; each must be unique")
+            seen.add(note_id)
+        yield checked(batch, schema, path)
+
+
+def checked(frame: pd.DataFrame, schema: pa.DataFrameSchema, path: Path) -> pd.DataFrame:
+    """Return the frame if it fits the pandera schema; otherwise raise StudyError naming file, column, row and rule."""
+    try:
+        return schema.validate(frame, lazy=True)
+    except pa.errors.SchemaErrors as error:
+        first = error.failure_cases.iloc[0]
+        column = "" if pd.isna(first["column"]) else f", column {first['column']}"
+        row = "" if pd.isna(first["index"]) else f", row {first['index']}"
+        raise StudyError(f"{path}{column}{row}: {first['failure_case']} breaks the rule {first['check']}") from None
+
+
+def _schema(table: str, columns: Sequence[str]) -> pa.DataFrameSchema:
+    schema = {}
+    for name in columns:
+        _, dtype, nullable = KINDS[COLUMNS[table][name]]
+        schema[name] = pa.Column(dtype, nullable=nullable, unique=name == KEYS.get(table))
+    return pa.DataFrameSchema(schema)
+
+
+def _batches(folder: Path, table: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Some columns of a table; the index is the row's number in the file, the first row after the header being 1.
+
+    Arrow's reader is used because it streams quoted text of many lines, decompresses beside it and checks UTF-8.
+    """
+    path = find(folder, table)
+    empty = StudyError(f"{path} is empty; expected a CSV table: a line of column names and rows below it")
+    with _explained(path), _opened(path) as file:
+        header = next(csv.reader([file.readline().decode("utf-8-sig")]), [])
+        if not header or not file.read(1):
+            raise empty
+    as_written = {name.lower(): name for name in header}
+    if missing := [name for name in columns if name not in as_written]:
+        raise StudyError(f"{path} has no column {', '.join(missing)}; it has {', '.join(header)}")
+    types = {as_written[name]: KINDS[COLUMNS[table][name]][0] for name in columns}
+    row = 1
+    with _explained(path, header), _opened(path) as file:
+        counted = _CountingQuotes(file)
+        for batch in pyarrow.csv.open_csv(
+            pyarrow.PythonFile(counted, mode="r"),
+            read_options=pyarrow.csv.ReadOptions(block_size=BATCH_BYTES),
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(include_columns=list(types), column_types=types),
+        ):
+            frame = batch.to_pandas(types_mapper={pyarrow.int64(): pd.Int64Dtype()}.get)
+            frame.columns, frame.index = list(columns), pd.RangeIndex(row, row := row + len(frame))
+            yield frame
+        if counted.quotes % 2:  # Arrow takes the rest of the file for one text
+            raise pyarrow.ArrowInvalid("a quote is never closed")
+    if row == 1:
+        raise empty
+
+
+class _CountingQuotes:
+    """A binary file that is read once, and the number of quotes in it so far."""
+
+    def __init__(self, file):
+        self.file, self.quotes, self.closed = file, 0, False
+
+    def read(self, size: int) -> bytes:
+        block = self.file.read(size)
+        self.quotes += block.count(b'"')
+        return block
+
+
+def _opened(path: Path):
+    return gzip.open(path) if path.suffix == ".gz" else open(path, "rb")
+
+
+@contextlib.contextmanager
+def _explained(path: Path, header: Sequence[str] = ()):
+    """Turn what the readers say about a bad file into one sentence, without quoting the text of a note."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, pyarrow.ArrowException) as error:
+        said = str(error)
+        column = re.search(r"column #(\d+)", said)
+        place = f"{path}, column {header[int(column[1])]}" if column and header else str(path)
+        value = re.search(r"error to (\w+).*: invalid value (.*)", said, re.DOTALL)
+        if value:
+            expected = "a whole number" if value[1].startswith("int") else "a time such as 2180-05-06 22:15:00"
+            raise StudyError(f"{place} holds {value[2][:30]}, expected {expected}") from None
+        if isinstance(error, UnicodeDecodeError) or "UTF8" in said:
+            raise StudyError(f"{place} is not UTF-8 text (perhaps Latin-1); convert the file to UTF-8") from None
+        if isinstance(error, (OSError, EOFError, zlib.error)):
+            raise StudyError(f"{path} is truncated or damaged ({said}); get the file again") from None
+        shape = re.search(r"Expected \d+ columns, got \d+", said)
+        reason = shape[0].lower() if shape else "a quote is never closed"
+        raise StudyError(f"{path} is not a well-formed CSV table: {reason}") from None

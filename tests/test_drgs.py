@@ -1,0 +1,88 @@
+"""MS-DRG facts against what the papers, CMS and METHODS state."""
+
+from collections import Counter
+
+import pytest
+
+from drgstudy import drgs
+
+
+def test_v34_has_the_papers_counts():
+    v34 = drgs.v34()
+    assert len(v34) == 757 and v34.index.is_monotonic_increasing and v34.index.is_unique
+    assert v34["base"].nunique() == 340
+    splits = Counter(frozenset(labels) for labels in v34.groupby("base")["cc_label"].agg(list))
+    assert splits == {frozenset({2, 1, 0}): 154, frozenset({1, 0}): 43, frozenset({2, 3}): 66, frozenset({4}): 77}
+
+
+def test_base_and_label_determine_the_drg():
+    assert not drgs.v34().duplicated(["base", "cc_label"]).any()
+
+
+def test_members_of_a_base_are_neighbours_of_one_mdc_and_type():
+    for base, members in drgs.v34().groupby("base"):
+        codes = members.index.astype(int)
+        assert codes.max() - codes.min() == len(codes) - 1, base
+        assert members["mdc"].nunique() == members["type"].nunique() == 1, base
+
+
+@pytest.mark.parametrize(
+    ("drg", "base", "label"),
+    [  # Supplementary Note 1, and titles whose severity phrase is not at the end
+        ("011", "TRACHEOSTOMY FOR FACE MOUTH AND NECK DIAGNOSES", 2),
+        ("012", "TRACHEOSTOMY FOR FACE MOUTH AND NECK DIAGNOSES", 1),
+        ("013", "TRACHEOSTOMY FOR FACE MOUTH AND NECK DIAGNOSES", 0),
+        ("052", "SPINAL DISORDERS AND INJURIES", 1),
+        ("053", "SPINAL DISORDERS AND INJURIES", 0),
+        ("056", "DEGENERATIVE NERVOUS SYSTEM DISORDERS", 2),
+        ("057", "DEGENERATIVE NERVOUS SYSTEM DISORDERS", 3),
+        ("069", "TRANSIENT ISCHEMIA", 4),
+        ("005", "LIVER TRANSPLANT", 2),
+        ("065", "INTRACRANIAL HEMORRHAGE OR CEREBRAL INFARCTION", 1),
+        ("977", "HIV WITH OR WITHOUT OTHER RELATED CONDITION", 4),
+        ("837", "CHEMOTHERAPY WITH ACUTE LEUKEMIA AS SDX", 2),
+        ("839", "CHEMOTHERAPY WITH ACUTE LEUKEMIA AS SDX", 0),
+    ],
+)
+def test_base_and_label(drg, base, label):
+    assert tuple(drgs.v34().loc[drg, ["base", "cc_label"]]) == (base, label)
+
+
+def test_facts_of_single_drgs():
+    v34 = drgs.v34()
+    # Medical or surgical as in DRG-LLaMA's Supplementary Tables 2 to 4.
+    assert set(v34.loc[["777", "053", "913"], "type"]) == {"medical"}
+    assert set(v34.loc[["801", "008", "652", "016", "114", "970"], "type"]) == {"surgical"}
+    assert v34.loc["291", "mdc"] == "05" and v34.loc["001", "mdc"] == "PRE"
+    assert v34.loc["001", "relative_weight"] == v34["relative_weight"].max()
+    assert v34.loc["008", "billed_title"] == "SIMULTANEOUS PANCREAS/KIDNEY TRANSPLANT"
+    assert set(v34.index[v34["type"] == ""]) == {"998", "999"}
+
+
+def test_titles_by_year_covers_fiscal_years_2008_to_2019():
+    table = drgs.titles_by_year()
+    assert (table["fiscal_year"] - table["version"]).eq(1983).all()
+    assert table.groupby("fiscal_year").size().to_dict() == {
+        2008: 745, 2009: 746, 2010: 746, 2011: 747, 2012: 751, 2013: 751,
+        2014: 751, 2015: 753, 2016: 758, 2017: 757, 2018: 754, 2019: 761,
+    }  # fmt: skip
+    assert not table.duplicated(["fiscal_year", "drg"]).any()
+    assert table["drg"].str.fullmatch(r"\d{3}").all() and table["title"].eq(table["title"].str.strip()).all()
+    first = table.iloc[0]
+    assert (first["drg"], first["relative_weight"], first["gmlos"]) == ("001", 23.1117, 30.8)
+    assert table.query("drg == '998'")["gmlos"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("title", "phrase"),
+    [
+        ("RENAL FAILURE WITH CC", "WITH CC"),
+        ("SPINAL PROCEDURES WITH CC OR SPINAL NEUROSTIMULATORS", "WITH CC"),
+        ("VIRAL MENINGITIS WITH CC/MCC", "WITH CC/MCC"),
+        ("VIRAL MENINGITIS WITHOUT CC/MCC", "WITHOUT CC/MCC"),
+        ("SEPTICEMIA OR SEVERE SEPSIS WITHOUT MV >96 HOURS WITHOUT MCC", "WITHOUT MCC"),
+        ("PREMATURITY WITHOUT MAJOR PROBLEMS", ""),
+    ],
+)
+def test_severity(title, phrase):
+    assert drgs.severity(title) == phrase

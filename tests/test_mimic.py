@@ -1,0 +1,180 @@
+"""MIMIC's tables are read as they are written, and each kind of damage is told in one sentence."""
+
+import csv
+import gzip
+import json
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drgstudy import mimic
+from drgstudy.study import ROOT, StudyError
+
+DEMO = ROOT.parent / "shared" / "open-data" / "mimic-iii-demo"
+DRGCODES = """\
+subject_id,hadm_id,drg_type,drg_code,description,drg_severity,drg_mortality
+10,20,HCFA,039,"EXTRACRANIAL PROCEDURES W/O CC/MCC",,
+10,20,APR,0241,"EXTRACRANIAL VASCULAR PROCEDURES, OTHER",1,2
+"""
+NOTES = """\
+note_id,subject_id,hadm_id,note_type,note_seq,charttime,storetime,text
+10-DS-1,10,20,DS,1,2180-05-06 00:00:00,2180-05-09 15:26:00,"He said ""ouch"",
+
+and left."
+11-DS-2,11,,DS,2,2180-05-07 00:00:00,,secret words
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with one compressed and one plain table."""
+    (tmp_path / "hosp").mkdir()
+    (tmp_path / "note").mkdir()
+    (tmp_path / "hosp" / "drgcodes.csv.gz").write_bytes(gzip.compress(DRGCODES.encode()))
+    (tmp_path / "note" / "discharge.csv").write_text(NOTES, encoding="utf-8")
+    return tmp_path
+
+
+def read_notes(folder):
+    return pd.concat(mimic.notes(folder))
+
+
+def test_a_table_has_its_types_and_empty_cells(folder):
+    drgs = mimic.read(folder, "drgcodes")
+    assert drgs.dtypes.astype(str).to_dict() == {
+        "subject_id": "int64", "hadm_id": "int64", "drg_type": "str", "drg_code": "str", "description": "str",
+        "drg_severity": "Int64", "drg_mortality": "Int64",
+    }  # fmt: skip
+    assert drgs["drg_code"].tolist() == ["039", "0241"]  # not numbers
+    assert drgs["drg_severity"].isna().tolist() == [True, False]
+    assert mimic.read(folder, "drgcodes", ["drg_code", "hadm_id"]).columns.tolist() == ["drg_code", "hadm_id"]
+
+
+def test_every_table_of_mimic_iv_is_read_whole(tmp_path):
+    sample = {"id": "7", "number": "", "text": "a", "time": "2180-05-06 22:15:00"}
+    for table, columns in mimic.COLUMNS.items():
+        row = ",".join(sample[kind] for kind in columns.values())
+        (tmp_path / f"{table}.csv").write_text(f"{','.join(columns)}\n{row}\n", encoding="utf-8")
+        assert mimic.read(tmp_path, table).columns.tolist() == list(columns)
+    assert mimic.read(tmp_path, "admissions")["admittime"][0] == pd.Timestamp("2180-05-06 22:15:00")
+
+
+def test_columns_and_names_of_mimic_iii_are_in_capitals(tmp_path):
+    (tmp_path / "DRGCODES.csv").write_text("ROW_ID," + DRGCODES.upper().replace("\n1", "\n1,1"), encoding="utf-8")
+    drgs = mimic.read(tmp_path, "drgcodes")
+    assert drgs["description"][0] == "EXTRACRANIAL PROCEDURES W/O CC/MCC"
+    assert mimic.source(tmp_path).name == "MIMIC-III"
+
+
+def test_notes_keep_their_lines_quotes_and_missing_stay(folder):
+    notes = read_notes(folder)
+    assert notes["text"].tolist() == ['He said "ouch",\n\nand left.', "secret words"]
+    assert notes["hadm_id"].isna().tolist() == [False, True]
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), min_size=1, max_size=20))
+def test_notes_are_what_the_csv_module_wrote(tmp_path_factory, texts):
+    folder = tmp_path_factory.mktemp("notes")
+    with gzip.open(folder / "discharge.csv.gz", "wt", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        writer.writerow(NOTES.splitlines()[0].split(","))
+        writer.writerows([f"{i}-DS-1", i, i, "DS", 1, "", "", text] for i, text in enumerate(texts))
+    assert read_notes(folder)["text"].tolist() == texts
+
+
+def test_batches_join_to_the_same_notes(folder, monkeypatch):
+    rows = "".join(f'{i}-DS-1,{i},{i},DS,1,,,"line\nof note {i}"\n' for i in range(300))
+    (folder / "note" / "discharge.csv").write_text(NOTES.splitlines()[0] + "\n" + rows, encoding="utf-8")
+    monkeypatch.setattr(mimic, "BATCH_BYTES", 1000)
+    batches = list(mimic.notes(folder))
+    assert len(batches) > 5
+    assert pd.concat(batches)["text"].tolist() == [f"line\nof note {i}" for i in range(300)]
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda text: text.replace("hadm_id", "stay"), r"discharge.csv has no column hadm_id; it has note_id, "),
+        (lambda text: "", r"discharge.csv is empty"),
+        (lambda text: text.splitlines()[0], r"discharge.csv is empty; expected a CSV table"),
+        (lambda text: text.replace("11-DS-2", "10-DS-1"), r"discharge.csv, row 2: the note_id 10-DS-1 occurs twice"),
+        (lambda text: text.replace(",11,", ",eleven,"), r"column subject_id holds 'eleven', expected a whole number"),
+        (lambda text: text.replace(",20,", ",20.0,"), r"column hadm_id holds '20.0', expected a whole number"),
+        (lambda text: text.replace(",11,", ",,"), r"column subject_id, row 2: .* not_nullable"),
+        (lambda text: text.replace("DS,2,", "DS,"), r"not a well-formed CSV table: expected 8 columns, got 7$"),
+        (lambda text: text.replace('left."', "left."), r"not a well-formed CSV table: a quote is never closed"),
+    ],
+)
+def test_damaged_text_is_told_in_one_sentence_that_quotes_no_note(folder, damage, sentence):
+    (folder / "note" / "discharge.csv").write_text(damage(NOTES), encoding="utf-8")
+    with pytest.raises(StudyError, match=sentence) as error:
+        read_notes(folder)
+    assert "\n" not in str(error.value) and "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("cut", [5, 60, -4])
+def test_a_truncated_gz_is_told(folder, cut):
+    path = folder / "hosp" / "drgcodes.csv.gz"
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(StudyError, match=r"drgcodes.csv.gz is truncated or damaged"):
+        mimic.read(folder, "drgcodes")
+
+
+@pytest.mark.parametrize(("word", "place"), [("ouch", ", column text"), ("note_seq", "")])
+def test_latin_1_is_told(folder, word, place):
+    path = folder / "note" / "discharge.csv"
+    path.write_bytes(path.read_bytes().replace(word.encode(), "caf\u00e9".encode("latin-1")))
+    with pytest.raises(StudyError, match=f"discharge.csv{place} is not UTF-8 text"):
+        read_notes(folder)
+
+
+def test_a_wrong_time_or_a_repeated_key_is_told(tmp_path):
+    header = "subject_id,gender,anchor_age,anchor_year,anchor_year_group,dod\n"
+    path = tmp_path / "patients.csv"
+    path.write_text(header + "1,F,60,2180,2011 - 2013,in May\n", encoding="utf-8")
+    with pytest.raises(StudyError, match=r"patients.csv, column dod holds 'in May', expected a time such as"):
+        mimic.read(tmp_path, "patients")
+    path.write_text(header + "1,F,60,2180,2011 - 2013,\n" * 2, encoding="utf-8")
+    with pytest.raises(StudyError, match=r"patients.csv, column subject_id, row 1: 1 breaks the rule field_uniqueness"):
+        mimic.read(tmp_path, "patients")
+
+
+def test_a_missing_folder_or_table_is_told(tmp_path):
+    with pytest.raises(StudyError, match="nowhere does not exist"):
+        mimic.read(tmp_path / "nowhere", "drgcodes")
+    with pytest.raises(StudyError, match=r"has no discharge.csv.gz or discharge.csv"):
+        read_notes(tmp_path)
+    with pytest.raises(StudyError, match=r"has no drgcodes.csv.gz"):
+        mimic.source(tmp_path)
+
+
+def test_the_source_is_found_from_the_files(folder):
+    unknown = mimic.source(folder)
+    assert (unknown.kind, unknown.name) == ("credentialed", "MIMIC-IV")
+
+    (folder / "LICENSE.txt").write_text("## ODC OPEN DATABASE LICENSE (ODBL)\n")
+    assert mimic.source(folder).kind == "credentialed"  # nobody knows how many patients
+    patients = folder / "hosp" / "patients.csv"
+    patients.write_text("subject_id\n" + "1\n" * 101)
+    assert mimic.source(folder).kind == "credentialed"  # an open licence put beside a full database opens nothing
+    patients.write_text("subject_id\n" + "1\n" * 100)
+    assert (mimic.source(folder).kind, mimic.source(folder).name) == ("open demo", "MIMIC-IV demo")
+    assert mimic.source(folder).fingerprint != unknown.fingerprint  # there are patients now
+
+    (folder / "hospital.json").write_text(json.dumps({"source": "synthetic", "seed": 7}))
+    assert (mimic.source(folder).kind, mimic.source(folder).name) == ("synthetic", "synthetic hospital, seed 7")
+    (folder / "hospital.json").write_text("[]")
+    assert mimic.source(folder).kind == "open demo"
+    (folder / "hospital.json").write_text("{")
+    with pytest.raises(StudyError, match=r"hospital.json is not valid JSON"):
+        mimic.source(folder)
+
+
+@pytest.mark.skipif(not DEMO.exists(), reason="the open MIMIC-III demo is not here")
+def test_the_real_mimic_iii_demo():
+    assert (mimic.source(DEMO).kind, mimic.source(DEMO).name) == ("open demo", "MIMIC-III demo")
+    drgs = mimic.read(DEMO, "drgcodes")
+    assert drgs["drg_type"].str.strip().value_counts().to_dict() == {"APR": 168, "MS": 72, "HCFA": 57}
+    assert drgs["hadm_id"].nunique() == 129

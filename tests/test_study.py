@@ -1,0 +1,166 @@
+"""Paths, strict parameters, whole-or-nothing writes, the notebook runner, and the pins."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from drgstudy import study
+from drgstudy.study import NOTEBOOKS, ROOT, StudyError, atomic, checked_value, read_json, read_params, write_json
+
+PARAMS = sorted((NOTEBOOKS / "params").glob("*/*.yaml"))
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    target = tmp_path / "numbers.json"
+    write_json(target, {"a": 1})
+    with pytest.raises(KeyboardInterrupt), atomic(target) as beside:
+        beside.write_text("half")
+        raise KeyboardInterrupt
+    assert read_json(target) == {"a": 1} and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    target = tmp_path / "raw"
+    for content in ("old", "new"):
+        with atomic(target) as beside:
+            beside.mkdir()
+            (beside / content).touch()
+    assert [file.name for file in target.iterdir()] == ["new"] and list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(("text", "says"), [(None, "missing"), ('{"a": ', "not valid JSON")])
+def test_bad_json_is_named(tmp_path, text, says):
+    if text is not None:
+        (tmp_path / "flow.json").write_text(text)
+    with pytest.raises(StudyError, match=rf"flow\.json.*{says}"):
+        read_json(tmp_path / "flow.json")
+
+
+@pytest.mark.parametrize("file", PARAMS, ids=lambda f: f"{f.parent.name}/{f.stem}")
+def test_every_parameter_file_fits_its_notebook_and_its_model(file):
+    values = read_params(file)
+    if "model" in values:
+        from drgstudy import models
+
+        study.checked_settings(models.module(values["model"]).Settings, values["settings"])
+        assert file.stem == f"04-train-{values['run']}"
+
+
+@pytest.fixture
+def smoke_params(tmp_path):
+    """Write a smoke parameter file of notebook 03 with the given text."""
+    folder = tmp_path / "smoke"
+    folder.mkdir()
+
+    def write(text, name="03-cohort"):
+        file = folder / f"{name}.yaml"
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return file
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("profile: smoke\nmin_wrods: 40", "unknown parameter 'min_wrods'; the parameters are profile, min_words"),
+        ("profile: smoke\nmin_words: forty", "parameter min_words: expected int, like 40, got 'forty'"),
+        ("profile: smoke\nmin_words: 40.5", "expected int"),
+        ("profile: smoke\ntest_share: .nan", "finite"),
+        ("profile: smoke\nmin_words: true", "expected int"),
+        ("profile: demo", "parameter profile must be 'smoke'"),
+        ("min_words: 40", "parameter profile must be 'smoke'"),
+        ("- profile", "expected lines"),
+        ("profile: [smoke", "not valid YAML"),
+        (b"profile: \xff", "not valid YAML"),
+        ("", "expected lines"),
+    ],
+)
+def test_bad_parameters_are_one_sentence_that_names_the_file(smoke_params, text, says):
+    file = smoke_params(text)
+    with pytest.raises(StudyError, match=re.escape(says)) as error:
+        read_params(file)
+    assert str(file) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_unknown_notebook_and_missing_file_are_named(smoke_params, tmp_path):
+    with pytest.raises(StudyError, match="no notebook's name begins"):
+        read_params(smoke_params("profile: smoke", "99-none"))
+    with pytest.raises(StudyError, match="does not exist"):
+        read_params(tmp_path / "03-cohort.yaml")
+
+
+def test_an_integer_will_do_for_a_float():
+    assert checked_value("x", 3, 1.0) == 3.0 and isinstance(checked_value("x", 3, 1.0), float)
+
+
+def test_command_line_says_one_sentence_and_exits_with_1(smoke_params):
+    file = smoke_params("profile: smoke\nmin_wrods: 40")
+    done = subprocess.run([sys.executable, "-m", "drgstudy.study", str(file)], capture_output=True, text=True, cwd=ROOT,
+                          env={"PYTHONPATH": str(ROOT / "lib"), "PATH": ""})  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and "min_wrods" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_failing_notebook_leaves_nothing_and_says_its_sentence(smoke_params, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "ROOT", tmp_path)  # a study with no data at all
+    monkeypatch.setattr(study, "NOTEBOOKS", tmp_path / "notebooks")
+    cells = [nbformat.v4.new_code_cell('profile = "smoke"', metadata={"tags": ["parameters"]})]
+    cells += [nbformat.v4.new_code_cell("from drgstudy.study import StudyError; raise StudyError('no such table')")]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "notebooks" / "03-cohort.ipynb")
+    with pytest.raises(StudyError, match=r"03-cohort\.yaml: no such table$"):
+        study.run_notebook(smoke_params("profile: smoke"))
+    assert not list((tmp_path / "data" / "smoke" / "executed").iterdir())
+
+
+def pins(lines) -> set[str]:
+    return {line.strip().removeprefix("- ") for line in lines if "==" in line}
+
+
+def test_lock_and_environment_carry_the_same_exact_pins():
+    lock = pins((ROOT / "requirements.lock").read_text().splitlines())
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    (conda_pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert lock == pins(conda_pip) and len(lock) > 100 and "torch==2.13.0" in lock
+    assert all(re.fullmatch(r"[\w.-]+==[\w.!]+", pin) for pin in lock)
+
+
+def test_the_lock_pins_whatever_the_project_asks_for():
+    import tomllib
+
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {re.split("==", pin)[0].lower().replace("_", "-") for pin in pins((ROOT / "requirements.lock").open())}
+    assert {name.lower() for name in wanted} <= names
+
+
+@pytest.mark.parametrize("file", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda f: f.stem)
+def test_notebooks_are_stored_clean_and_in_short_cells(file):
+    notebook = nbformat.read(file, as_version=4)
+    nbformat.validate(notebook)
+    first, *_rest = notebook.cells
+    assert re.match(r"# .*\?", first.source), "the title is a question"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    assert max(len(cell.source.splitlines()) for cell in code) <= 16
+    assert "profile" in study.notebook_parameters(file)
+
+
+def test_importing_the_library_is_light():
+    code = "import sys, drgstudy.study, drgstudy.drgs, drgstudy.metrics; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "lib")}).returncode == 0
+
+
+def test_no_machine_path_in_what_git_holds():
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if files.returncode:
+        pytest.skip("not a git checkout")
+    place = re.compile(r"(?<![\w.])/(?:work|root|farm)/")
+    texts = {name: Path(ROOT, name) for name in files.stdout.split() if not name.endswith((".png", ".svg"))}
+    assert not [n for n, p in texts.items() if p.is_file() and n != "tests/test_study.py" and place.search(p.read_text())]
