@@ -1,0 +1,170 @@
+"""The six metrics of Table 1, for any number of resamples of the same stays at once.
+
+A resample is a count per stay: how often it was drawn. The scores are sorted once; a resample then costs one sum of
+counts for each (stay, label) pair. All sums are of integers (or halves) in float64, hence exact in any order.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from scipy.sparse import csr_array, get_index_dtype
+
+from drgstudy.study import StudyError
+
+TOP = (1, 5, 10)
+METRICS = ("macro_f1", *(f"acc_at_{k}" for k in TOP), "macro_auc", "micro_auc")
+
+
+class Scores:
+    """The logits of one model on the test stays, sorted and ready to be scored under any case weights.
+
+    Parameters
+    ----------
+    logits : array of shape (n stays, c labels), float
+    truth : array of shape (n,), int
+        Index of each stay's true label, from 0 to c - 1.
+
+    Raises
+    ------
+    StudyError
+        If the shapes do not fit, there is no stay or only one label, a logit is not finite, or a truth is no label.
+    """
+
+    def __init__(self, logits: np.ndarray, truth: np.ndarray):
+        logits, truth = np.asarray(logits), np.asarray(truth)
+        if logits.ndim != 2 or logits.shape[0] < 1 or logits.shape[1] < 2 or logits.dtype.kind not in "fiu":
+            raise StudyError(f"logits has shape {logits.shape} and type {logits.dtype}; give one row of numbers for "
+                             "each stay, at least one, and a column for each label, at least two")
+        if truth.shape != logits.shape[:1] or truth.dtype.kind not in "iu":
+            raise StudyError(f"truth has shape {truth.shape} and type {truth.dtype} beside logits of shape "
+                             f"{logits.shape}; give one integer label index for each row of logits")
+        if not np.isfinite(logits).all():
+            raise StudyError("logits contains NaN or infinity; mend the training run that diverged and predict again")
+        n, c = logits.shape
+        if truth.min() < 0 or truth.max() >= c:
+            raise StudyError(f"truth holds labels from {truth.min()} to {truth.max()}, but logits has the columns 0 to "
+                             f"{c - 1}; use the label order that the model was trained with")
+        self.truth, self.n_labels = truth.astype(np.int64), c
+        stays = np.arange(n)
+        own = logits[stays, truth][:, None]
+        ahead = (logits > own) | ((logits == own) & (np.arange(c) > truth[:, None]))
+        self._in_top = ahead.sum(axis=1) < np.array(TOP)[:, None]
+        predicted = logits.argmax(axis=1)
+        self._hit = predicted == truth
+        self._true = csr_array((np.ones(n), (self.truth, stays)), shape=(c, n))
+        self._predicted = csr_array((np.ones(n), (predicted, stays)), shape=(c, n))
+        by_label = np.ascontiguousarray(_softmax(logits).T)
+        positive = by_label[self.truth, stays]
+        with ThreadPoolExecutor(2) as pool:
+            within = pool.submit(_Ranking, by_label, self.truth, positive)
+            overall = pool.submit(_Ranking, by_label.reshape(1, -1), np.zeros(n, np.int64), positive)
+        self._within_label, self._overall = within.result(), overall.result()
+
+    def among(self, labels) -> np.ndarray:
+        """Return which stays have a true label among `labels`: a bool array of shape (n,) that serves as counts.
+
+        All labels still compete in such a subset (top 300, 50, 30 DRGs; Table 1).
+        """
+        labels = np.asarray(labels)
+        if labels.dtype.kind not in "iu" or not np.isin(labels, np.arange(self.n_labels)).all():
+            raise StudyError(f"the subset holds something that is no label index from 0 to {self.n_labels - 1}; "
+                             "give it as column numbers of logits")
+        among = np.isin(self.truth, labels)
+        if not among.any():
+            raise StudyError("the subset holds no stay: none has its true label in it; choose labels of the test set")
+        return among
+
+    def evaluate(self, counts: np.ndarray | None = None) -> dict:
+        """Return each of METRICS for the stays, every stay taken as often as `counts` says.
+
+        Parameters
+        ----------
+        counts : array of shape (n,) or (resamples, n), int or bool, optional
+            Left out, each stay counts once.
+
+        Returns
+        -------
+        dict of str to float (or to array of shape (resamples,))
+            macro_f1: the predicted label is the highest logit, the first of equal ones; mean over the labels present
+            in the truth. acc_at_k: the truth is among the k highest logits, of equal ones the last come first (as in
+            scikit-learn's top_k_accuracy_score). macro_auc: softmax probabilities, one label against the rest, mean
+            over the labels present in the truth, but for a label that all stays have: it has no AUC. micro_auc: all
+            (stay, label) pairs as one ranking. Ties count half in both. What is undefined is NaN.
+
+        Source: DRG-LLaMA, Table 1 and its Methods, "Statistical analysis".
+        """
+        counts = np.ones(self.truth.size, int) if counts is None else np.asarray(counts)
+        if (counts.ndim not in (1, 2) or not counts.size or counts.shape[-1] != self.truth.size
+                or counts.dtype.kind not in "iub"):
+            raise StudyError(f"counts has shape {counts.shape} and type {counts.dtype}; give whole numbers, one for "
+                             f"each of the {self.truth.size} stays, or a row of them for each resample")
+        if counts.min() < 0:
+            raise StudyError("counts holds a negative number; a stay is drawn 0 times or more")
+        weight = np.ascontiguousarray(np.atleast_2d(counts).T, dtype=np.float64)  # stays x resamples
+        total = weight.sum(axis=0)
+        true, predicted = self._true @ weight, self._predicted @ weight  # labels x resamples
+        with np.errstate(invalid="ignore", divide="ignore"):
+            f1 = 2 * (self._true @ (weight * self._hit[:, None])) / (true + predicted)
+            # Rank sums hold the positives' pairs with one another, half of whose square a positive wins: take it off.
+            wins = self._true @ (weight * self._within_label.midranks(weight)) - true**2 / 2
+            pairs_won = (weight * self._overall.midranks(weight)).sum(axis=0) - total**2 / 2
+            values = (_mean(f1, true > 0), *(self._in_top @ weight / total),
+                      _mean(wins / (true * (total - true)), (true > 0) & (true < total)),
+                      pairs_won / (total * total * (self.n_labels - 1)))
+        if counts.ndim == 1:
+            values = (float(value[0]) for value in values)
+        return dict(zip(METRICS, values, strict=True))
+
+
+class _Ranking:
+    """Ranks of every stay's true label among the entries of its row of `scores`, where stays have weights.
+
+    The rows are laid end to end, each in ascending order, and cut before and after each score of a true label: a
+    resample needs only the weight between the cuts, a sparse matrix times the weights.
+
+    Parameters
+    ----------
+    scores : array of shape (rows, m)
+        Entry e of the flattened array belongs to stay e modulo n.
+    row, positive : arrays of shape (n,)
+        In which row each stay's true label is ranked, and its score.
+    """
+
+    def __init__(self, scores: np.ndarray, row: np.ndarray, positive: np.ndarray):
+        n, m = row.size, scores.shape[1]
+        order = np.argsort(scores, axis=1)
+        low, high = np.empty((2, n), np.int64)
+        for r in np.unique(row):
+            mine = np.flatnonzero(row == r)
+            for cut, side in (low, "left"), (high, "right"):
+                cut[mine] = r * m + np.searchsorted(scores[r], positive[mine], side, sorter=order[r])
+        cuts = np.unique(np.concatenate([np.arange(0, scores.size, 2**16), [scores.size], low, high]))
+        self.row, self.low, self.high = row, np.searchsorted(cuts, low), np.searchsorted(cuts, high)
+        index = get_index_dtype(maxval=scores.size)
+        np.remainder(order, n, out=order)
+        self.between = csr_array((np.ones(scores.size, np.float32), order.ravel().astype(index), cuts.astype(index)),
+                                 shape=(cuts.size - 1, n))
+
+    def midranks(self, weight: np.ndarray) -> np.ndarray:
+        """Weight of the entries below each true label plus half of its ties', itself included: (n, resamples)."""
+        # float32, twice as fast, is exact here: at most 2**16 entries between two cuts, each drawn 2**8 times at most.
+        exact = np.float32 if weight.max() <= 2**8 else np.float64
+        below = np.zeros((self.between.shape[0] + 1, weight.shape[1]))
+        np.cumsum(self.between @ weight.astype(exact), axis=0, dtype=np.float64, out=below[1:])
+        # A row before one's own weighs as much as all stays; `_overall` has a single row.
+        return (below[self.low] + below[self.high]) / 2 - self.row[:, None] * weight.sum(axis=0)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the labels in float64, bit for bit scipy's but ten times faster: its bits decide what is a tie."""
+    odds = logits - logits.max(axis=1, keepdims=True).astype(np.float64)
+    np.exp(odds, out=odds)
+    odds /= odds.sum(axis=1, keepdims=True)
+    return odds
+
+
+def _mean(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Mean over labels, of those that count."""
+    return values.sum(axis=0, where=where) / where.sum(axis=0)
