@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def versions() -> dict[str, str]:
 
 
 def write_predictions(folder: Path, predictions: Predictions) -> None:
-    """Write ``predictions.npz``, then ``run.json``, which marks the run as complete."""
+    """Write ``predictions.npz``, then ``run.json``, which marks the run as complete: its checkpoints are then removed."""
     with atomic(folder / "predictions.npz") as beside:
         np.savez_compressed(
             beside,
@@ -72,6 +73,8 @@ def write_predictions(folder: Path, predictions: Predictions) -> None:
         )
     digest = fingerprint(folder / "predictions.npz")
     write_json(folder / "run.json", predictions.run | {"predictions": digest, "versions": versions()})
+    for checkpoints in folder.glob("checkpoints-*"):
+        shutil.rmtree(checkpoints)
 
 
 def read_predictions(folder: Path, stays: Path | None = None) -> Predictions:

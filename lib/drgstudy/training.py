@@ -7,6 +7,9 @@ checkpoints in its own folder: started again after a kill, it goes on from the l
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +127,16 @@ class _Progress(TrainerCallback):
         self.bar.close()
 
 
+def _checkpoints(folder: Path, settings: NeuralSettings, seed: int, data: TokenDataset) -> Path:
+    """Where the checkpoints of exactly this training lie; those of another one in the same folder are removed."""
+    what = json.dumps([vars(settings), seed, data.input_ids, data.labels.tolist()]).encode()
+    chosen = folder / f"checkpoints-{hashlib.sha256(what).hexdigest()[:12]}"
+    for other in folder.glob("checkpoints-*"):
+        if other != chosen:
+            shutil.rmtree(other)
+    return chosen
+
+
 def train(model, collate, data: TokenDataset, settings: NeuralSettings, folder: Path, seed: int) -> dict:
     """Train `model` in place and return what it cost.
 
@@ -148,7 +161,7 @@ def train(model, collate, data: TokenDataset, settings: NeuralSettings, folder: 
         cut = max(1, round(settings.validation * len(data)))
         kept = [TokenDataset([data.input_ids[i] for i in part], data.labels[part]) for part in (rows[cut:], rows[:cut])]
     training, validation = kept
-    checkpoints = folder / "checkpoints"
+    checkpoints = _checkpoints(folder, settings, seed, data)
     strategy = "epoch" if validation else "steps"
     arguments = TrainingArguments(
         output_dir=str(checkpoints),

@@ -1,0 +1,159 @@
+"""The figures: what stands on their face, and that equal figures are equal bytes."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from drgstudy import plots
+from drgstudy.spline import smoothing_spline
+
+DATASET = "synthetic hospital, seed 3"
+STAYS = pd.DataFrame(
+    {"drg_v34": ["001", "002", "002", "003"] * 10, "split": ["train", "test"] * 20, "words": range(40, 80)}
+)
+FLOW = {
+    "notes": [
+        {"step": "discharge summaries", "kept": 1234, "removed": 0},
+        {"step": "at least 40 words", "kept": 1000, "removed": 234},
+    ],
+    "drg_rows": [
+        {"step": "DRG rows", "kept": 3333, "removed": 0},
+        {"step": "MS-DRG", "kept": 1500, "removed": 1833},
+        {"step": "stay has such a note", "kept": 1000, "removed": 500},
+    ],
+    "stays": 1000,
+    "labels": 77,
+    "splits": {"split": {"train_stays": 900, "test_stays": 100, "train_labels": 76, "test_labels": 66}},
+}
+
+
+def scores_table(runs, models, value):
+    """Rows as `report.table1` and `report.published` have them; `value` gives the number of a run and a metric."""
+    rows = [
+        {"run": run, "model": model, "drg_set": "All DRGs", "metric": metric, "value": value(i, m), "sd": 0.01}
+        for i, (run, model) in enumerate(zip(runs, models, strict=True))
+        for m, metric in enumerate(plots.METRICS)
+    ]
+    table = pd.DataFrame(rows)
+    return table.assign(lower=table["value"] - 0.02, upper=table["value"] + 0.02, difference=table["value"])
+
+
+OURS = scores_table(
+    ["llama", "caml", "new-model"], ["DRG-LLaMA", "CAML", "new-model"], lambda i, m: 0.1 * i + 0.01 * m + 0.111
+)
+PUBLISHED = scores_table(["-"] * 2, ["DRG-LLaMA-7B", "CAML"], lambda i, m: 0.9 - 0.1 * i - 0.01 * m).drop(columns="run")
+BY_DRG = pd.DataFrame(
+    {
+        "rank": range(1, 13),
+        "train_cases": np.geomspace(3000, 3, 12).astype(int),
+        "acc_at_5": [1, 1, 0.9, 0.85, 1, 0.8, 0.5, 0.4, 0.1, 0, 1, 0],
+        "acc_range": ["> 80"] * 5 + ["60–80", "40–60", "40–60", "< 20", "< 20", "> 80", "< 20"],
+    }
+)
+SPLINE = smoothing_spline(BY_DRG["rank"], BY_DRG["acc_at_5"])
+FIGURES = {
+    "bars": lambda: plots.bars(pd.Series({"a": 1, "b": 2}), "kind", "stays", DATASET),
+    "words": lambda: plots.word_counts(STAYS, DATASET),
+    "frequencies": lambda: plots.drg_frequencies(STAYS, DATASET),
+    "learning": lambda: plots.learning_curve(
+        {
+            "llama": [{"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}],
+            "caml": [{"step": 5, "loss": 3.0}, {"step": 5, "eval_accuracy": 0.5}],
+        },
+        DATASET,
+    ),
+    "models": lambda: plots.model_comparison(OURS, PUBLISHED, DATASET),
+    "differences": lambda: plots.differences(OURS[OURS["run"] != "llama"], "DRG-LLaMA", DATASET),
+    "2a": lambda: plots.accuracy_by_rank(BY_DRG, SPLINE, DATASET),
+    "2b": lambda: plots.cases_by_accuracy(BY_DRG, DATASET),
+    "s1": lambda: plots.case_density(BY_DRG["train_cases"], DATASET),
+}
+
+
+def words_on(figure):
+    """All text that a figure shows, its panels' included."""
+    figure.canvas.draw()
+    return [text.get_text() for text in figure.findobj(plt.Text) if text.get_visible()]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_names_its_dataset_its_axes_and_stays_closed(name):
+    before = plt.get_fignums()
+    figure = FIGURES[name]()
+    assert any(DATASET in text for text in words_on(figure))
+    assert all(ax.get_xlabel() or ax.get_ylabel() or ax.get_title() for ax in figure.findobj(plt.Axes))
+    assert plt.get_fignums() == before  # a notebook would show an open one twice
+
+
+def test_saving_twice_gives_equal_bytes_and_one_dataset_name(tmp_path):
+    for folder in ("a", "b"):
+        figure = FIGURES["2a"]()
+        assert plots.save(figure, tmp_path / folder, "figure", DATASET) is figure
+    assert words_on(figure).count(DATASET) == 1
+    for file in ("figure.png", "figure.svg"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["figure.png", "figure.svg"]
+    assert "date" not in (tmp_path / "a" / "figure.svg").read_text()
+
+
+def test_the_order_and_looks_are_fixed_and_unknown_runs_come_last():
+    assert plots.in_order(["zzz", "tfidf", "aaa", "llama"]) == ["llama", "tfidf", "aaa", "zzz"]
+    assert plots.look("zzz")[0] == "zzz" and plots.look("llama")[0] == "DRG-LLaMA"
+    for column in zip(*plots.MODELS.values(), strict=True):
+        assert len(set(column)) == len(plots.MODELS)
+
+
+def test_the_flow_diagram_shows_every_count():
+    words = words_on(plots.flow_diagram(FLOW))
+    for step in FLOW["notes"] + FLOW["drg_rows"]:
+        assert any(text.lower() == f"{step['step'].lower()}\n{step['kept']:,}" for text in words)
+    for removed in ("234", "1,833", "500"):
+        assert f"{removed} left out" in words
+    for box in ("Cohort\n1,000 stays, 77 DRGs", "Training\n900 stays, 76 DRGs", "Test\n100 stays, 66 DRGs"):
+        assert box in words
+
+
+def test_the_models_figure_keeps_the_two_datasets_apart():
+    theirs, ours = FIGURES["models"]().subfigs
+    band = {
+        name: [t.get_text() for t in part.findobj(plt.Text)] for name, part in {"theirs": theirs, "ours": ours}.items()
+    }
+    assert any("MIMIC-IV (published)" in text for text in band["theirs"])
+    assert (
+        "0.900" in band["theirs"] and "DRG-LLaMA-7B" in band["theirs"] and not any(DATASET in t for t in band["theirs"])
+    )
+    assert any(f"{DATASET} (this run)" in text for text in band["ours"])
+    assert "0.111" in band["ours"] and "new-model" in band["ours"] and not any("MIMIC" in t for t in band["ours"])
+    assert theirs.get_facecolor() != ours.get_facecolor()
+
+
+def test_figure_2a_shows_every_drg_and_the_splines_df_and_r2():
+    figure = FIGURES["2a"]()
+    assert any(f"df {SPLINE.df:.2f}, R² {SPLINE.r2:.3f}" in text for text in words_on(figure))
+    dots = max(figure.axes[0].lines, key=lambda line: line.get_marker() == "o")
+    assert np.array_equal(dots.get_xydata(), BY_DRG[["rank", "acc_at_5"]].to_numpy())
+
+
+def test_figure_2b_counts_the_drgs_of_each_range_even_if_there_is_none():
+    ticks = [tick.get_text() for tick in FIGURES["2b"]().axes[0].get_xticklabels()]
+    assert ticks == ["< 20 %\n3 DRGs", "20–40 %\n0 DRGs", "40–60 %\n2 DRGs", "60–80 %\n1 DRG", "> 80 %\n6 DRGs"]
+
+
+def test_supplementary_figure_1_tells_the_median_and_the_large_drgs():
+    cases = pd.Series([10, 20, 2001, 2000])
+    figure = plots.case_density(cases, DATASET)
+    words = words_on(figure)
+    assert "median: 1,010 cases" in words and "above 2,000 cases: 1 of 4 DRGs" in words
+    assert any(line.get_linestyle() == "--" and set(line.get_xdata()) == {1010} for line in figure.axes[0].lines)
+
+
+def test_a_learning_curve_has_a_panel_for_each_run_in_order():
+    figure = FIGURES["learning"]()
+    assert [ax.get_title() for ax in figure.axes if ax.get_title()] == ["DRG-LLaMA", "CAML"]
+    assert [ax.get_ylabel() for ax in figure.axes].count("validation accuracy (dashed)") == 1
+
+
+def test_the_study_map_names_every_notebook():
+    words = " ".join(words_on(plots.study_map()))
+    assert all(name in words for name in ("01-hospital", "02-harmonization", "03-cohort", "04-train", "05-results"))
