@@ -82,9 +82,10 @@ $(DONE)/01-hospital.ipynb: $(wildcard $(LIB)/synthetic/*.py data/reference/synth
 $(DONE)/02-harmonization.ipynb: $(DONE)/01-hospital.ipynb $(LIB)/harmonize.py $(LIB)/drgs.py $(wildcard data/reference/*.csv)
 $(DONE)/03-cohort.ipynb: $(DONE)/02-harmonization.ipynb $(LIB)/cohort.py $(LIB)/notes.py
 $(TRAIN): $(DONE)/03-cohort.ipynb $(LIB)/training.py $(LIB)/predictions.py
-$(DONE)/05-results.ipynb: $(TRAIN) $(addprefix $(LIB)/,metrics.py bootstrap.py spline.py plots.py)
+$(DONE)/05-results.ipynb: $(TRAIN) $(addprefix $(LIB)/,metrics.py bootstrap.py spline.py plots.py report.py) \
+  data/reference/published_tables.csv
 
-# A run that starts from the head of another run waits for it.
+# A run that takes the frozen features of another run waits for it.
 $(DONE)/04-train-llama.ipynb: $(filter $(DONE)/04-train-probe.ipynb,$(TRAIN))
 $(DONE)/04-train-%.ipynb: notebooks/04-train.ipynb $(PARAMS)/04-train-%.yaml | $(INSTALLED)
 	@$(STUDY) $(PARAMS)/04-train-$*.yaml

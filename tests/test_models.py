@@ -106,22 +106,21 @@ def test_llama_learns_and_a_suffix_is_always_read(tiny_llama, tmp_path, notes):
     assert cost["train_steps"] == 48 and cost["train_examples"] == 192
 
 
-def test_frozen_probe_trains_nothing_but_the_head_and_hands_it_on(tiny_llama, tmp_path, notes):
+def test_frozen_probe_trains_nothing_but_the_head_and_hands_its_features_on(tiny_llama, tmp_path, notes):
     texts, y = notes
-    probe = models.build("llama", settings_of(tiny_llama, epochs=0.0, head="probe"), LABELS, tmp_path / "probe", 0)
-    (tmp_path / "probe").mkdir()
+    frozen = settings_of(tiny_llama, epochs=0.0, head="probe", probe_strength=10.0)
+    probe = models.build("llama", frozen, LABELS, tmp_path / "probe-run", 0)
     probe.fit(texts, np.array(y))
     expected = probe.predict(texts)
     assert (expected.argmax(1) == y).all()
-    tuned = models.build("llama", settings_of(tiny_llama, epochs=0.0, head="probe"), LABELS, tmp_path / "llama", 0)
-    heir = dataclasses.replace(tuned.settings, head="probe-run")
-    (tmp_path / "probe").rename(tmp_path / "probe-run")
-    tuned.settings = heir
-    tuned._start_head(tuned.tokens(texts), np.array(y))
-    np.testing.assert_allclose(tuned.predict(texts), expected, rtol=1e-5, atol=1e-6)
-    tuned.settings = dataclasses.replace(heir, head="missing-run")
-    with pytest.raises(StudyError, match="missing-run"):
-        tuned._start_head(tuned.tokens(texts), np.array(y))
+    heir = models.build("llama", frozen | {"features_of": "probe-run"}, LABELS, tmp_path / "llama", 0)
+    heir.fit(texts, np.array(y))
+    np.testing.assert_allclose(heir.predict(texts), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(StudyError, match="read other texts"):
+        heir.fit(texts[:8], np.array(y[:8]))
+    lost = models.build("llama", frozen | {"features_of": "no-such-run"}, LABELS, tmp_path / "lost", 0)
+    with pytest.raises(StudyError, match="no-such-run"):
+        lost.fit(texts, np.array(y))
 
 
 class Killed(Exception):
@@ -219,6 +218,7 @@ def test_tfidf_scores_untrained_labels_last(tmp_path, notes):
         ("llama", {"lora_rank": "8"}, "lora_rank"),
         ("llama", {"learning_rate": float("nan")}, "learning_rate"),
         ("llama", {"pooling": "first"}, "pooling"),
+        ("llama", {"head": "prob"}, "head"),
         ("bert", {"pooling": "last"}, "pooling"),
         ("llama", {"base": "no/such-model"}, "no/such-model"),
     ],

@@ -10,6 +10,8 @@ the mean over all tokens and a short prompt after the note are settings. Without
 
 from __future__ import annotations
 
+import hashlib
+import json
 import types
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
@@ -35,8 +38,9 @@ class Settings(NeuralSettings):
     base: str = "huggyllama/llama-7b"  # a packaged name, a folder or a hub id
     pooling: str = "last"  # "last": the last token, as in the paper; "mean": the mean over all tokens
     suffix: str = ""  # text after every note
-    head: str = "random"  # where the head starts: "random", "probe", or the name of a run whose head it takes
-    probe_strength: float = 1.0  # inverse L2 penalty of the probe
+    head: str = "random"  # where the head starts: "random", or "probe": a logistic regression on the frozen model
+    features_of: str = ""  # a run with the same base and tokens whose frozen features the probe takes; empty: its own
+    probe_strength: float = 0.03  # inverse L2 penalty of the probe; one that fits the training stays leaves LoRA no error
     lora_rank: int = 8
     lora_alpha: int = 8
     lora_dropout: float = 0.05
@@ -65,8 +69,9 @@ class Model:
     """LLaMA with LoRA and a linear head, single label."""
 
     def __init__(self, settings: Settings, labels: list[str], folder: Path, seed: int):
-        if settings.pooling not in ("last", "mean"):
-            raise StudyError(f"setting pooling: expected 'last' or 'mean', got {settings.pooling!r}")
+        for name, choices in {"pooling": ("last", "mean"), "head": ("random", "probe")}.items():
+            if getattr(settings, name) not in choices:
+                raise StudyError(f"setting {name}: expected one of {choices}, got {getattr(settings, name)!r}")
         self.settings, self.labels, self.folder, self.seed = settings, labels, folder, seed
         set_seed(seed)
         self.dtype = fast_dtype() if settings.dtype == "auto" else getattr(torch, settings.dtype)
@@ -115,42 +120,50 @@ class Model:
         self.net.eval()
         return predict(forward, self.collate, ids)  # before training: LoRA still adds nothing
 
+    def _known_features(self, ids: list[list[int]]) -> np.ndarray:
+        """`features` of the training texts, which another run with the same base and texts may have computed."""
+        what = [self.settings.base, self.settings.pooling, ids]
+        made_of = {"made_of": hashlib.sha256(json.dumps(what).encode()).hexdigest()}
+        if not self.settings.features_of:
+            features = self.features(ids)
+            save_file({"features": torch.from_numpy(features)}, self.folder / "features.safetensors", made_of)
+            return features
+        file = self.folder.parent / self.settings.features_of / "features.safetensors"
+        if not file.is_file():
+            raise StudyError(f"setting features_of: run {self.settings.features_of!r} has left no {file.name}; run it first")
+        with safe_open(file, "np") as saved:
+            if saved.metadata() != made_of:
+                raise StudyError(
+                    f"setting features_of: run {self.settings.features_of!r} read other texts, or with another base, "
+                    "max_tokens, suffix or pooling; make these the same in both runs"
+                )
+            return saved.get_tensor("features")
+
     def _start_head(self, ids: list[list[int]], y: np.ndarray) -> None:
-        head = self.score.modules_to_save["default"].weight
+        """Fit the probe; a label that the training stays lack keeps a head of zeros.
+
+        The head has no intercept (transformers' has none), and features are scaled, not centred, so that the scale folds
+        into the head.
+        """
         if self.settings.head == "random":
             return
-        if self.settings.head == "probe":
-            x = self.features(ids)
-            scale = x.std(0) + 1e-6
-            probe = LogisticRegression(C=self.settings.probe_strength, fit_intercept=False, max_iter=300)
-            probe.fit(x / scale, y)
-            # A label that the training stays lack keeps a head of zeros.
-            start = np.zeros(head.shape, np.float32)
-            start[probe.classes_] = probe.coef_ / scale
-            start = torch.from_numpy(start)
-        else:
-            file = self.folder.parent / self.settings.head / "head.safetensors"
-            if not file.is_file():
-                raise StudyError(f"setting head: run {self.settings.head!r} has no {file.name}; run it first")
-            start = load_file(file)["score.weight"]
-            if start.shape != head.shape:
-                raise StudyError(
-                    f"setting head: the head of run {self.settings.head!r} has shape {tuple(start.shape)}, "
-                    f"this model needs {tuple(head.shape)}; both runs need the same base and the same labels"
-                )
+        x = self._known_features(ids)
+        scale = x.std(0) + 1e-6
+        probe = LogisticRegression(C=self.settings.probe_strength, fit_intercept=False, max_iter=300).fit(x / scale, y)
+        head = self.score.modules_to_save["default"].weight
         with torch.no_grad():
-            head.copy_(start)
+            head.zero_()
+            head[probe.classes_] = torch.tensor(probe.coef_ / scale, dtype=head.dtype, device=head.device)
 
     def fit(self, texts: list[str], y: np.ndarray) -> dict:
         """Start the head, train LoRA and head, and save the adapter in PEFT's format."""
         ids = self.tokens(texts)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._start_head(ids, y)
         cost = {}
         if self.settings.epochs:
             cost = train(self.net, self.collate, TokenDataset(ids, y), self.settings, self.folder, self.seed)
             self.net.save_pretrained(self.folder / "adapter", save_embedding_layers=False)
-        head = {"score.weight": self.score.modules_to_save["default"].weight.detach().cpu().contiguous()}
-        save_file(head, self.folder / "head.safetensors")
         return cost | {"dtype": str(self.dtype).removeprefix("torch."), "accelerated": self.accelerated}
 
     def predict(self, texts: list[str]) -> np.ndarray:

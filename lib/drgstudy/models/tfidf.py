@@ -30,7 +30,7 @@ class Model:
     """A scikit-learn pipeline behind the study's interface."""
 
     def __init__(self, settings: Settings, labels: list[str], folder: Path, seed: int):
-        self.n_labels = len(labels)
+        self.settings, self.n_labels = settings, len(labels)
         self.pipeline = make_pipeline(
             TfidfVectorizer(ngram_range=(1, settings.ngrams), min_df=settings.min_df, sublinear_tf=True),
             LogisticRegression(C=settings.strength, max_iter=1000),

@@ -1,8 +1,7 @@
 """A synthetic hospital in MIMIC-IV's files: diagnoses and procedures are drawn, a real grouper gives the DRG.
 
-`tables` holds what is known, `patients` draws codes and dates, `course` and `summary` write the notes. Nothing in a
-note comes from the title of a DRG. What is here is no statement about any real patient, and its results never stand
-for MIMIC's.
+`tables` holds what is known, `patients` draws codes and dates, `course` and `summary` write the notes. No result
+obtained here ever stands for one on MIMIC.
 """
 
 from __future__ import annotations
@@ -11,14 +10,12 @@ import contextlib
 import csv
 import gzip
 import io
-import math
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from drgstudy import drgs
 from drgstudy.study import StudyError, atomic, write_json
 from drgstudy.synthetic.course import N_AUTHORS, Author, Course, Writer
 from drgstudy.synthetic.patients import Patient, Stay, draw_patient, pick
@@ -38,11 +35,16 @@ COLUMNS = {
     "truth": "hadm_id drg_v36 fiscal_year scenario codes procedures documented documented_procedures drg_documented"
     " competing course author",
 }
-# Shares of stays: without an MS-DRG row (APR alone), without any DRG row, without a note; of notes: without a hospital
-# course, with one too short for the cohort, copied forward from the stay before.
-NO_HCFA, NO_DRG, NO_NOTE, NO_COURSE, SHORT, COPIED = 0.1, 0.02, 0.03, 0.02, 0.03, 0.12
-_ADMISSION = {"E": ("EW EMER.", "EMERGENCY ROOM"), "U": ("URGENT", "TRANSFER FROM HOSPITAL"),
-              "L": ("SURGICAL SAME DAY ADMISSION", "PHYSICIAN REFERRAL"), "N": ("URGENT", "PHYSICIAN REFERRAL")}  # fmt: skip
+# Shares of stays: without any DRG row, with APR rows alone, without a note; of notes: without a hospital course, with
+# one too short for the cohort, and, where the stay before was alike, with that one's copied forward.
+NO_DRG, NO_MS_DRG, NO_NOTE, NO_COURSE, SHORT, COPIED = 0.02, 0.1, 0.03, 0.02, 0.03, 0.12
+_ADMISSION = {
+    "E": ("EW EMER.", "EMERGENCY ROOM"),
+    "U": ("URGENT", "TRANSFER FROM HOSPITAL"),
+    "L": ("SURGICAL SAME DAY ADMISSION", "PHYSICIAN REFERRAL"),
+    "N": ("URGENT", "PHYSICIAN REFERRAL"),
+}
+_RACES = ["WHITE"] * 7 + ["BLACK/AFRICAN AMERICAN"] * 2 + ["HISPANIC OR LATINO", "ASIAN", "UNKNOWN"]
 
 
 def make_hospital(
@@ -58,13 +60,14 @@ def make_hospital(
     folder : Path
         Receives ``hosp/`` and ``note/``; replaced as a whole if it exists.
     patients : int
-        Number of patients, at least 1; about 1.5 stays each.
+        Number of patients, 1 to 1,000,000; they have about 1.35 stays each.
     seed : int
         Not negative.
     course_words : int
         Mean words of a hospital course, 40 to 1,000.
     tail : float
-        Share of the reasons for admission that occur, the commonest first, in (0, 1]; each MDC keeps one.
+        Share of the reasons for admission that occur, the commonest first, 0 to 1; the commonest of each MDC always
+        does.
     progress : bool
         Show a progress bar.
 
@@ -75,36 +78,34 @@ def make_hospital(
 
     Notes
     -----
-    Source: METHODS, "The synthetic hospital". ``truth.csv.gz`` says which codes the course lets a reader know and
-    the DRG of these codes alone; no model may read it.
+    Source: METHODS, "The synthetic hospital". ``truth.csv.gz`` says which codes each course lets a careful reader
+    know, and the DRG of these alone (the documentation ceiling); no model may read it.
     """
-    for name, value, low, high, kind in [
-        ("patients", patients, 1, 833_000, int),
-        ("seed", seed, 0, 2**63 - 1, int),
-        ("course_words", course_words, 40, 1000, int),
-        ("tail", tail, 0.001, 1, (int, float)),
-    ]:
-        if not isinstance(value, kind) or isinstance(value, bool) or not (math.isfinite(value) and low <= value <= high):
-            raise StudyError(f"{name} is {value!r}; the synthetic hospital needs a number from {low} to {high}")
+    dials = {"patients": patients, "seed": seed, "course_words": course_words, "tail": tail}
+    limits = {"patients": (1, 1_000_000), "seed": (0, 2**63), "course_words": (40, 1000), "tail": (0, 1)}
+    for name, (low, high) in limits.items():
+        kinds = (int, float) if name == "tail" else int
+        if type(dials[name]) is bool or not isinstance(dials[name], kinds) or not low <= dials[name] <= high:
+            noun = "a number" if name == "tail" else "a whole number"
+            raise StudyError(f"{name} is {dials[name]!r}; a synthetic hospital needs {noun} from {low} to {high}")
     hospital = Hospital(tail)
     authors = [Author.of(number, hospital) for number in range(N_AUTHORS)]
     n_stays = 0
-    with atomic(Path(folder)) as beside, contextlib.ExitStack() as stack:
-        tables = {name: stack.enter_context(_table(beside / f"{name}.csv.gz", names.split())) for name, names in COLUMNS.items()}
-        for index in tqdm(range(patients), desc="patients", disable=not progress):
-            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
-            patient = draw_patient(hospital, index, rng)
-            if patient:
+    with atomic(Path(folder)) as beside:
+        with contextlib.ExitStack() as stack:
+            files = {name: beside / f"{name}.csv.gz" for name in COLUMNS}
+            tables = {name: stack.enter_context(_table(path, COLUMNS[name])) for name, path in files.items()}
+            for index in tqdm(range(patients), desc="patients", disable=not progress):
+                rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
+                patient = draw_patient(hospital, index, rng)
                 _write_patient(tables, hospital, authors, patient, course_words, rng)
                 n_stays += len(patient.stays)
-        stack.close()
-        dials = {"patients": patients, "seed": seed, "course_words": course_words, "tail": tail}
-        content = {"source": "synthetic", "version": VERSION, "grouper": f"MS-DRG {GROUPER}", "stays": n_stays, **dials}
-        write_json(beside / "hospital.json", content)
+        about = {"source": "synthetic", "version": VERSION, "grouper": f"MS-DRG {GROUPER}", "stays": n_stays}
+        write_json(beside / "hospital.json", {**about, **dials})
 
 
 @contextlib.contextmanager
-def _table(path: Path, columns: list[str]):
+def _table(path: Path, columns: str):
     """A CSV writer into a .gz whose bytes depend on the rows alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -113,93 +114,74 @@ def _table(path: Path, columns: list[str]):
         io.TextIOWrapper(packed, encoding="utf-8", newline="") as text,
     ):
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
+        writer.writerow(columns.split())
         yield writer
 
 
 def _write_patient(tables, hospital: Hospital, authors: list[Author], patient: Patient, course_words: int, rng) -> None:
-    def shifted(time: datetime | None) -> str:
-        if time is None:
-            return ""
+    def shifted(time: datetime) -> str:
         day = 28 if (time.month, time.day) == (2, 29) else time.day
         return time.replace(year=time.year + patient.shift, day=day).strftime("%Y-%m-%d %H:%M:%S")
 
-    first = patient.stays[0]
-    group = min(2017, 2008 + (first.admitted.year - 2008) // 3 * 3)
-    anchor_age = 91 if first.age > 89 else first.age
-    tables["hosp/patients"].writerow(
-        [patient.subject_id, patient.sex, anchor_age, first.admitted.year + patient.shift, f"{group} - {group + 2}",
-         shifted(patient.dod)[:10]]  # fmt: skip
-    )
-    race = pick(rng, ["WHITE"] * 13 + ["BLACK/AFRICAN AMERICAN"] * 3 + ["HISPANIC/LATINO - PUERTO RICAN", "ASIAN", "UNKNOWN"])
-    language = "ENGLISH" if rng.random() < 0.9 else "?"
-    provider = f"P{int(rng.random() * 90) + 10:02d}{patient.subject_id % 10}XYZ"
-    marital = "SINGLE" if first.age < 25 else pick(rng, ["MARRIED", "MARRIED", "SINGLE", "WIDOWED", "DIVORCED"])
+    first, last = patient.stays[0], patient.stays[-1]
+    group = 2008 + (first.admitted.year - 2008) // 3 * 3
+    anchor = [91 if first.age > 89 else first.age, first.admitted.year + patient.shift, f"{group} - {group + 2}"]
+    died = "" if last.alive else shifted(last.discharged)[:10]
+    tables["hosp/patients"].writerow([patient.subject_id, patient.sex, *anchor, died])
+    married = "SINGLE" if first.age < 25 else pick(rng, ["MARRIED", "MARRIED", "SINGLE", "WIDOWED", "DIVORCED"])
+    person = ["ENGLISH" if rng.random() < 0.9 else "?", married, pick(rng, _RACES)]
     before: tuple[Stay, Course] | None = None
-    for number, stay in enumerate(patient.stays):
+    for number, stay in enumerate(patient.stays, 2):
         ids = [patient.subject_id, stay.hadm_id]
-        kind, place = _ADMISSION[stay.scenario.admission]
         author = pick(rng, authors)
-        disposition = _disposition(stay, rng)
-        writer = Writer(hospital, author, stay, patient.sex, disposition, rng)
-        emergency = stay.scenario.admission == "E"
         came, left = shifted(stay.admitted), shifted(stay.discharged)
-        tables["hosp/admissions"].writerow(
-            [*ids, came, left, "" if stay.alive else left, kind, provider, place, disposition,
-             "Medicare" if stay.age > 64 else pick(rng, ["Other", "Other", "Medicaid"]), language, marital, race,
-             came if emergency else "", came if emergency else "", int(not stay.alive)]  # fmt: skip
-        )
-        for position, code in enumerate(stay.codes, 1):
-            tables["hosp/diagnoses_icd"].writerow([*ids, position, code, 10])
-        for position, code in enumerate(stay.procedures, 1):
-            tables["hosp/procedures_icd"].writerow([*ids, position, came[:10], code, 10])
+        _write_stay(tables, ids, stay, came, left, [f"P{author.number:02d}{rng.integers(1000):03d}", *person], rng)
         _write_drgs(tables["hosp/drgcodes"], hospital, ids, stay, rng)
         if rng.random() < NO_NOTE:
             continue
-        at = rng.random()
-        course, sort = writer.write(max(44.0, course_words * float(rng.lognormal(-0.03, 0.25)))), "written"
+        writer = Writer(hospital, author, stay, patient.sex, rng)
+        course = writer.write(max(44.0, course_words * float(rng.lognormal(-0.03, 0.25))))
+        sort, at, alike = "written", rng.random(), before and before[0].codes[0] == stay.codes[0]
         if at < NO_COURSE:
             sort = "missing"
         elif at < NO_COURSE + SHORT:
-            sort = "short"
-            course = Course(" ".join(course.text.split()[: 12 + int(20 * rng.random())]) + ".", course.documented[:1], [])
-        elif before and before[0].scenario is stay.scenario and before[0].codes[0] == stay.codes[0] and rng.random() < COPIED:
+            words = course.text.split()[: 12 + int(20 * rng.random())]
+            sort, course = "short", Course(" ".join(words).rstrip(".,;:") + ".", course.documented[:1], [])
+        elif alike and rng.random() < COPIED:
             sort, course = "copied", before[1]
         before = stay, course
-        note = write_summary(writer, author, None if sort == "missing" else course)
-        tables["note/discharge"].writerow(
-            [f"{patient.subject_id}-DS-{number + 2}", *ids, "DS", number + 2, left[:10] + " 00:00:00", left, note]
-        )
-        status = "07" if disposition == "AGAINST ADVICE" else "01"
-        documented = hospital.group(course.documented, course.documented_procedures, patient.sex, stay.alive, status)
-        tables["truth"].writerow(
-            [stay.hadm_id, stay.drg_v36, stay.fiscal_year, stay.scenario.name, " ".join(stay.codes),
-             " ".join(stay.procedures), " ".join(course.documented), " ".join(course.documented_procedures),
-             documented, course.competing, sort, author.id]  # fmt: skip
-        )
+        note = write_summary(writer, None if sort == "missing" else course)
+        note_ids = [f"{patient.subject_id}-DS-{number}", *ids, "DS", number]
+        tables["note/discharge"].writerow([*note_ids, left[:10] + " 00:00:00", left, note])
+        known = course.documented, course.procedures
+        readable = hospital.engine.get_drg(*known, patient.sex, stay.alive, discharge_status=stay.status)
+        lists = [" ".join(codes) for codes in (stay.codes, stay.procedures, course.documented, course.procedures)]
+        about = [stay.hadm_id, stay.drg_v36, stay.fiscal_year, stay.scenario.name]
+        tables["truth"].writerow([*about, *lists, readable, course.competing, sort, author.number])
 
 
-def _disposition(stay: Stay, rng: np.random.Generator) -> str:
-    if not stay.alive:
-        return "DIED"
-    if "894" in stay.scenario.drgs:
-        return "AGAINST ADVICE"
-    if stay.age > 70 and rng.random() < 0.35:
-        return "SKILLED NURSING FACILITY"
-    return pick(rng, ["HOME", "HOME", "HOME HEALTH CARE"]) if stay.age else "HOME"
+def _write_stay(tables, ids: list[int], stay: Stay, came: str, left: str, person: list[str], rng) -> None:
+    kind, place = _ADMISSION[stay.scenario.admission]
+    emergency = [came, came] if stay.scenario.admission == "E" else ["", ""]
+    insurance = "Medicare" if stay.age > 64 else pick(rng, ["Other", "Other", "Medicaid"])
+    where = [kind, person[0], place, stay.disposition, insurance]
+    row = [*ids, came, left, "" if stay.alive else left, *where, *person[1:], *emergency, int(not stay.alive)]
+    tables["hosp/admissions"].writerow(row)
+    for position, code in enumerate(stay.codes, 1):
+        tables["hosp/diagnoses_icd"].writerow([*ids, position, code, 10])
+    for position, code in enumerate(stay.procedures, 1):
+        tables["hosp/procedures_icd"].writerow([*ids, position, came[:10], code, 10])
 
 
 def _write_drgs(table, hospital: Hospital, ids: list[int], stay: Stay, rng: np.random.Generator) -> None:
-    """The billed MS-DRG and a surrogate of the APR-DRG: the base of the MS-DRG, severity from the secondary diagnoses."""
+    """The billed MS-DRG, and a surrogate for the APR-DRG: base DRG and a severity from the secondary diagnoses."""
     at = rng.random()
     if at < NO_DRG:
         return
-    title = hospital.engine.drgmap[stay.drg_v36]["desc"]
-    base = drgs.SEVERITY.sub("", title)
+    base = hospital.base_title(stay.drg_v36)
     levels = [hospital.severity(code) for code in stay.codes[1:]]
     severity = min(4, 1 + min(1, levels.count(1)) + min(2, levels.count(2)) + (levels.count(1) > 3))
     mortality = min(4, 1 + min(2, levels.count(2)) + (stay.age > 75))
-    code = min(drg for drg, entry in hospital.engine.drgmap.items() if drgs.SEVERITY.sub("", entry["desc"]) == base)
-    table.writerow([*ids, "APR", code, f"SURROGATE APR: {base}", severity, mortality])
-    if at >= NO_DRG + NO_HCFA:
+    table.writerow([*ids, "APR", hospital.base_code[base], f"SURROGATE APR: {base}", severity, mortality])
+    if at >= NO_DRG + NO_MS_DRG:
         table.writerow([*ids, "HCFA", stay.drg, hospital.facts[stay.fiscal_year, stay.drg][0], "", ""])

@@ -4,67 +4,52 @@ from __future__ import annotations
 
 import textwrap
 
-from drgstudy.synthetic.course import Author, Course, Writer, capital, fill
+from drgstudy.synthetic.course import Course, Writer, capital
 from drgstudy.synthetic.patients import pick
 
-_DISPOSITIONS = {"DIED": "Expired", "SKILLED NURSING FACILITY": "Extended Care", "HOME": "Home",
-                 "HOME HEALTH CARE": "Home With Service", "AGAINST ADVICE": "Home"}  # fmt: skip
+_DISPOSITION = {"DIED": "Expired", "SKILLED NURSING FACILITY": "Extended Care", "HOME HEALTH CARE": "Home With Service"}
 
 
 def _wrap(text: str) -> str:
-    """Break lines where MIMIC's older notes do."""
-    return "\n".join(textwrap.fill(line, 78, break_long_words=False) if len(line) > 78 else line for line in text.split("\n"))
+    """Break lines where MIMIC's notes do."""
+    return "\n".join(textwrap.fill(line, 78, break_long_words=False) for line in text.split("\n"))
 
 
-def write_summary(writer: Writer, author: Author, course: Course | None) -> str:
-    """The text of one note; `course` None leaves the section out.
-
-    Parameters
-    ----------
-    writer : Writer
-        Knows the stay and the hospital's phrases.
-    author : Author
-    course : Course or None
-    """
-    rng, stay, phrases = writer.rng, writer.stay, writer.hospital.phrases
+def write_summary(writer: Writer, course: Course | None) -> str:
+    """The text of one note; without a course it has no such section."""
+    stay, rng, phrases = writer.stay, writer.rng, writer.hospital.phrases
     look = writer.hospital.condition
     main = look(stay.codes[0])
-    procedures = [
-        fill(pick(rng, names), rng, writer.slots)
-        for names in (writer.hospital.procedures.get(code) for code in stay.procedures)
-        if names
-    ]
-    complaint = writer.one(main.presenting) if main.presenting else writer.name(main)
+    procedures = [writer.one(names) for names in map(writer.hospital.procedures.get, stay.procedures) if names]
     past = [writer.name(look(code)) for code in stay.codes[1:] if look(code).kind in "ch"]
-    diagnoses = [writer.name(main), *(writer.name(look(code)) for code in stay.codes[1:] if code in stay.written)][:5]
-    drugs = [f"{i}. {pick(rng, phrases['medications'])}" for i in range(1, 4 + int(rng.random() * 6))]
-    results = writer.say("results")
-    sections = [
-        "Name:  ___                     Unit No:   ___",
-        "Admission Date:  ___              Discharge Date:   ___",
-        f"Date of Birth:  ___             Sex:   {writer.sex}",
-        f"Service: {stay.scenario.service}",
-        f"Allergies: \n{pick(rng, phrases['allergies'])}",
-        "Attending: ___.",
-        f"Chief Complaint:\n{capital(complaint)}",
-        "Major Surgical or Invasive Procedure:\n" + ("\n".join(map(capital, procedures)) or "None"),
-        "History of Present Illness:\n" + _wrap(writer._opening(main, writer.joined(past[:4]) if past else "")),
-        "Past Medical History:\n" + ("\n".join(f"- {item}" for item in past) or "None"),
-        "Social History:\n___",
-        f"Family History:\n{pick(rng, phrases['family'])}",
-        "Physical Exam:\n" + writer.say("exam"),
-        f"Pertinent Results:\n{results}",
-        f"{author.heading}\n{_wrap(course.text)}" if course else "",
-        "Medications on Admission:\n" + "\n".join(drugs[:-2]),
-        "Discharge Medications:\n" + "\n".join(drugs),
-        f"Discharge Disposition:\n{_DISPOSITIONS[writer.disposition]}",
-        "Facility:\n___" if writer.disposition == "SKILLED NURSING FACILITY" else "",
-        "Discharge Diagnosis:\n" + "\n".join(map(capital, diagnoses)),
-        "Discharge Condition:\n"
-        + ("Expired" if not stay.alive else "Mental Status: Clear and coherent.\nActivity Status: Ambulatory - Independent."),
-        "Discharge Instructions:\n"
-        + (_wrap(f"Dear {writer.slots['Pt']},\n" + pick(rng, phrases["instructions"])) if stay.alive else "N/A"),
-        "Followup Instructions:\n___",
-    ]
-    return " \n" + "\n \n".join(section for section in sections if section) + "\n"
-
+    diagnoses = [writer.name(look(code)) for code in stay.codes if code in stay.written and look(code).kind in "ac"]
+    drugs = [f"{number}. {pick(rng, phrases['medications'])}" for number in range(1, 4 + int(rng.random() * 6))]
+    condition = "Mental Status: Clear and coherent.\nActivity Status: Ambulatory - Independent."
+    sections = {
+        "Name:": "  ___                     Unit No:   ___",
+        "Admission Date:": "  ___              Discharge Date:   ___",
+        "Date of Birth:": f"  ___             Sex:   {writer.sex}",
+        "Service:": f" {stay.scenario.service}",
+        "Allergies:": f" \n{pick(rng, phrases['allergies'])}",
+        "Attending:": " ___.",
+        "Chief Complaint:": "\n" + capital(writer.one(main.presenting) if main.presenting else writer.name(main)),
+        "Major Surgical or Invasive Procedure:": "\n" + ("\n".join(map(capital, procedures)) or "None"),
+        "History of Present Illness:": "\n" + _wrap(writer.opening(main, writer.joined(past[:4]) if past else "")),
+        "Past Medical History:": "\n" + ("\n".join(f"- {item}" for item in past) or "None"),
+        "Social History:": "\n___",
+        "Family History:": f"\n{pick(rng, phrases['family'])}",
+        "Physical Exam:": f"\n{writer.say('exam')}",
+        "Pertinent Results:": f"\n{writer.say('results')}",
+        **({writer.author.heading: f"\n{_wrap(course.text)}"} if course else {}),
+        "Medications on Admission:": "\n" + "\n".join(drugs[:-2]),
+        "Discharge Medications:": "\n" + "\n".join(drugs),
+        "Discharge Disposition:": f"\n{_DISPOSITION.get(stay.disposition, 'Home')}",
+        **({"Facility:": "\n___"} if stay.disposition == "SKILLED NURSING FACILITY" else {}),
+        "Discharge Diagnosis:": "\n" + "\n".join(map(capital, diagnoses[:5])),
+        "Discharge Condition:": "\n" + (condition if stay.alive else "Expired"),
+        "Discharge Instructions:": "\n" + _wrap(f"Dear ___,\n{writer.say('instructions')}"),
+        "Followup Instructions:": "\n___",
+    }
+    if not stay.alive:
+        sections["Discharge Instructions:"] = "\nN/A"
+    return " \n" + "\n \n".join(map("".join, sections.items())) + "\n"

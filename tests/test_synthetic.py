@@ -1,0 +1,272 @@
+"""The synthetic hospital: MIMIC's shape, labels from the real grouper, notes that never quote a DRG."""
+
+import csv
+import gzip
+import re
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from drgpy.msdrg import DRGEngine
+
+from drgstudy import drgs, mimic, synthetic
+from drgstudy.notes import hospital_course, n_words
+from drgstudy.study import StudyError, read_json
+from drgstudy.synthetic import make_hospital
+from drgstudy.synthetic.patients import draw_patient, reconcile
+from drgstudy.synthetic.tables import Hospital
+
+DIALS = {"patients": 700, "seed": 3, "course_words": 85, "tail": 0.25, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("synthetic") / "raw"
+    make_hospital(folder, **DIALS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stays(folder) -> pd.DataFrame:
+    """One row a stay: admission, patient, truth, and the MS-DRG row if there is one."""
+    table = mimic.read(folder, "admissions").merge(mimic.read(folder, "patients"), on="subject_id", validate="m:1")
+    truth = pd.read_csv(folder / "truth.csv.gz", dtype=str, keep_default_na=False).astype({"hadm_id": "Int64"})
+    billed = mimic.read(folder, "drgcodes").query("drg_type == 'HCFA'")[["hadm_id", "drg_code", "description"]]
+    return table.merge(truth, on="hadm_id", how="left").merge(billed, on="hadm_id", how="left", validate="1:1")
+
+
+@pytest.fixture(scope="module")
+def notes(folder, stays) -> pd.DataFrame:
+    return mimic.read(folder, "discharge").merge(stays, on="hadm_id", suffixes=("", "_"), validate="1:1")
+
+
+@pytest.fixture(scope="module")
+def everything() -> Hospital:
+    return Hospital(1.0)
+
+
+def codes_of(folder: Path, table: str) -> dict[int, list[str]]:
+    return mimic.read(folder, table).sort_values("seq_num").groupby("hadm_id")["icd_code"].agg(list).to_dict()
+
+
+def test_columns_are_those_of_mimic_iv(folder):
+    for table, columns in mimic.COLUMNS.items():
+        with gzip.open(mimic.find(folder, table), "rt", encoding="utf-8", newline="") as file:
+            assert next(csv.reader(file)) == list(columns)
+
+
+def test_same_parameters_same_bytes(folder, tmp_path):
+    make_hospital(tmp_path / "again", **DIALS)
+    make_hospital(tmp_path / "other", **DIALS | {"seed": 4, "patients": 20})
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    assert len(files) == 8
+    assert all((folder / file).read_bytes() == (tmp_path / "again" / file).read_bytes() for file in files)
+    few = pd.read_csv(tmp_path / "other" / "hosp/patients.csv.gz")
+    assert not few.equals(pd.read_csv(folder / "hosp/patients.csv.gz").head(20))
+
+
+def test_patients_do_not_depend_on_how_many_there_are(folder, tmp_path):
+    make_hospital(tmp_path / "few", **DIALS | {"patients": 25})
+    for table in mimic.COLUMNS:
+        few, many = mimic.read(tmp_path / "few", table), mimic.read(folder, table)
+        pd.testing.assert_frame_equal(few, many.head(len(few)))
+
+
+def test_ids_and_dates_follow_mimic(folder, stays):
+    assert stays["hadm_id"].is_unique and stays["hadm_id"].between(20_000_001, 29_999_999).all()
+    assert stays["subject_id"].between(10_000_001, 41_000_000).all()
+    assert stays["admittime"].dt.year.between(2110, 2210).all()
+    assert (stays["dischtime"] > stays["admittime"]).all()
+    dead = stays["hospital_expire_flag"] == 1
+    assert (stays["deathtime"].notna() == dead).all() and 0.005 < dead.mean() < 0.1
+    last = stays.sort_values("admittime").groupby("subject_id")["hadm_id"].transform("last")
+    assert last[dead].eq(stays["hadm_id"]).reindex(dead[dead].index).all()  # nobody comes back
+    note = mimic.read(folder, "discharge")
+    assert note["note_id"].is_unique and note["note_id"].str.fullmatch(r"\d{8}-DS-\d+").all()
+    assert mimic.source(folder).kind == "synthetic" and read_json(folder / "hospital.json")["stays"] == len(stays)
+
+
+def test_fiscal_year_agrees_with_the_anchor(stays):
+    """A reader of MIMIC dates a stay to within three years by the anchor; the billed title must be of these years."""
+    known = stays.dropna(subset=["fiscal_year"]).astype({"fiscal_year": int})
+    since_anchor = known["admittime"].dt.year - known["anchor_year"].astype(int)
+    first = known["anchor_year_group"].str[:4].astype(int) + since_anchor
+    lag = known["fiscal_year"] - first - (known["admittime"].dt.month >= 10)
+    assert lag.between(0, 2).all()
+
+
+def test_label_is_the_grouper_s_and_title_that_of_the_year(folder, stays):
+    engine, titles = DRGEngine(version="v36"), drgs.titles_by_year().set_index(["fiscal_year", "drg"])["title"]
+    before = pd.read_csv(synthetic.tables.FOLDER / "fiscal_years.csv", dtype=str).set_index("drg")
+    diagnoses, procedures = codes_of(folder, "diagnoses_icd"), codes_of(folder, "procedures_icd")
+    billed = stays.dropna(subset=["drg_code", "fiscal_year"])
+    assert len(billed) > 700
+    for stay in billed.itertuples():
+        alive = stay.hospital_expire_flag == 0
+        status = "07" if stay.discharge_location == "AGAINST ADVICE" else "01" if alive else "20"
+        drg = engine.get_drg(
+            diagnoses[stay.hadm_id], procedures.get(stay.hadm_id, []), stay.gender, alive, discharge_status=status
+        )
+        assert drg == stay.drg_v36 and drg not in ("000", "998", "999")
+        if drg in before.index and int(stay.fiscal_year) < int(before.loc[drg, "first_fiscal_year"]):
+            drg = before.loc[drg, "drg_before"]
+        assert stay.drg_code == drg and stay.description == titles[int(stay.fiscal_year), drg]
+
+
+def test_some_stays_have_no_ms_drg_and_apr_rows_say_what_they_are(folder, stays):
+    table = mimic.read(folder, "drgcodes")
+    apr = table[table["drg_type"] == "APR"]
+    assert apr["description"].str.startswith("SURROGATE APR: ").all() and set(apr["drg_severity"]) == {1, 2, 3, 4}
+    assert 0.05 < stays["drg_code"].isna().mean() < 0.25
+
+
+def test_every_mdc_is_there(stays):
+    groups = DRGEngine(version="v36").drgmap
+    chapters = {groups[drg]["mdc"] for drg in stays["drg_v36"].dropna()}
+    assert chapters >= {f"{mdc:02d}" for mdc in range(1, 26)} and "" in chapters  # "" is Pre-MDC
+
+
+def test_codes_fit_sex_and_age(folder, stays):
+    age = stays["anchor_age"] + stays["admittime"].dt.year - stays["anchor_year"]
+    codes = stays["hadm_id"].map({stay: " ".join(codes) for stay, codes in codes_of(folder, "diagnoses_icd").items()})
+    mother = codes.str.contains(r"\bO\d")
+    assert mother.sum() > 10 and (stays.loc[mother, "gender"] == "F").all() and age[mother].between(15, 50).all()
+    newborn = codes.str.contains(r"\b(?:P\d|Z38)")
+    assert newborn.sum() > 10 and (newborn == (age == 0)).all()
+    male, female = codes.str.contains(r"\b(?:N4\d|C6[0-3])"), codes.str.contains(r"\b(?:C5[1-8]|N8\d|N9[0-8]|D25)")
+    assert male.any() and (stays.loc[male, "gender"] == "M").all()
+    assert female.any() and (stays.loc[female, "gender"] == "F").all()
+
+
+def test_chronic_patients_come_again_for_the_same(stays):
+    again = stays[stays.duplicated("subject_id", keep=False)].dropna(subset=["scenario"])
+    same = again.groupby("subject_id")["scenario"].agg(lambda names: names.duplicated().any())
+    assert len(same) > 50 and same.mean() > 0.25
+
+
+def test_courses_are_found_in_the_notes(notes):
+    found = notes["text"].map(hospital_course)
+    assert (found.isna() == (notes["course"] == "missing")).all()
+    words = found.dropna().map(n_words)
+    written = words[notes["course"] == "written"]
+    assert 75 < written.mean() < 95 and (written >= 40).mean() > 0.98
+    assert (words[notes["course"] == "short"] < 40).all() and (notes["course"] == "short").any()
+    assert found[notes["course"] == "copied"].isin(found[notes["course"] != "copied"]).any()
+
+
+def test_notes_quote_no_drg(notes):
+    text = "\n".join(notes["text"])
+    billing = r"\bM?CC\b|\bDRGs?\b|\bprincipal diagnosis\b|\bNEC\b|\bNOS\b|[Uu]nspecified|initial encounter|[{}]"
+    assert not re.search(billing, text)
+    plain = re.sub(r"[^A-Z0-9]+", " ", text.upper())
+    words = drgs.v34()["base"].str.upper().str.replace(r"[^A-Z0-9]+", " ", regex=True).str.strip()
+    assert not [title for title in words.unique() if len(title.split()) >= 4 and f" {title} " in plain]
+
+
+def test_notes_are_grammatical(notes):
+    course = notes["text"].map(hospital_course).dropna().str.replace(r"\s+", " ", regex=True)
+    slips = [r"\b([a-z]{3,}) \1\b", r"\bwas (?:had|was|improved)\b", r"\.\.|,,|,\.|;\.", r" [,.;]", r": :|\(\)|\ba a\b"]
+    assert not [text for text in course for slip in slips if re.search(slip, text)]
+    men = course[(notes["gender"] == "M") & (notes["anchor_age"] > 0)]
+    assert not [text for text in men if re.search(r"\b(?:[Ss]he|[Hh]er|Ms\.|woman|girl|pregnan\w*|labor)\b", text)]
+
+
+def test_truth_knows_what_a_reader_can_know(stays):
+    engine, notes = DRGEngine(version="v36"), stays.dropna(subset=["codes"])
+    for stay in notes[notes["course"] == "written"].itertuples():
+        documented = stay.documented.split()
+        assert set(documented) <= set(stay.codes.split())
+        assert documented[0] in (stay.codes.split()[0], stay.competing)
+        status = "07" if stay.discharge_location == "AGAINST ADVICE" else "01"
+        alive = stay.hospital_expire_flag == 0
+        assert stay.drg_documented == engine.get_drg(
+            documented, stay.documented_procedures.split(), stay.gender, alive, discharge_status=status
+        )
+    assert 0.75 < (notes["drg_documented"] == notes["drg_v36"])[notes["course"] == "written"].mean() < 0.95
+
+
+def test_each_patient_is_forgotten_once_written(tmp_path, monkeypatch):
+    alive, most = weakref.WeakSet(), []
+
+    def watched(*args):
+        patient = draw_patient(*args)
+        alive.add(patient)
+        most.append(len(alive))
+        return patient
+
+    monkeypatch.setattr(synthetic, "draw_patient", watched)
+    monkeypatch.setattr(synthetic.Patient, "__hash__", object.__hash__)
+    make_hospital(tmp_path / "raw", **DIALS | {"patients": 40})
+    assert len(most) == 40 and max(most) <= 2
+
+
+def test_nothing_is_left_of_an_interrupted_hospital(tmp_path, monkeypatch):
+    def interrupted(hospital, index, rng):
+        if index == 3:
+            raise KeyboardInterrupt
+        return draw_patient(hospital, index, rng)
+
+    monkeypatch.setattr(synthetic, "draw_patient", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make_hospital(tmp_path / "raw", **DIALS)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("patients", 0), ("patients", 2.5), ("patients", True), ("seed", -1), ("seed", None)],
+        *[("course_words", 12), ("course_words", "85"), ("tail", -0.1), ("tail", 1.2), ("tail", float("nan"))],
+    ],
+)
+def test_bad_dials(tmp_path, name, value):
+    with pytest.raises(StudyError, match=f"^{name} is "):
+        make_hospital(tmp_path / "raw", **DIALS | {name: value})
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_scenario_is_grouped_where_it_says(everything):
+    """Each reason for admission is drawn; with all of them there are some 600 DRGs."""
+    seen = set()
+    for scenario in everything.scenarios:
+        for number in range(4):
+            rng = np.random.default_rng(number)
+            sex, age = scenario.sex or "FM"[number % 2], scenario.ages[len(scenario.ages) // 2]
+            stay = synthetic.patients._draw_stay(everything, scenario, sex, age, 1.0, {}, rng)
+            assert stay and stay.drg_v36 in scenario.drgs, scenario.name
+            seen.add(stay.drg_v36)
+    assert len(seen) > 400
+
+
+def test_tables_speak_of_codes_that_exist(everything):
+    known = {code[:length] for code in everything.engine.dxmap for length in range(3, 8)}
+    assert everything.lexicon.keys() - known <= {"V4352XA", "W19XXXA"}  # external causes
+    named = everything.procedures.keys()
+    done = {code for s in everything.scenarios for codes, _ in s.procedures for code in codes}
+    assert {code for code in done if len(code) != 7} == set()
+    assert {code for code in done - named if code in everything.engine.orpcsmap} <= {"02H63JZ", "02HK3JZ"}  # leads
+    assert len(named & everything.engine.prmap.keys()) > 120
+
+
+def test_tail_keeps_the_commonest():
+    few, some = Hospital(0.0).scenarios, Hospital(0.3).scenarios
+    assert {s.name for s in few} < {s.name for s in some}
+    assert {s.name for s in some} >= {"sepsis", "heart_failure", "pneumonia", "knee_replacement", "vaginal_delivery"}
+
+
+@pytest.mark.parametrize(
+    ("principal", "secondary", "expected"),
+    [
+        ("J189", ["I10", "N183"], ["N183", "I129"]),  # hypertension with CKD is one code
+        ("J189", ["I10", "N183", "I5022"], ["N183", "I5022", "I130"]),
+        ("J189", ["I10", "E43", "E46"], ["I10", "E43"]),
+        ("N186", ["N179", "E785"], ["E785"]),
+        ("I5023", ["I5032", "I509", "I10"], ["I10"]),
+        ("J189", ["E871", "E870"], ["E871"]),
+        ("J189", [], []),
+    ],
+)
+def test_coding_rules(everything, principal, secondary, expected):
+    assert sorted(reconcile(everything.rules, [principal], secondary)) == sorted(expected)
