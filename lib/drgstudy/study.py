@@ -145,7 +145,8 @@ def progress(iterable=None, **options):
     channel = os.environ.get("DRGSTUDY_PROGRESS")
     if channel is None:
         return tqdm(iterable, **options)
-    return plain(iterable, file=open(channel, "a", encoding="utf-8"), dynamic_ncols=False, ncols=100, **options)  # noqa: SIM115
+    every = float(os.environ["DRGSTUDY_PROGRESS_SECONDS"])
+    return plain(iterable, file=open(channel, "a", encoding="utf-8"), ncols=100, mininterval=every, **options)  # noqa: SIM115
 
 
 def notebook_of(params: Path) -> Path:
@@ -239,6 +240,7 @@ def _relayed_progress():
         channel = Path(folder) / "progress"
         channel.touch()
         os.environ["DRGSTUDY_PROGRESS"] = str(channel)
+        os.environ["DRGSTUDY_PROGRESS_SECONDS"] = "0.5" if sys.stderr.isatty() else "15"  # a log needs no animation
         done = threading.Event()
 
         def relay():
@@ -255,7 +257,7 @@ def _relayed_progress():
         finally:
             done.set()
             thread.join()
-            del os.environ["DRGSTUDY_PROGRESS"]
+            del os.environ["DRGSTUDY_PROGRESS"], os.environ["DRGSTUDY_PROGRESS_SECONDS"]
 
 
 def peak_memory_gb() -> float:

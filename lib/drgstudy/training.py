@@ -137,7 +137,7 @@ def _checkpoints(folder: Path, settings: NeuralSettings, seed: int, data: TokenD
     return chosen
 
 
-def train(model, collate, data: TokenDataset, settings: NeuralSettings, folder: Path, seed: int) -> dict:
+def train(model, collate, data: TokenDataset, settings: NeuralSettings, folder: Path, seed: int, autocast=False) -> dict:
     """Train `model` in place and return what it cost.
 
     Parameters
@@ -148,6 +148,8 @@ def train(model, collate, data: TokenDataset, settings: NeuralSettings, folder: 
         Training stays with labels.
     folder : Path
         Where checkpoints live while training; a killed run goes on from the last one.
+    autocast : bool
+        Multiply in bfloat16 (float32 weights stay float32).
 
     Returns
     -------
@@ -181,6 +183,7 @@ def train(model, collate, data: TokenDataset, settings: NeuralSettings, folder: 
         load_best_model_at_end=bool(validation),
         metric_for_best_model="accuracy" if validation else None,
         seed=seed,
+        bf16=autocast,
         use_cpu=not torch.cuda.is_available(),
         disable_tqdm=True,
         report_to="none",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors.torch import save_model
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
@@ -19,7 +20,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_
 from drgstudy.models import weights
 from drgstudy.models.llama import pool
 from drgstudy.study import StudyError
-from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, predict, train
+from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fast_dtype, predict, train
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ class Model:
         self.settings, self.folder, self.seed = settings, folder, seed
         set_seed(seed)
         self.tokenizer = weights.load(AutoTokenizer, settings.base)
-        self.net = weights.load(AutoModelForSequenceClassification, settings.base, num_labels=len(labels)).to(device())
+        # On a CPU the fused attention kernel's backward pass is slower than the plain products.
+        attention = "eager" if device().type == "cpu" else "sdpa"
+        options = {"num_labels": len(labels), "attn_implementation": attention, "dtype": torch.float32}
+        self.net = weights.load(AutoModelForSequenceClassification, settings.base, **options).to(device())
         if settings.pooling == "mean":
             self.net.forward = types.MethodType(_mean_forward, self.net)
         self.collate = PadRight(self.tokenizer.pad_token_id)
@@ -51,9 +55,10 @@ class Model:
 
     def fit(self, texts: list[str], y: np.ndarray) -> dict:
         """Fine-tune all weights."""
-        cost = train(self.net, self.collate, TokenDataset(self.tokens(texts), y), self.settings, self.folder, self.seed)
+        data, autocast = TokenDataset(self.tokens(texts), y), fast_dtype() == torch.bfloat16
+        cost = train(self.net, self.collate, data, self.settings, self.folder, self.seed, autocast)
         save_model(self.net, str(self.folder / "model.safetensors"))
-        return cost
+        return cost | {"dtype": "bfloat16 autocast" if autocast else "float32"}
 
     def predict(self, texts: list[str]) -> np.ndarray:
         """Logits, float32, shape (texts, labels)."""
