@@ -20,15 +20,14 @@ else
   ENV := .venv
 endif
 PYTHON := $(ENV)/bin/python
-INSTALLED := .make/installed$(subst /,-,$(ENV))
+INSTALLED := $(ENV)/.drgstudy-installed
 export PYTHONPATH := $(CURDIR)/lib
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 STUDY := $(PYTHON) -m drgstudy.study
 
 # One YAML file is one run, and its executed notebook is the file that stands for it in this graph.
 TRAIN := $(patsubst $(PARAMS)/%.yaml,$(DONE)/%.ipynb,$(sort $(wildcard $(PARAMS)/04-train-*.yaml)))
-ALL := $(DONE)/00-index.ipynb $(DONE)/01-hospital.ipynb $(DONE)/02-harmonization.ipynb $(DONE)/03-cohort.ipynb \
-  $(TRAIN) $(DONE)/05-results.ipynb
+ALL := $(DONE)/00-index.ipynb $(DONE)/01-hospital.ipynb $(DONE)/02-harmonization.ipynb $(DONE)/03-cohort.ipynb $(TRAIN)
 
 help: ## Show this help
 	@echo "make TARGET [PROFILE=$(PROFILE)]   profiles: $(notdir $(wildcard notebooks/params/*))"
@@ -45,24 +44,24 @@ cohort: $(DONE)/03-cohort.ipynb ## Raw tables to labelled stays
 
 train: $(TRAIN) ## Train every model of the profile and write its predictions
 
-results: $(DONE)/05-results.ipynb ## Statistics, tables and figures
+results: $(REPORT)/numbers.json ## Statistics, tables and figures
 
 test: $(INSTALLED) ## Run all tests; every notebook runs on the smoke profile
 	$(PYTHON) -m pytest
 
 lint: $(INSTALLED) ## Check code and notebooks with ruff
-	$(PYTHON) -m ruff check lib tests notebooks
-	$(PYTHON) -m ruff format --check lib tests
+	$(PYTHON) -m ruff check lib tests benchmarks notebooks
+	$(PYTHON) -m ruff format --check lib tests benchmarks
 
 notebook: $(INSTALLED) ## Open JupyterLab on the notebooks
 	$(PYTHON) -m jupyterlab --notebook-dir=notebooks
 
-clean: ## Remove what make made and git does not track (models and .venv stay; make distclean removes them too)
+clean: ## Remove what make made and git does not track
 	@for profile in $(notdir $(wildcard notebooks/params/*)); do rm -rf "data/$$profile"; done
 	@git clean -fdXq reports
 
-distclean: clean ## make clean, and the fetched models and .venv
-	@rm -rf data/models .make .venv
+distclean: clean ## As clean, and the fetched models and .venv too
+	@rm -rf data/models .venv
 
 .PHONY: help env report data cohort train results test lint notebook clean distclean
 
@@ -72,25 +71,32 @@ distclean: clean ## make clean, and the fetched models and .venv
 	done; echo "error: Python 3.11 or newer, with venv, is needed; none of python3, python3.11 … python3.14 is that" >&2; exit 1
 
 $(INSTALLED): requirements.lock pyproject.toml $(if $(filter .venv,$(ENV)),| .venv/bin/python)
-	@echo "installing the pinned packages into $(ENV) (some 200 MB of CPU builds; a few minutes) …"
-	$(PYTHON) -m pip install --quiet --progress-bar on -r requirements.lock
-	$(PYTHON) -m pip install --quiet --no-deps --editable .
-	@mkdir -p $(@D) && touch $@
+	@echo "installing the pinned packages into $(ENV); a few minutes …"
+	$(PYTHON) -m pip install -r requirements.lock
+	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
 
-# What each step reads beyond its own notebook and parameters. A change of plots.py or report.py trains nothing again.
-$(DONE)/01-hospital.ipynb: $(wildcard $(LIB)/synthetic/*.py data/reference/synthetic/*) $(LIB)/mimic.py
-$(DONE)/02-harmonization.ipynb: $(DONE)/01-hospital.ipynb $(LIB)/harmonize.py $(LIB)/drgs.py $(wildcard data/reference/*.csv)
+# What each step reads beyond its own notebook and parameters. A change of report.py or the templates trains nothing again.
+FACTS := $(addprefix data/reference/,msdrg.csv msdrg_v34_titles.csv)
+$(DONE)/00-index.ipynb: $(wildcard $(PARAMS)/*.yaml)
+$(DONE)/01-hospital.ipynb: $(wildcard $(LIB)/synthetic/*.py data/reference/synthetic/*) $(LIB)/mimic.py $(LIB)/drgs.py $(FACTS)
+$(DONE)/02-harmonization.ipynb: $(DONE)/01-hospital.ipynb $(LIB)/harmonize.py $(LIB)/drgs.py $(FACTS) \
+  $(addprefix data/reference/,crosswalk.csv abbreviations.csv mimic_iii_demo_outcomes.csv)
 $(DONE)/03-cohort.ipynb: $(DONE)/02-harmonization.ipynb $(LIB)/cohort.py $(LIB)/notes.py
-$(TRAIN): $(DONE)/03-cohort.ipynb $(LIB)/training.py $(LIB)/predictions.py
-$(DONE)/05-results.ipynb: $(TRAIN) $(addprefix $(LIB)/,metrics.py bootstrap.py spline.py plots.py report.py) \
-  data/reference/published_tables.csv
-
+$(TRAIN): $(DONE)/03-cohort.ipynb $(addprefix $(LIB)/,training.py predictions.py labels.py) $(wildcard $(LIB)/models/*.py)
 # A run that takes the frozen features of another run waits for it.
-$(DONE)/04-train-llama.ipynb: $(filter $(DONE)/04-train-probe.ipynb,$(TRAIN))
+$(foreach run,$(TRAIN),$(eval $(run): $(foreach other,$(shell sed -n 's/^  features_of: *\([^ ]*\).*/\1/p' \
+  $(PARAMS)/$(notdir $(run:.ipynb=.yaml))),$(DONE)/04-train-$(other).ipynb)))
+
 $(DONE)/04-train-%.ipynb: notebooks/04-train.ipynb $(PARAMS)/04-train-%.yaml | $(INSTALLED)
 	@$(STUDY) $(PARAMS)/04-train-$*.yaml
 $(DONE)/%.ipynb: notebooks/%.ipynb $(PARAMS)/%.yaml | $(INSTALLED)
 	@$(STUDY) $(PARAMS)/$*.yaml
 
-$(REPORT)/index.html: $(ALL) $(LIB)/report.py $(wildcard $(LIB)/templates/*)
+# The results are known by numbers.json, which they write last: delete any of reports/PROFILE and they are made again.
+$(REPORT)/numbers.json: $(TRAIN) $(addprefix $(LIB)/,metrics.py bootstrap.py spline.py plots.py report.py) \
+  data/reference/published_tables.csv notebooks/05-results.ipynb $(PARAMS)/05-results.yaml | $(INSTALLED)
+	@$(STUDY) $(PARAMS)/05-results.yaml
+
+$(REPORT)/index.html: $(ALL) $(REPORT)/numbers.json $(LIB)/report.py $(wildcard $(LIB)/templates/*)
 	@$(PYTHON) -m drgstudy.report $(PROFILE)

@@ -57,8 +57,16 @@ def test_equals_scikit_learn_where_nearly_all_scores_tie(seed):
 def test_all_scores_equal():
     values = Scores(np.zeros((12, 12)), np.arange(12)).evaluate()
     # Of equal logits the last labels are the top ones; the prediction behind F1 is the first label.
-    assert values == pytest.approx({"macro_f1": 2 / 13 / 12, "acc_at_1": 1 / 12, "acc_at_5": 5 / 12,
-                                    "acc_at_10": 10 / 12, "macro_auc": 0.5, "micro_auc": 0.5})
+    assert values == pytest.approx(
+        {
+            "macro_f1": 2 / 13 / 12,
+            "acc_at_1": 1 / 12,
+            "acc_at_5": 5 / 12,
+            "acc_at_10": 10 / 12,
+            "macro_auc": 0.5,
+            "micro_auc": 0.5,
+        }
+    )
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(3, 12), st.integers(3, 14), st.sampled_from([np.float64, int]), st.data())
@@ -123,7 +131,8 @@ def test_subset_equals_scoring_its_stays_alone():
 
 def test_one_stay_and_two_labels():
     assert Scores([[0.0, 1.0]], [1]).evaluate() == pytest.approx(
-        {"macro_f1": 1, "acc_at_1": 1, "acc_at_5": 1, "acc_at_10": 1, "macro_auc": np.nan, "micro_auc": 1}, nan_ok=True)
+        {"macro_f1": 1, "acc_at_1": 1, "acc_at_5": 1, "acc_at_10": 1, "macro_auc": np.nan, "micro_auc": 1}, nan_ok=True
+    )
 
 
 def test_nothing_drawn_is_undefined():
@@ -140,34 +149,45 @@ def test_softmax_is_scipys_to_the_bit():
 GOOD = np.zeros((3, 4)), np.array([0, 1, 3])
 
 
-@pytest.mark.parametrize(("logits", "truth", "message"), [
-    (np.zeros(3), GOOD[1], "logits has shape"),
-    (np.zeros((0, 4)), np.zeros(0, int), "at least one"),
-    (np.zeros((3, 1)), np.zeros(3, int), "at least two"),
-    (np.full((3, 4), "a"), GOOD[1], "row of numbers"),
-    (np.where(np.eye(3, 4), np.nan, 0), GOOD[1], "NaN or infinity"),
-    (np.where(np.eye(3, 4), -np.inf, 0), GOOD[1], "NaN or infinity"),
-    (GOOD[0], np.array([0, 1]), "truth has shape"),
-    (GOOD[0], GOOD[1].astype(float), "integer label index"),
-    (GOOD[0], np.array([0, 1, 4]), "from 0 to 4"),
-    (GOOD[0], np.array([-1, 1, 3]), "from -1 to 3"),
-])
+@pytest.mark.parametrize(
+    ("logits", "truth", "message"),
+    [
+        (np.zeros(3), GOOD[1], "logits has shape"),
+        (np.zeros((0, 4)), np.zeros(0, int), "at least one"),
+        (np.zeros((3, 1)), np.zeros(3, int), "at least two"),
+        (np.full((3, 4), "a"), GOOD[1], "row of numbers"),
+        (np.where(np.eye(3, 4), np.nan, 0), GOOD[1], "NaN or infinity"),
+        (np.where(np.eye(3, 4), -np.inf, 0), GOOD[1], "NaN or infinity"),
+        (GOOD[0], np.array([0, 1]), "truth has shape"),
+        (GOOD[0], GOOD[1].astype(float), "integer label index"),
+        (GOOD[0], np.array([0, 1, 4]), "from 0 to 4"),
+        (GOOD[0], np.array([-1, 1, 3]), "from -1 to 3"),
+    ],
+)
 def test_refuses_scores(logits, truth, message):
     with pytest.raises(StudyError, match=message):
         Scores(logits, truth)
 
 
-@pytest.mark.parametrize(("counts", "message"), [
-    (np.ones(2, int), "3 stays"), (np.ones((2, 2), int), "3 stays"), (np.ones((1, 1, 3), int), "3 stays"),
-    (np.ones((0, 3), int), "3 stays"), (np.ones(3), "whole numbers"), (np.array([1, -1, 1]), "negative"),
-])
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        (np.ones(2, int), "3 stays"),
+        (np.ones((2, 2), int), "3 stays"),
+        (np.ones((1, 1, 3), int), "3 stays"),
+        (np.ones((0, 3), int), "3 stays"),
+        (np.ones(3), "whole numbers"),
+        (np.array([1, -1, 1]), "negative"),
+    ],
+)
 def test_refuses_counts(counts, message):
     with pytest.raises(StudyError, match=message):
         Scores(*GOOD).evaluate(counts)
 
 
-@pytest.mark.parametrize(("labels", "message"),
-                         [([2], "no stay"), ([], "label index"), ([4], "0 to 3"), ([0.0], "label index")])
+@pytest.mark.parametrize(
+    ("labels", "message"), [([2], "no stay"), ([], "label index"), ([4], "0 to 3"), ([0.0], "label index")]
+)
 def test_refuses_subset(labels, message):
     with pytest.raises(StudyError, match=message):
         Scores(*GOOD).among(labels)

@@ -178,3 +178,13 @@ def test_the_real_mimic_iii_demo():
     drgs = mimic.read(DEMO, "drgcodes")
     assert drgs["drg_type"].str.strip().value_counts().to_dict() == {"APR": 168, "MS": 72, "HCFA": 57}
     assert drgs["hadm_id"].nunique() == 129
+
+
+def test_of_two_folders_the_least_open_one_decides(tmp_path):
+    for name in ("made", "real"):
+        (tmp_path / name / "hosp").mkdir(parents=True)
+        (tmp_path / name / "hosp" / "patients.csv").write_text(f"subject_id\n{len(name)}\n")
+    (tmp_path / "made" / "hospital.json").write_text('{"source": "synthetic", "seed": 7}')
+    made, both = mimic.source(tmp_path / "made"), mimic.source(tmp_path / "made", tmp_path / "real")
+    assert made.kind == "synthetic" and both.kind == "credentialed" and both.fingerprint != made.fingerprint
+    assert mimic.source(tmp_path / "made", tmp_path / "made") == made

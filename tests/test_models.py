@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 from drgstudy import models
 from drgstudy.models import bert, caml, fast_lora, llama, tfidf
 from drgstudy.study import StudyError
-from drgstudy.training import PadRight
+from drgstudy.training import ByLength, PadRight
 
 LABELS = ["001", "002", "003", "004"]
 
@@ -127,20 +127,36 @@ class Killed(Exception):
     pass
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(tiny_llama, tmp_path, notes, monkeypatch):
+@pytest.mark.parametrize("order", ["random", "by_length"])
+@pytest.mark.parametrize("step", [4, 8, 11])  # before the first checkpoint, and in the second epoch
+def test_a_killed_run_goes_on_to_the_same_weights(tiny_llama, tmp_path, notes, monkeypatch, order, step):
     texts, y = notes
-    settings = settings_of(tiny_llama, checkpoint_steps=5, lora_dropout=0.05)
+    settings = settings_of(tiny_llama, checkpoint_steps=5, lora_dropout=0.05, order=order)
     whole = models.build("llama", settings, LABELS, tmp_path / "whole", 0)
     whole.fit(texts, np.array(y))
-    monkeypatch.setattr("drgstudy.training._Progress.on_step_end", _kill_at(8))
+    monkeypatch.setattr("drgstudy.training._Progress.on_step_end", _kill_at(step))
     broken = models.build("llama", settings, LABELS, tmp_path / "broken", 0)
     with pytest.raises(Killed):
         broken.fit(texts, np.array(y))
     monkeypatch.undo()
+    for checkpoints in (tmp_path / "broken").glob("checkpoints-*"):
+        (checkpoints / "checkpoint-99").mkdir()  # a kill while one was being saved
     again = models.build("llama", settings, LABELS, tmp_path / "broken", 0)
     cost = again.fit(texts, np.array(y))
-    assert cost["train_steps"] == 12
+    assert cost["train_steps"] == 12 and (cost["seconds_before_kill"] > 0) == (step > 5)
     np.testing.assert_allclose(again.predict(texts), whole.predict(texts), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 203])
+def test_order_by_length_is_a_permutation_with_little_padding_and_repeats_itself(n):
+    lengths = np.random.default_rng(0).integers(40, 200, n).tolist()
+    order = list(sampler := ByLength(lengths, 4, seed=1))
+    assert sorted(order) == list(range(n)) and order == list(ByLength(lengths, 4, seed=1))
+    sampler.set_epoch(1)
+    assert n < 8 or list(sampler) != order
+    if n > 200:
+        padded = sum(4 * max(lengths[i] for i in order[k : k + 4]) for k in range(0, n, 4))
+        assert padded < 1.1 * sum(lengths)
 
 
 def _kill_at(step):
@@ -219,6 +235,10 @@ def test_tfidf_scores_untrained_labels_last(tmp_path, notes):
         ("llama", {"learning_rate": float("nan")}, "learning_rate"),
         ("llama", {"pooling": "first"}, "pooling"),
         ("llama", {"head": "prob"}, "head"),
+        ("llama", {"dtype": "float8"}, "dtype"),
+        ("llama", {"order": "sorted"}, "order"),
+        ("caml", {"validation": 0.0}, "patience"),
+        ("bert", {"batch_size": 0}, "batch_size"),
         ("bert", {"pooling": "last"}, "pooling"),
         ("llama", {"base": "no/such-model"}, "no/such-model"),
     ],
@@ -228,6 +248,14 @@ def test_bad_settings_are_one_sentence(tmp_path, name, settings, says, monkeypat
     with pytest.raises(StudyError, match=says) as error:
         models.build(name, settings, LABELS, tmp_path, 0)
     assert "\n" not in str(error.value)
+
+
+def test_targets_and_suffix_that_do_not_fit_are_named(tiny_llama, tmp_path):
+    with pytest.raises(StudyError, match="lora_targets"):
+        models.build("llama", settings_of(tiny_llama, lora_targets=["qkv"]), LABELS, tmp_path, 0)
+    long = models.build("llama", settings_of(tiny_llama, suffix="diagnosis " * 9, max_tokens=8), LABELS, tmp_path, 0)
+    with pytest.raises(StudyError, match="setting suffix"):
+        long.tokens(["a note"])
 
 
 def test_missing_vectors_are_named(tmp_path, notes):

@@ -27,6 +27,7 @@ def paths(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "ROOT", tmp_path_factory.mktemp("study"))
         patch.setenv("DRGSTUDY_PROGRESS", "/dev/null")
+        patch.setenv("DRGSTUDY_PROGRESS_SECONDS", "1")
         paths, rng = study.Paths("tiny"), np.random.default_rng(3)
         codes = drgs.v34().index[10:45]
         drg = np.concatenate([np.repeat(codes, 4), rng.choice(codes, 460, p=(w := 1 / np.arange(1, 36)) / w.sum())])
@@ -35,7 +36,7 @@ def paths(tmp_path_factory):
         stays["split"] = stays["split_patients"] = np.where(np.arange(600) % 4 == 0, "test", "train")
         cohort.write_stays(stays, paths.stays)
         dataset = {"kind": "synthetic", "name": NAME, "fingerprint": study.fingerprint(paths.stays)}
-        chain = [{"step": "rows", "kept": 600, "removed": 0}]
+        chain = [{"step": "rows", "kept": 700, "removed": 0}, {"step": "kept", "kept": 600, "removed": 100}]
         parts = {"train_stays": 450, "test_stays": 150, "train_labels": 35, "test_labels": 35}
         flow = {"notes": chain, "drg_rows": chain, "stays": 600, "labels": 35, "splits": {"split": parts}}
         study.write_json(paths.flow, flow | {"source": dataset, "stays_fingerprint": dataset["fingerprint"]})
@@ -44,6 +45,7 @@ def paths(tmp_path_factory):
         for signal, (run, model) in zip((4, 2, 1, 1), [*MODELS.items(), ("elsewhere", "tfidf")], strict=True):
             logits = rng.normal(size=(150, 35)) + signal * (np.arange(35) == truth[:, None])
             cost = {"predict_seconds": 3.0, "predict_examples": 150, "peak_memory_gb": 1.5, "train_seconds": 60.0}
+            cost["fit_seconds"] = cost["train_seconds"]
             if model != "tfidf":
                 cost |= {
                     "train_examples": 1200,
@@ -168,9 +170,12 @@ def test_the_published_table_1_is_printed_alike_and_named(paths):
         ((-0.03, -0.05, -0.01), "A is below B in top-1 accuracy by 0.030 (95 % interval 0.010 to 0.050)."),
         (
             (0.01, -0.01, 0.03),
-            "A is level with B in top-1 accuracy (difference +0.010, 95 % interval −0.010 to +0.030).",
+            "A and B can't be told apart in top-1 accuracy (difference +0.010, 95 % interval −0.010 to +0.030).",
         ),
-        ((0.02, 0.0, 0.04), "A is level with B in top-1 accuracy (difference +0.020, 95 % interval +0.000 to +0.040)."),
+        (
+            (0.02, 0.0, 0.04),
+            "A and B can't be told apart in top-1 accuracy (difference +0.020, 95 % interval +0.000 to +0.040).",
+        ),
     ],
 )
 def test_the_sentence_says_what_the_interval_says(numbers, expected):

@@ -103,20 +103,39 @@ def test_constant_y_has_no_r2():
 
 
 def test_number_of_knots_is_rs():
-    r = {4: 4, 49: 49, 50: 49, 51: 50, 100: 62, 199: 99, 200: 99, 500: 118, 723: 134, 799: 139, 800: 140, 2000: 167,
-         3199: 199, 3200: 200, 3201: 201, 26244: 207}
+    r = {
+        4: 4,
+        49: 49,
+        50: 49,
+        51: 50,
+        100: 62,
+        199: 99,
+        200: 99,
+        500: 118,
+        723: 134,
+        799: 139,
+        800: 140,
+        2000: 167,
+        3199: 199,
+        3200: 200,
+        3201: 201,
+        26244: 207,
+    }
     assert {m: _n_knots(m) for m in r} == r
 
 
-@pytest.mark.parametrize(("x", "y", "message"), [
-    ([1, 2, 3, 4, 5], [1, 2, 3, 4], "equal length"),
-    ([[1, 2], [3, 4]], [[1, 2], [3, 4]], "equal length"),
-    ([1, 2, 3, 4, np.nan], [1, 2, 3, 4, 5], "without NaN"),
-    ([1, 2, 3, 4, 5], [1, 2, 3, 4, np.inf], "without NaN"),
-    ([], [], "no spread"),
-    ([1] * 12 + [2, 3, 4], np.arange(15), "no spread"),
-    ([1, 2, 3, 1, 2, 3], np.arange(6), "at least 4"),
-])
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        ([1, 2, 3, 4, 5], [1, 2, 3, 4], "equal length"),
+        ([[1, 2], [3, 4]], [[1, 2], [3, 4]], "equal length"),
+        ([1, 2, 3, 4, np.nan], [1, 2, 3, 4, 5], "without NaN"),
+        ([1, 2, 3, 4, 5], [1, 2, 3, 4, np.inf], "without NaN"),
+        ([], [], "no spread"),
+        ([1] * 12 + [2, 3, 4], np.arange(15), "no spread"),
+        ([1, 2, 3, 1, 2, 3], np.arange(6), "at least 4"),
+    ],
+)
 def test_refuses(x, y, message):
     with pytest.raises(StudyError, match=message):
         smoothing_spline(x, y)

@@ -18,7 +18,7 @@ from drgstudy.synthetic import make_hospital
 from drgstudy.synthetic.patients import draw_patient, reconcile
 from drgstudy.synthetic.tables import Hospital
 
-DIALS = {"patients": 700, "seed": 3, "course_words": 85, "tail": 0.25, "progress": False}
+DIALS = {"patients": 700, "seed": 3, "course_words": 85, "tail": 0.25}
 
 
 @pytest.fixture(scope="module")

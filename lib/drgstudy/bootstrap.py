@@ -45,8 +45,10 @@ def bootstrap(scores: Scores, resamples: int, seed: int, subset=None) -> pd.Data
     counts = resample_counts(scores.truth.size, resamples, seed)
     kept = True if subset is None else scores.among(subset)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        blocks = pool.map(lambda start: pd.DataFrame(scores.evaluate(counts[start:start + BLOCK] * kept)),
-                          range(0, resamples, BLOCK))
+        blocks = pool.map(
+            lambda start: pd.DataFrame(scores.evaluate(counts[start : start + BLOCK] * kept)),
+            range(0, resamples, BLOCK),
+        )
         return pd.concat(blocks, ignore_index=True).rename_axis("resample")
 
 

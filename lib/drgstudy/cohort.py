@@ -168,6 +168,13 @@ def stratified_draw(strata: pd.Series, share: float, rng: np.random.Generator) -
     return rank.to_numpy() < draw[stratum]
 
 
+def parts(stays: pd.DataFrame, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The training and the test stays of "split" or "split_patients"; raises StudyError for another name."""
+    if split not in ("split", "split_patients"):
+        raise StudyError(f"parameter split: expected 'split' or 'split_patients', got {split!r}")
+    return stays[stays[split] == "train"], stays[stays[split] == "test"]
+
+
 def leakage(stays: pd.DataFrame, split: str) -> dict:
     """Patients with a test stay, how many of them have a training stay too, and their share."""
     train, test = (set(stays.loc[stays[split] == part, "subject_id"]) for part in ("train", "test"))

@@ -35,17 +35,23 @@ class Scores:
     def __init__(self, logits: np.ndarray, truth: np.ndarray):
         logits, truth = np.asarray(logits), np.asarray(truth)
         if logits.ndim != 2 or logits.shape[0] < 1 or logits.shape[1] < 2 or logits.dtype.kind not in "fiu":
-            raise StudyError(f"logits has shape {logits.shape} and type {logits.dtype}; give one row of numbers for "
-                             "each stay, at least one, and a column for each label, at least two")
+            raise StudyError(
+                f"logits has shape {logits.shape} and type {logits.dtype}; give one row of numbers for "
+                "each stay, at least one, and a column for each label, at least two"
+            )
         if truth.shape != logits.shape[:1] or truth.dtype.kind not in "iu":
-            raise StudyError(f"truth has shape {truth.shape} and type {truth.dtype} beside logits of shape "
-                             f"{logits.shape}; give one integer label index for each row of logits")
+            raise StudyError(
+                f"truth has shape {truth.shape} and type {truth.dtype} beside logits of shape "
+                f"{logits.shape}; give one integer label index for each row of logits"
+            )
         if not np.isfinite(logits).all():
             raise StudyError("logits contains NaN or infinity; mend the training run that diverged and predict again")
         n, c = logits.shape
         if truth.min() < 0 or truth.max() >= c:
-            raise StudyError(f"truth holds labels from {truth.min()} to {truth.max()}, but logits has the columns 0 to "
-                             f"{c - 1}; use the label order that the model was trained with")
+            raise StudyError(
+                f"truth holds labels from {truth.min()} to {truth.max()}, but logits has the columns 0 to "
+                f"{c - 1}; use the label order that the model was trained with"
+            )
         self.truth, self.n_labels = truth.astype(np.int64), c
         stays = np.arange(n)
         own = logits[stays, truth][:, None]
@@ -69,8 +75,10 @@ class Scores:
         """
         labels = np.asarray(labels)
         if labels.dtype.kind not in "iu" or not np.isin(labels, np.arange(self.n_labels)).all():
-            raise StudyError(f"the subset holds something that is no label index from 0 to {self.n_labels - 1}; "
-                             "give it as column numbers of logits")
+            raise StudyError(
+                f"the subset holds something that is no label index from 0 to {self.n_labels - 1}; "
+                "give it as column numbers of logits"
+            )
         among = np.isin(self.truth, labels)
         if not among.any():
             raise StudyError("the subset holds no stay: none has its true label in it; choose labels of the test set")
@@ -96,10 +104,16 @@ class Scores:
         Source: DRG-LLaMA, Table 1 and its Methods, "Statistical analysis".
         """
         counts = np.ones(self.truth.size, int) if counts is None else np.asarray(counts)
-        if (counts.ndim not in (1, 2) or not counts.size or counts.shape[-1] != self.truth.size
-                or counts.dtype.kind not in "iub"):
-            raise StudyError(f"counts has shape {counts.shape} and type {counts.dtype}; give whole numbers, one for "
-                             f"each of the {self.truth.size} stays, or a row of them for each resample")
+        if (
+            counts.ndim not in (1, 2)
+            or not counts.size
+            or counts.shape[-1] != self.truth.size
+            or counts.dtype.kind not in "iub"
+        ):
+            raise StudyError(
+                f"counts has shape {counts.shape} and type {counts.dtype}; give whole numbers, one for "
+                f"each of the {self.truth.size} stays, or a row of them for each resample"
+            )
         if counts.min() < 0:
             raise StudyError("counts holds a negative number; a stay is drawn 0 times or more")
         weight = np.ascontiguousarray(np.atleast_2d(counts).T, dtype=np.float64)  # stays x resamples
@@ -110,9 +124,12 @@ class Scores:
             # Rank sums hold the positives' pairs with one another, half of whose square a positive wins: take it off.
             wins = self._true @ (weight * self._within_label.midranks(weight)) - true**2 / 2
             pairs_won = (weight * self._overall.midranks(weight)).sum(axis=0) - total**2 / 2
-            values = (_mean(f1, true > 0), *(self._in_top @ weight / total),
-                      _mean(wins / (true * (total - true)), (true > 0) & (true < total)),
-                      pairs_won / (total * total * (self.n_labels - 1)))
+            values = (
+                _mean(f1, true > 0),
+                *(self._in_top @ weight / total),
+                _mean(wins / (true * (total - true)), (true > 0) & (true < total)),
+                pairs_won / (total * total * (self.n_labels - 1)),
+            )
         if counts.ndim == 1:
             values = (float(value[0]) for value in values)
         return dict(zip(METRICS, values, strict=True))
@@ -144,8 +161,10 @@ class _Ranking:
         self.row, self.low, self.high = row, np.searchsorted(cuts, low), np.searchsorted(cuts, high)
         index = get_index_dtype(maxval=scores.size)
         np.remainder(order, n, out=order)
-        self.between = csr_array((np.ones(scores.size, np.float32), order.ravel().astype(index), cuts.astype(index)),
-                                 shape=(cuts.size - 1, n))
+        self.between = csr_array(
+            (np.ones(scores.size, np.float32), order.ravel().astype(index), cuts.astype(index)),
+            shape=(cuts.size - 1, n),
+        )
 
     def midranks(self, weight: np.ndarray) -> np.ndarray:
         """Weight of the entries below each true label plus half of its ties', itself included: (n, resamples)."""

@@ -13,7 +13,7 @@ import hashlib
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -80,12 +80,21 @@ def find(folder: Path, table: str) -> Path:
     raise StudyError(f"{folder} has no {table}.csv.gz or {table}.csv, neither directly nor in hosp/ or note/")
 
 
-def source(folder: Path) -> Source:
+def source(*folders: Path) -> Source:
     """Find out from the files themselves whose data they are; what is not known to be open counts as credentialed.
 
-    A synthetic hospital says so in `hospital.json`; an open demo has an open licence and at most 100 patients.
+    A synthetic hospital says so in `hospital.json`; an open demo has an open licence and at most 100 patients. Of several
+    folders (MIMIC-IV and MIMIC-IV-Note) the least open one decides, and the fingerprint is of all.
     """
-    folder = Path(folder)
+    each = [_source(folder) for folder in dict.fromkeys(map(Path, folders))]
+    least_open = max(each, key=lambda one: ("synthetic", "open demo", "credentialed").index(one.kind))
+    if len(each) == 1:
+        return least_open
+    digest = hashlib.sha256("".join(one.fingerprint for one in each).encode()).hexdigest()[:16]
+    return replace(least_open, fingerprint=digest)
+
+
+def _source(folder: Path) -> Source:
     paths = {}
     for table in COLUMNS:
         with contextlib.suppress(StudyError):

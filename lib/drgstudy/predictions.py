@@ -52,7 +52,7 @@ class Predictions:
             raise StudyError(f"run {name}: stay ids must be unique, labels unique and ascending")
         if not np.isfinite(self.logits).all():
             raise StudyError(f"run {name}: logits hold a NaN or an infinity; the training diverged")
-        if n and not (0 <= self.truth.min() and self.truth.max() < k):
+        if n and not (self.truth.min() >= 0 and self.truth.max() < k):
             raise StudyError(f"run {name}: truth points outside the {k} labels")
 
 

@@ -54,13 +54,19 @@ def read_runs(paths: Paths, run: str) -> tuple[dict[str, Predictions], list[str]
     Raises
     ------
     StudyError
-        If `run` has not run, or a run was made on another cohort.
+        If `run` has not run, or was made on another cohort.
     """
-    found = {file.parent.name: read_predictions(file.parent, paths.stays) for file in paths.runs.glob("*/run.json")}
+    found = {file.parent.name: read_predictions(file.parent) for file in paths.runs.glob("*/run.json")}
     if run not in found:
         known = ", ".join(plots.in_order(found)) or "none"
         raise StudyError(f"parameter run: {run!r} has no run.json under {paths.runs}; train it, or choose of: {known}")
-    same = [name for name in found if np.array_equal(found[name].stay_ids, found[run].stay_ids)]
+    read_predictions(paths.runs / run, paths.stays)  # refuses predictions on another cohort
+    cohort = found[run].run["dataset"]["fingerprint"]
+    same = [
+        name
+        for name, made in found.items()
+        if made.run["dataset"]["fingerprint"] == cohort and np.array_equal(made.stay_ids, found[run].stay_ids)
+    ]
     return {name: found[name] for name in plots.in_order(same)}, sorted(set(found) - set(same))
 
 
@@ -141,10 +147,10 @@ def differences(scores: dict[str, Scores], run: str, resamples: int, seed: int) 
 
 
 def sentence(a: str, b: str, metric: str, difference: float, lower: float, upper: float) -> str:
-    """What the difference of a minus b says: above, below, or level where its interval holds zero."""
+    """What the difference of a minus b says: above, below, or not to be told apart where its interval holds zero."""
     if lower <= 0 <= upper:
         amount = f"difference {difference:+.3f}, 95 % interval {lower:+.3f} to {upper:+.3f}".replace("-", "−")
-        return f"{a} is level with {b} in {plots.METRICS[metric]} ({amount})."
+        return f"{a} and {b} can't be told apart in {plots.METRICS[metric]} ({amount})."
     word, least, most = ("above", lower, upper) if lower > 0 else ("below", -upper, -lower)
     amount = f"{abs(difference):.3f} (95 % interval {least:.3f} to {most:.3f})"
     return f"{a} is {word} {b} in {plots.METRICS[metric]} by {amount}."
@@ -189,13 +195,21 @@ def text_table(numbers: dict, dataset: str) -> pd.DataFrame:
 
 def costs(runs: dict[str, Predictions]) -> pd.DataFrame:
     """What each run cost and the speeds that follow from it, a row a run; NaN where the run did not record it."""
-    recorded = ["train_seconds", "train_examples", "predict_seconds", "predict_examples", "peak_memory_gb", "dtype"]
+    recorded = [
+        "fit_seconds",
+        "train_seconds",
+        "train_examples",
+        "predict_seconds",
+        "predict_examples",
+        "peak_memory_gb",
+        "dtype",
+    ]
     cost = pd.DataFrame({name: p.run["cost"] for name, p in runs.items()}).reindex(recorded).T.infer_objects()
     for what in ("train", "predict"):
         cost[f"{what}_examples_per_second"] = cost[f"{what}_examples"] / cost[f"{what}_seconds"].replace(0, np.nan)
     batch = [BATCH.get(p.run["model"], np.nan) for p in runs.values()]
     steps = cost["predict_examples_per_second"] / batch
-    return cost.assign(train_minutes=cost["train_seconds"] / 60, batch_size=batch, evaluation_steps_per_second=steps)
+    return cost.assign(train_minutes=cost["fit_seconds"] / 60, batch_size=batch, evaluation_steps_per_second=steps)
 
 
 def write_table(table: pd.DataFrame, folder: Path, name: str, dataset: str) -> Styler:
@@ -232,7 +246,7 @@ def build(profile: str) -> None:
     """
     paths = Paths(profile)
     numbers, cost = read_json(paths.report / "numbers.json"), read_json(paths.report / "costs.json")
-    notebooks = [_notebook(file) for file in sorted(paths.executed.glob("*.ipynb"))]
+    notebooks = [_notebook(file) for file in sorted(paths.executed.glob("[!.]*.ipynb"))]
     if not notebooks:
         raise StudyError(f"{paths.executed} holds no executed notebook; run `make report PROFILE={profile}`")
     pages = Environment(loader=PackageLoader("drgstudy"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
@@ -241,10 +255,12 @@ def build(profile: str) -> None:
         file.unlink()
     for notebook in notebooks:
         _write(paths.report / notebook["page"], pages.get_template("notebook.html").render(shared, **notebook))
-    figures = {file.stem: base64.b64encode(file.read_bytes()).decode() for file in paths.report.glob("figures/*.png")}
+    figures = {
+        file.stem: base64.b64encode(file.read_bytes()).decode() for file in paths.report.glob("figures/[!.]*.png")
+    }
     tables = {
         file.stem: pd.read_csv(file, dtype="str", keep_default_na=False).drop(columns="dataset")
-        for file in paths.report.glob("tables/*.csv")
+        for file in paths.report.glob("tables/[!.]*.csv")
     }
     shared |= {"order": plots.in_order(numbers["models"]), "metrics": plots.METRICS, "cost": cost}
     index = pages.get_template("index.html").render(shared, figures=figures, tables=tables)
@@ -259,6 +275,8 @@ def _notebook(file: Path) -> dict:
         if cell.cell_type == "markdown":
             headings += re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)
         cell.metadata["alt"] = f"Figure: {headings[-1]}"
+        # Warnings name places on this machine and are no result.
+        cell.outputs = [output for output in cell.get("outputs", []) if output.get("name") != "stderr"]
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(notebook)
     run = notebook.metadata.get("papermill", {}).get("parameters", {}).get("run", "")

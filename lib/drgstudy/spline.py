@@ -106,7 +106,7 @@ def smoothing_spline(x, y) -> SmoothingSpline:
         lam = ratio * 256 ** (3 * spar - 1)
         # Least squares by QR: crowded x would cost the normal equations all their digits.
         q, root = np.linalg.qr(np.vstack([reduced, np.sqrt(lam) * rough]))
-        q = q[:len(reduced)]
+        q = q[: len(reduced)]
         coefficients = solve_triangular(root, q.T @ target)
         rss = replicates + w @ (mean - basis @ coefficients) ** 2
         return coefficients, root, (q**2).sum(), rss, lam
@@ -124,9 +124,19 @@ def smoothing_spline(x, y) -> SmoothingSpline:
     fit, sigma = basis @ coefficients, np.sqrt(rss / (n - df))
     se = sigma * np.linalg.norm(solve_triangular(root, basis.T, trans="T"), axis=0)
     tss = ((y - y.mean()) ** 2).sum()
-    return SmoothingSpline(distinct, fit, se, fit - 1.96 * se, fit + 1.96 * se, float(df), float(lam), float(sigma),
-                           float(1 - rss / tss) if np.ptp(y) else float("nan"), n_knots,
-                           BSpline(distinct[0] + scale * knots, coefficients, 3))
+    return SmoothingSpline(
+        distinct,
+        fit,
+        se,
+        fit - 1.96 * se,
+        fit + 1.96 * se,
+        float(df),
+        float(lam),
+        float(sigma),
+        float(1 - rss / tss) if np.ptp(y) else float("nan"),
+        n_knots,
+        BSpline(distinct[0] + scale * knots, coefficients, 3),
+    )
 
 
 def _n_knots(m: int) -> int:

@@ -83,6 +83,8 @@ def atomic(path: Path):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
+    for abandoned in path.parent.glob(f".unfinished-*-{path.name}"):  # by a process that was killed
+        shutil.rmtree(abandoned) if abandoned.is_dir() else abandoned.unlink()
     try:
         yield beside
         if beside.is_dir() and path.exists():
@@ -106,7 +108,9 @@ def read_json(path: Path):
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise StudyError(f"{path} is missing; the step that writes it has not run (`make help` lists the steps)") from None
+        raise StudyError(
+            f"{path} is missing; the step that writes it has not run (`make help` lists the steps)"
+        ) from None
     except ValueError as error:
         raise StudyError(f"{path} is not valid JSON ({error}); delete it and run make again") from None
 
@@ -146,7 +150,7 @@ def progress(iterable=None, **options):
     if channel is None:
         return tqdm(iterable, **options)
     every = float(os.environ["DRGSTUDY_PROGRESS_SECONDS"])
-    return plain(iterable, file=open(channel, "a", encoding="utf-8"), ncols=100, mininterval=every, **options)  # noqa: SIM115
+    return plain(iterable, file=open(channel, "a", encoding="utf-8"), ncols=100, mininterval=every, **options)
 
 
 def notebook_of(params: Path) -> Path:
@@ -189,6 +193,8 @@ def read_params(params: Path) -> dict:
         values[name] = checked_value(f"{params}: parameter {name}", value, defaults[name])
     if values.get("profile") != params.parent.name:
         raise StudyError(f"{params}: parameter profile must be {params.parent.name!r}, the name of the file's folder")
+    if "run" in values and "model" in values and params.stem != f"{notebook_of(params).stem}-{values['run']}":
+        raise StudyError(f"{params}: parameter run is {values['run']!r}, but the file's name says another run")
     return values
 
 
@@ -206,6 +212,7 @@ def run_notebook(params: Path) -> Path:
         With the notebook's own sentence where the notebook raised one; otherwise with the cell's traceback.
     """
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
@@ -229,7 +236,11 @@ def run_notebook(params: Path) -> Path:
             if error.ename == "StudyError":
                 raise StudyError(f"{params.name}: {error.evalue}") from None
             raise StudyError(f"{params.name}: {notebook.name} failed in cell {error.exec_count}\n{error}") from None
-    print(f"{params.parent.name}/{params.stem} done in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+        except DeadKernelError:
+            raise StudyError(f"{params.name}: the notebook's kernel was killed, perhaps for want of memory") from None
+    print(
+        f"{params.parent.name}/{params.stem} done in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True
+    )
     return executed
 
 

@@ -17,9 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
-from drgstudy.study import progress, read_json, write_json
+from drgstudy.study import StudyError, progress, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -33,10 +32,23 @@ class NeuralSettings:
     weight_decay: float = 0.01
     schedule: str = "linear"  # learning-rate schedule, by transformers' names
     warmup: float = 0.0  # share of the steps over which the learning rate rises
-    order: str = "random"  # "group_by_length" batches texts of like length: less padding
+    order: str = "random"  # of the training stays; "by_length" batches texts of like length: less padding
     checkpoint_steps: int = 100  # steps between checkpoints, from which a killed run goes on
     validation: float = 0.0  # share of the training stays kept back to choose the best epoch; 0 takes the last
     patience: int = 0  # epochs without a better validation accuracy after which training stops; 0 never does
+
+    def __post_init__(self):
+        known = {"order": ("random", "by_length"), "schedule": ("linear", "cosine", "constant")}
+        for name, choices in known.items():
+            if getattr(self, name) not in choices:
+                raise StudyError(f"setting {name}: expected one of {choices}, got {getattr(self, name)!r}")
+        if self.patience and not self.validation:
+            raise StudyError(
+                "setting patience: needs a part of the training stays to judge by; set validation, e.g. 0.1"
+            )
+        for name in ("max_tokens", "batch_size", "learning_rate", "checkpoint_steps"):
+            if getattr(self, name) <= 0:
+                raise StudyError(f"setting {name}: expected more than 0, got {getattr(self, name)!r}")
 
 
 @functools.cache
@@ -82,13 +94,13 @@ class TokenDataset(torch.utils.data.Dataset):
 
 
 class PadRight:
-    """Collate token ids into one batch, padded to its longest text; `shortest` is the least width of a batch."""
+    """Collate token ids into one batch, padded to its longest text."""
 
-    def __init__(self, pad_id: int, shortest: int = 1):
-        self.pad_id, self.shortest = pad_id, shortest
+    def __init__(self, pad_id: int):
+        self.pad_id = pad_id
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        width = max(self.shortest, *(len(row["input_ids"]) for row in rows))
+        width = max(len(row["input_ids"]) for row in rows)
         ids = torch.full((len(rows), width), self.pad_id)
         mask = torch.zeros_like(ids)
         for i, row in enumerate(rows):
@@ -98,6 +110,41 @@ class PadRight:
         if "labels" in rows[0]:
             batch["labels"] = torch.tensor([row["labels"] for row in rows])
         return batch
+
+
+class ByLength(torch.utils.data.Sampler):
+    """Batches of texts of like length, in random order, the same in every run of this seed and epoch.
+
+    As transformers' sampler by length does, shuffled texts are sorted within groups of 50 batches; unlike there, the
+    batches are shuffled too (else each group ends with its shortest texts), and a resumed run draws the same order.
+    """
+
+    def __init__(self, lengths: list[int], batch_size: int, seed: int):
+        self.lengths, self.batch_size, self.seed, self.epoch = np.asarray(lengths), batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self):
+        rng, size = np.random.default_rng([self.seed, self.epoch]), self.batch_size
+        order = rng.permutation(len(self))
+        groups = [order[i : i + 50 * size] for i in range(0, len(self), 50 * size)]
+        order = np.concatenate([group[np.argsort(self.lengths[group], kind="stable")] for group in groups])
+        whole = len(self) // size * size  # an incomplete batch comes last
+        batches = rng.permutation(order[:whole].reshape(-1, size))
+        return iter([*batches.ravel().tolist(), *order[whole:].tolist()])
+
+
+class _Trainer(Trainer):
+    """Transformers' trainer with the order of texts as an object."""
+
+    sampler: torch.utils.data.Sampler | None = None
+
+    def _get_train_sampler(self, train_dataset=None):
+        return self.sampler or super()._get_train_sampler(train_dataset)
 
 
 class _Progress(TrainerCallback):
@@ -114,7 +161,7 @@ class _Progress(TrainerCallback):
         return self.seconds_before + time.perf_counter() - self.start
 
     def on_save(self, args, state, control, **kwargs):
-        write_json(Path(args.output_dir) / "seconds.json", {"step": state.global_step, "seconds": self.seconds()})
+        write_json(Path(args.output_dir) / "seconds.json", self.seconds())
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update()
@@ -137,7 +184,9 @@ def _checkpoints(folder: Path, settings: NeuralSettings, seed: int, data: TokenD
     return chosen
 
 
-def train(model, collate, data: TokenDataset, settings: NeuralSettings, folder: Path, seed: int, autocast=False) -> dict:
+def train(
+    model, collate, data: TokenDataset, settings: NeuralSettings, folder: Path, seed: int, autocast=False
+) -> dict:
     """Train `model` in place and return what it cost.
 
     Parameters
@@ -154,7 +203,7 @@ def train(model, collate, data: TokenDataset, settings: NeuralSettings, folder: 
     Returns
     -------
     dict
-        ``train_seconds``, ``train_steps``, ``train_examples``, ``train_tokens`` (padding not counted), and
+        ``train_seconds``, of which ``seconds_before_kill``, ``train_steps``, ``train_examples``, ``train_tokens`` (padding not counted), and
         ``history``: the trainer's log, one dict per entry, with the loss of each.
     """
     kept = data, None
@@ -174,7 +223,6 @@ def train(model, collate, data: TokenDataset, settings: NeuralSettings, folder: 
         weight_decay=settings.weight_decay,
         lr_scheduler_type=settings.schedule,
         warmup_steps=settings.warmup,
-        train_sampling_strategy=settings.order,
         logging_steps=10,
         save_strategy=strategy,
         save_steps=settings.checkpoint_steps,
@@ -189,8 +237,9 @@ def train(model, collate, data: TokenDataset, settings: NeuralSettings, folder: 
         report_to="none",
         label_names=["labels"],
         remove_unused_columns=False,
+        restore_callback_states_from_checkpoint=True,
     )
-    trainer = Trainer(
+    trainer = _Trainer(
         model=model,
         args=arguments,
         data_collator=collate,
@@ -199,15 +248,20 @@ def train(model, collate, data: TokenDataset, settings: NeuralSettings, folder: 
         compute_metrics=lambda p: {"accuracy": float((p.predictions.argmax(-1) == p.label_ids).mean())},
         preprocess_logits_for_metrics=lambda logits, labels: logits,
     )
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    clock = _Progress(read_json(checkpoints / "seconds.json")["seconds"] if last else 0.0)
+    if settings.order == "by_length":
+        trainer.sampler = ByLength([len(ids) for ids in training.input_ids], settings.batch_size, seed)
+    # The trainer's state is the last file of a checkpoint: without it, a kill came while it was being saved.
+    whole = [state.parent for state in checkpoints.glob("checkpoint-*/trainer_state.json")]
+    last = max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+    clock = _Progress(read_json(checkpoints / "seconds.json") if (checkpoints / "seconds.json").exists() else 0.0)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(clock)
     if settings.patience:
         trainer.add_callback(EarlyStoppingCallback(settings.patience))
-    result = trainer.train(resume_from_checkpoint=last)
+    result = trainer.train(resume_from_checkpoint=last and str(last))
     return {
         "train_seconds": clock.seconds(),
+        "seconds_before_kill": clock.seconds_before,
         "train_steps": result.global_step,
         "train_examples": round(trainer.state.epoch * len(training)),
         "train_tokens": round(trainer.state.epoch * sum(map(len, training.input_ids))),

@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_
 
 from drgstudy.models import weights
 from drgstudy.models.llama import pool
-from drgstudy.study import StudyError
+from drgstudy.study import StudyError, atomic
 from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fast_dtype, predict, train
 
 
@@ -29,6 +29,7 @@ class Settings(NeuralSettings):
 
     base: str = "emilyalsentzer/Bio_ClinicalBERT"  # a packaged name, a folder or a hub id
     batch_size: int = 16
+    dropout: float = 0.1  # of hidden states and attention weights
     pooling: str = "first"  # "first": BERT's own pooled output; "mean": the mean over all tokens
 
 
@@ -43,7 +44,8 @@ class Model:
         self.tokenizer = weights.load(AutoTokenizer, settings.base)
         # On a CPU the fused attention kernel's backward pass is slower than the plain products.
         attention = "eager" if device().type == "cpu" else "sdpa"
-        options = {"num_labels": len(labels), "attn_implementation": attention, "dtype": torch.float32}
+        dropout = {"hidden_dropout_prob": settings.dropout, "attention_probs_dropout_prob": settings.dropout}
+        options = {"num_labels": len(labels), "attn_implementation": attention, "dtype": torch.float32} | dropout
         self.net = weights.load(AutoModelForSequenceClassification, settings.base, **options).to(device())
         if settings.pooling == "mean":
             self.net.forward = types.MethodType(_mean_forward, self.net)
@@ -57,7 +59,8 @@ class Model:
         """Fine-tune all weights."""
         data, autocast = TokenDataset(self.tokens(texts), y), fast_dtype() == torch.bfloat16
         cost = train(self.net, self.collate, data, self.settings, self.folder, self.seed, autocast)
-        save_model(self.net, str(self.folder / "model.safetensors"))
+        with atomic(self.folder / "model.safetensors") as beside:
+            save_model(self.net, str(beside))
         return cost | {"dtype": "bfloat16 autocast" if autocast else "float32"}
 
     def predict(self, texts: list[str]) -> np.ndarray:

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import set_seed
 
-from drgstudy.study import StudyError, write_json
+from drgstudy.study import StudyError, atomic, write_json
 from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, predict, train
 
 PAD, UNKNOWN = 0, 1
@@ -78,8 +78,7 @@ class Model:
 
     def __init__(self, settings: Settings, labels: list[str], folder: Path, seed: int):
         self.settings, self.n_labels, self.folder, self.seed = settings, len(labels), folder, seed
-        # An unpadded text shorter than the kernel would leave the convolution nothing to slide over.
-        self.collate = PadRight(PAD, shortest=settings.kernel)
+        self.collate = PadRight(PAD)
 
     def tokens(self, texts: list[str]) -> list[list[int]]:
         """Word ids of each text, cut at `max_tokens` words; an empty text is one unknown word."""
@@ -122,7 +121,8 @@ class Model:
         self.net = Network(vectors, self.n_labels, s.kernel, s.filters, s.dropout).to(device())
         cost = train(self.net, self.collate, TokenDataset(self.tokens(texts), y), s, self.folder, self.seed)
         write_json(self.folder / "vocabulary.json", self.vocabulary)
-        save_model(self.net, str(self.folder / "model.safetensors"))
+        with atomic(self.folder / "model.safetensors") as beside:
+            save_model(self.net, str(beside))
         return cost
 
     def predict(self, texts: list[str]) -> np.ndarray:

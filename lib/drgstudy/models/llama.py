@@ -27,7 +27,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_
 
 from drgstudy.models import weights
 from drgstudy.models.fast_lora import accelerate_on_cpu
-from drgstudy.study import StudyError
+from drgstudy.study import StudyError, atomic
 from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fast_dtype, predict, train
 
 
@@ -40,7 +40,9 @@ class Settings(NeuralSettings):
     suffix: str = ""  # text after every note
     head: str = "random"  # where the head starts: "random", or "probe": a logistic regression on the frozen model
     features_of: str = ""  # a run with the same base and tokens whose frozen features the probe takes; empty: its own
-    probe_strength: float = 0.03  # inverse L2 penalty of the probe; one that fits the training stays leaves LoRA no error
+    probe_strength: float = (
+        0.03  # inverse L2 penalty of the probe; one that fits the training stays leaves LoRA no error
+    )
     lora_rank: int = 8
     lora_alpha: int = 8
     lora_dropout: float = 0.05
@@ -69,18 +71,17 @@ class Model:
     """LLaMA with LoRA and a linear head, single label."""
 
     def __init__(self, settings: Settings, labels: list[str], folder: Path, seed: int):
-        for name, choices in {"pooling": ("last", "mean"), "head": ("random", "probe")}.items():
+        known = {"pooling": ("last", "mean"), "head": ("random", "probe"), "dtype": ("auto", "float32", "bfloat16")}
+        for name, choices in known.items():
             if getattr(settings, name) not in choices:
                 raise StudyError(f"setting {name}: expected one of {choices}, got {getattr(settings, name)!r}")
         self.settings, self.labels, self.folder, self.seed = settings, labels, folder, seed
-        set_seed(seed)
         self.dtype = fast_dtype() if settings.dtype == "auto" else getattr(torch, settings.dtype)
+        set_seed(seed)
         self.tokenizer = weights.load(AutoTokenizer, settings.base)
         if self.tokenizer.pad_token_id is None:  # the first LLaMA has none
             self.tokenizer.pad_token_id = self.tokenizer.unk_token_id
-        base = weights.load(
-            AutoModelForSequenceClassification, settings.base, num_labels=len(labels), dtype=self.dtype
-        )
+        base = weights.load(AutoModelForSequenceClassification, settings.base, num_labels=len(labels), dtype=self.dtype)
         base.config.pad_token_id = self.tokenizer.pad_token_id
         base.config.use_cache = False
         base.forward = types.MethodType(self._forward, base)
@@ -92,7 +93,12 @@ class Model:
             target_modules=settings.lora_targets,
             modules_to_save=["score"],
         )
-        self.net = get_peft_model(base, lora).to(device())
+        try:
+            self.net = get_peft_model(base, lora).to(device())
+        except ValueError as error:
+            raise StudyError(
+                f"setting lora_targets: {settings.lora_targets} do not fit the base model ({error})"
+            ) from None
         self.score = self.net.base_model.model.score.float()
         self.accelerated = device().type == "cpu" and accelerate_on_cpu(self.net)
         self.collate = PadRight(self.tokenizer.pad_token_id)
@@ -106,6 +112,8 @@ class Model:
     def tokens(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, cut so that text and suffix fit into `max_tokens`."""
         suffix = self.tokenizer(self.settings.suffix, add_special_tokens=False).input_ids
+        if len(suffix) >= self.settings.max_tokens:
+            raise StudyError(f"setting suffix: its {len(suffix)} tokens leave no room for the note within max_tokens")
         ids = self.tokenizer(texts, truncation=True, max_length=self.settings.max_tokens - len(suffix)).input_ids
         return [row + suffix for row in ids]
 
@@ -126,11 +134,14 @@ class Model:
         made_of = {"made_of": hashlib.sha256(json.dumps(what).encode()).hexdigest()}
         if not self.settings.features_of:
             features = self.features(ids)
-            save_file({"features": torch.from_numpy(features)}, self.folder / "features.safetensors", made_of)
+            with atomic(self.folder / "features.safetensors") as beside:
+                save_file({"features": torch.from_numpy(features)}, beside, made_of)
             return features
         file = self.folder.parent / self.settings.features_of / "features.safetensors"
         if not file.is_file():
-            raise StudyError(f"setting features_of: run {self.settings.features_of!r} has left no {file.name}; run it first")
+            raise StudyError(
+                f"setting features_of: run {self.settings.features_of!r} has left no {file.name}; run it first"
+            )
         with safe_open(file, "np") as saved:
             if saved.metadata() != made_of:
                 raise StudyError(
@@ -163,7 +174,8 @@ class Model:
         cost = {}
         if self.settings.epochs:
             cost = train(self.net, self.collate, TokenDataset(ids, y), self.settings, self.folder, self.seed)
-            self.net.save_pretrained(self.folder / "adapter", save_embedding_layers=False)
+            with atomic(self.folder / "adapter") as beside:
+                self.net.save_pretrained(beside, save_embedding_layers=False)
         return cost | {"dtype": str(self.dtype).removeprefix("torch."), "accelerated": self.accelerated}
 
     def predict(self, texts: list[str]) -> np.ndarray:

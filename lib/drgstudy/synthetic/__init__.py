@@ -14,9 +14,8 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from drgstudy.study import StudyError, atomic, write_json
+from drgstudy.study import StudyError, atomic, progress, write_json
 from drgstudy.synthetic.course import N_AUTHORS, Author, Course, Writer
 from drgstudy.synthetic.patients import Patient, Stay, draw_patient, pick
 from drgstudy.synthetic.summary import write_summary
@@ -47,9 +46,7 @@ _ADMISSION = {
 _RACES = ["WHITE"] * 7 + ["BLACK/AFRICAN AMERICAN"] * 2 + ["HISPANIC OR LATINO", "ASIAN", "UNKNOWN"]
 
 
-def make_hospital(
-    folder: Path, *, patients: int, seed: int, course_words: int, tail: float, progress: bool = True
-) -> None:
+def make_hospital(folder: Path, *, patients: int, seed: int, course_words: int, tail: float) -> None:
     """Write a synthetic hospital: MIMIC-IV 2.2's tables, ``hospital.json`` and, for checks only, ``truth.csv.gz``.
 
     Equal parameters give equal bytes; a patient depends on the seed and on the patient's number alone. Patients are
@@ -68,8 +65,6 @@ def make_hospital(
     tail : float
         Share of the reasons for admission that occur, the commonest first, 0 to 1; the commonest of each MDC always
         does.
-    progress : bool
-        Show a progress bar.
 
     Raises
     ------
@@ -95,7 +90,7 @@ def make_hospital(
         with contextlib.ExitStack() as stack:
             files = {name: beside / f"{name}.csv.gz" for name in COLUMNS}
             tables = {name: stack.enter_context(_table(path, COLUMNS[name])) for name, path in files.items()}
-            for index in tqdm(range(patients), desc="patients", disable=not progress):
+            for index in progress(range(patients), desc="patients", unit="patient"):
                 rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
                 patient = draw_patient(hospital, index, rng)
                 _write_patient(tables, hospital, authors, patient, course_words, rng)
