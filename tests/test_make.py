@@ -1,0 +1,76 @@
+"""The Makefile by dry runs on a copy of what git holds: which environment it uses, and what it thinks is to be done."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from drgstudy.study import ROOT
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The files that git holds, as a fresh clone has them: all of one age, nothing generated."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    for name in listed.stdout.split("\n")[:-1]:
+        target = tmp_path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, target)
+    return tmp_path
+
+
+def make(folder: Path, *arguments, **environment) -> str:
+    """Output of make in `folder` with only this environment active."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("VIRTUAL_ENV", "CONDA", "MAKE", "PYTHONPATH"))}
+    done = subprocess.run(["make", *arguments], cwd=folder, env=clean | environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_fresh_clone_does_all_the_work_although_the_report_is_committed(copy):
+    (copy / "reports" / "demo").mkdir(parents=True, exist_ok=True)
+    for name in ("index.html", "numbers.json"):
+        (copy / "reports" / "demo" / name).touch()
+    plan = make(copy, "--dry-run", "report")
+    ran = re.findall(r"params/demo/([\w-]+)\.yaml", plan)
+    assert set(ran) == {file.stem for file in (copy / "notebooks" / "params" / "demo").glob("*.yaml")}
+    assert ran.index("04-train-probe") < ran.index("04-train-llama") < ran.index("05-results")
+    assert "drgstudy.report demo" in plan
+
+
+@pytest.mark.parametrize(
+    ("environment", "prefix"),
+    [
+        ({}, ".venv"),
+        ({"VIRTUAL_ENV": "/envs/mine"}, "/envs/mine"),
+        ({"CONDA_DEFAULT_ENV": "drgstudy", "CONDA_PREFIX": "/conda/envs/drgstudy"}, "/conda/envs/drgstudy"),
+        ({"CONDA_DEFAULT_ENV": "base", "CONDA_PREFIX": "/conda"}, ".venv"),
+    ],
+)
+def test_an_active_environment_is_used_and_condas_base_is_none(copy, environment, prefix):
+    plan = make(copy, "--dry-run", "report", **environment)
+    assert f"{prefix}/bin/python -m pip install -r requirements.lock" in plan
+    assert f"{prefix}/bin/python -m drgstudy.study" in plan and ("venv .venv" in plan) == (prefix == ".venv")
+
+
+def test_help_explains_every_target(copy):
+    named = re.search(r"^\.PHONY: (.*)", (copy / "Makefile").read_text(), re.MULTILINE)[1].split()
+    explained = re.findall(r"^  (\w+) +\S", make(copy), re.MULTILINE)
+    assert sorted(explained) == sorted(named)
+
+
+def test_clean_removes_what_make_made_and_nothing_else(copy):
+    subprocess.run(["git", "init", "-q"], cwd=copy, check=True)
+    made = ["data/demo/stays.parquet", "data/smoke/raw/x.csv.gz", "reports/smoke/index.html"]
+    kept = ["data/models/m/model.safetensors", "data/mine/notes.csv", "reports/demo/index.html", "mine.txt"]
+    for name in made + kept:
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).touch()
+    make(copy, "clean")
+    assert not any((copy / name).exists() for name in made) and all((copy / name).exists() for name in kept)
