@@ -203,7 +203,8 @@ def train(
     Returns
     -------
     dict
-        ``train_seconds``, of which ``seconds_before_kill``, ``train_steps``, ``train_examples``, ``train_tokens`` (padding not counted), and
+        ``train_seconds``, of which ``seconds_before_kill``, ``train_steps``, ``train_examples``,
+        ``train_tokens`` (padding not counted), and
         ``history``: the trainer's log, one dict per entry, with the loss of each.
     """
     kept = data, None

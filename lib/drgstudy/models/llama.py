@@ -40,9 +40,7 @@ class Settings(NeuralSettings):
     suffix: str = ""  # text after every note
     head: str = "random"  # where the head starts: "random", or "probe": a logistic regression on the frozen model
     features_of: str = ""  # a run with the same base and tokens whose frozen features the probe takes; empty: its own
-    probe_strength: float = (
-        0.03  # inverse L2 penalty of the probe; one that fits the training stays leaves LoRA no error
-    )
+    probe_strength: float = 0.03  # inverse L2 penalty of the probe; one fitted too well leaves LoRA no error
     lora_rank: int = 8
     lora_alpha: int = 8
     lora_dropout: float = 0.05
