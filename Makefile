@@ -26,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 STUDY := $(PYTHON) -m drgstudy.study
 
 # One YAML file is one run, and its executed notebook is the file that stands for it in this graph.
-TRAIN := $(patsubst $(PARAMS)/%.yaml,$(DONE)/%.ipynb,$(sort $(wildcard $(PARAMS)/04-train-*.yaml)))
+TRAIN := $(patsubst $(PARAMS)/%.yaml,$(DONE)/%.ipynb,$(sort $(wildcard $(PARAMS)/05-train-*.yaml)))
 ALL := $(DONE)/00-index.ipynb $(DONE)/01-hospital.ipynb $(DONE)/02-harmonization.ipynb $(DONE)/03-cohort.ipynb $(TRAIN)
 
 help: ## Show this help
@@ -86,17 +86,17 @@ $(DONE)/03-cohort.ipynb: $(DONE)/02-harmonization.ipynb $(LIB)/cohort.py $(LIB)/
 $(TRAIN): $(DONE)/03-cohort.ipynb $(addprefix $(LIB)/,training.py predictions.py labels.py) $(wildcard $(LIB)/models/*.py)
 # A run that takes the frozen features of another run waits for it.
 $(foreach run,$(TRAIN),$(eval $(run): $(foreach other,$(shell sed -n 's/^  features_of: *\([^ ]*\).*/\1/p' \
-  $(PARAMS)/$(notdir $(run:.ipynb=.yaml))),$(DONE)/04-train-$(other).ipynb)))
+  $(PARAMS)/$(notdir $(run:.ipynb=.yaml))),$(DONE)/05-train-$(other).ipynb)))
 
-$(DONE)/04-train-%.ipynb: notebooks/04-train.ipynb $(PARAMS)/04-train-%.yaml | $(INSTALLED)
-	@$(STUDY) $(PARAMS)/04-train-$*.yaml
+$(DONE)/05-train-%.ipynb: notebooks/05-train.ipynb $(PARAMS)/05-train-%.yaml | $(INSTALLED)
+	@$(STUDY) $(PARAMS)/05-train-$*.yaml
 $(DONE)/%.ipynb: notebooks/%.ipynb $(PARAMS)/%.yaml | $(INSTALLED)
 	@$(STUDY) $(PARAMS)/$*.yaml
 
 # The results are known by numbers.json, which they write last: delete any of reports/PROFILE and they are made again.
 $(REPORT)/numbers.json: $(TRAIN) $(addprefix $(LIB)/,metrics.py bootstrap.py spline.py plots.py report.py) \
-  data/reference/published_tables.csv notebooks/05-results.ipynb $(PARAMS)/05-results.yaml | $(INSTALLED)
-	@$(STUDY) $(PARAMS)/05-results.yaml
+  data/reference/published_tables.csv notebooks/06-results.ipynb $(PARAMS)/06-results.yaml | $(INSTALLED)
+	@$(STUDY) $(PARAMS)/06-results.yaml
 
 $(REPORT)/index.html: $(ALL) $(REPORT)/numbers.json $(LIB)/report.py $(wildcard $(LIB)/templates/*)
 	@$(PYTHON) -m drgstudy.report $(PROFILE)

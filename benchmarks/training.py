@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--notes", type=int, default=512, help="training notes")
     parser.add_argument("--tokens", type=int, default=168, help="longest note")
     chosen = parser.parse_args()
-    demo = llama.Settings(**read_params(NOTEBOOKS / "params" / "demo" / "04-train-llama.yaml")["settings"])
+    demo = llama.Settings(**read_params(NOTEBOOKS / "params" / "demo" / "05-train-llama.yaml")["settings"])
     settings = dataclasses.replace(demo, epochs=1.0, max_tokens=chosen.tokens, features_of="")
     stays = cohort.read_stays(Paths("demo").stays)
     train = stays[stays["split"] == "train"].sample(chosen.notes, random_state=0)

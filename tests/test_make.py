@@ -40,7 +40,7 @@ def test_a_fresh_clone_does_all_the_work_although_the_report_is_committed(copy):
     plan = make(copy, "--dry-run", "report")
     ran = re.findall(r"params/demo/([\w-]+)\.yaml", plan)
     assert set(ran) == {file.stem for file in (copy / "notebooks" / "params" / "demo").glob("*.yaml")}
-    assert ran.index("04-train-probe") < ran.index("04-train-llama") < ran.index("05-results")
+    assert ran.index("05-train-probe") < ran.index("05-train-llama") < ran.index("06-results")
     assert "drgstudy.report demo" in plan
 
 

@@ -156,4 +156,4 @@ def test_a_learning_curve_has_a_panel_for_each_run_in_order():
 
 def test_the_study_map_names_every_notebook():
     words = " ".join(words_on(plots.study_map()))
-    assert all(name in words for name in ("01-hospital", "02-harmonization", "03-cohort", "04-train", "05-results"))
+    assert all(name in words for name in ("01-hospital", "02-harmonization", "03-cohort", "05-train", "06-results"))

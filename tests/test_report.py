@@ -16,7 +16,7 @@ from drgstudy.bootstrap import bootstrap
 from drgstudy.metrics import METRICS, Scores
 from drgstudy.predictions import Predictions, write_predictions
 
-NOTEBOOK = study.NOTEBOOKS / "05-results.ipynb"
+NOTEBOOK = study.NOTEBOOKS / "06-results.ipynb"
 NAME = "synthetic <script>alert(1)</script> hospital & seed 3"
 MODELS = {"llama": "llama", "tfidf": "tfidf", "mine": "caml"}
 
@@ -83,10 +83,10 @@ def executed(paths):
         nbformat.v4.new_code_cell("x = '<b>'", outputs=[image]),
     ]
     paths.executed.mkdir(exist_ok=True)
-    nbformat.write(notebook, paths.executed / "04-train-llama.ipynb")
-    nbformat.write(notebook, paths.executed / "05-results.ipynb")
+    nbformat.write(notebook, paths.executed / "05-train-llama.ipynb")
+    nbformat.write(notebook, paths.executed / "06-results.ipynb")
     (paths.report / "pages").mkdir(exist_ok=True)
-    (paths.report / "pages" / "04-train-gone.html").write_text("old")
+    (paths.report / "pages" / "05-train-gone.html").write_text("old")
     return paths
 
 
@@ -321,14 +321,14 @@ def test_the_index_shows_both_datasets_apart_and_everything_made(executed):
 def test_pages_fetch_nothing_and_escape_what_they_quote(executed):
     report.build("tiny")
     pages = [executed.report / "index.html", *(executed.report / "pages").iterdir()]
-    assert {page.name for page in pages} == {"index.html", "04-train-llama.html", "05-results.html"}  # and none of old
+    assert {page.name for page in pages} == {"index.html", "05-train-llama.html", "06-results.html"}  # and none of old
     for file in pages:
         assert "<script" not in file.read_text() and "@import" not in file.read_text()
         page = Page(file)
         for tag, attributes in page.tags:
             assert not attributes.get("src", "").startswith(("http", "//")) and tag not in ("link", "script", "iframe")
             assert not any(name.startswith("on") for name in attributes)
-    notebook = Page(executed.report / "pages" / "04-train-llama.html")
+    notebook = Page(executed.report / "pages" / "05-train-llama.html")
     assert [attributes["alt"] for tag, attributes in notebook.tags if tag == "img"] == ["Figure: A curve"]
     assert "'<b>'" in "".join(notebook.text)
 
@@ -362,5 +362,5 @@ def test_notebook_05_is_stored_clean_and_its_parameter_files_are_valid():
     nbformat.validate(notebook)
     assert notebook.cells[0].source.splitlines()[0].endswith("?")
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
-    for file in (study.NOTEBOOKS / "params").glob("*/05-results.yaml"):
+    for file in (study.NOTEBOOKS / "params").glob("*/06-results.yaml"):
         assert set(study.read_params(file)) == set(study.notebook_parameters(NOTEBOOK))

@@ -48,7 +48,7 @@ def test_every_parameter_file_fits_its_notebook_and_its_model(file):
         from drgstudy import models
 
         study.checked_settings(models.module(values["model"]).Settings, values["settings"])
-        assert file.stem == f"04-train-{values['run']}"
+        assert file.stem == f"05-train-{values['run']}"
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_bad_parameters_are_one_sentence_that_names_the_file(smoke_params, text,
     assert str(file) in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["01-hospital", "02-harmonization", "03-cohort", "05-results"])
+@pytest.mark.parametrize("name", ["01-hospital", "02-harmonization", "03-cohort", "06-results"])
 def test_by_hand_a_notebook_does_what_the_demo_does(name):
     demo = read_params(NOTEBOOKS / "params" / "demo" / f"{name}.yaml")
     assert study.notebook_parameters(NOTEBOOKS / f"{name}.ipynb") == demo | (
@@ -98,7 +98,7 @@ def test_by_hand_a_notebook_does_what_the_demo_does(name):
 
 def test_a_run_goes_by_its_files_name(smoke_params):
     with pytest.raises(StudyError, match="parameter run is 'bert', but the file's name says another run"):
-        read_params(smoke_params("profile: smoke\nrun: bert\nmodel: bert", "04-train-bert-again"))
+        read_params(smoke_params("profile: smoke\nrun: bert\nmodel: bert", "05-train-bert-again"))
 
 
 def test_what_a_killed_process_left_is_swept_away(tmp_path):

@@ -79,8 +79,8 @@ def study_map() -> Figure:
         "01-hospital": "raw tables\nMIMIC-IV’s shape",
         "02-harmonization": "drgs.parquet\neach title in v34",
         "03-cohort": "stays.parquet\ntext, DRG, split",
-        "04-train, once a model": "predictions.npz\nlogits",
-        "05-results": "tables, figures\nnumbers.json",
+        "05-train, once a model": "predictions.npz\nlogits",
+        "06-results": "tables, figures\nnumbers.json",
     }
     for x, (notebook, file) in enumerate(chain.items()):
         if x:

@@ -280,7 +280,7 @@ def _notebook(file: Path) -> dict:
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(notebook)
     run = notebook.metadata.get("papermill", {}).get("parameters", {}).get("run", "")
-    of_run = plots.look(run)[0] if file.stem == f"04-train-{run}" else ""
+    of_run = plots.look(run)[0] if file.stem == f"05-train-{run}" else ""
     page = {"name": file.stem, "page": f"pages/{file.stem}.html", "title": headings[:2][-1], "of_run": of_run}
     return page | {"body": Markup(body)}
 
