@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 
 import pandas as pd
 import pytest
@@ -158,6 +159,7 @@ def test_the_source_is_found_from_the_files(folder):
     assert mimic.source(folder).kind == "credentialed"  # nobody knows how many patients
     patients = folder / "hosp" / "patients.csv"
     patients.write_text("subject_id\n" + "1\n" * 101)
+    assert mimic.source(folder).rows == {"patients": 101, "drgcodes": 2}
     assert mimic.source(folder).kind == "credentialed"  # an open licence put beside a full database opens nothing
     patients.write_text("subject_id\n" + "1\n" * 100)
     assert (mimic.source(folder).kind, mimic.source(folder).name) == ("open demo", "MIMIC-IV demo")
@@ -181,10 +183,127 @@ def test_the_real_mimic_iii_demo():
 
 
 def test_of_two_folders_the_least_open_one_decides(tmp_path):
-    for name in ("made", "real"):
-        (tmp_path / name / "hosp").mkdir(parents=True)
-        (tmp_path / name / "hosp" / "patients.csv").write_text(f"subject_id\n{len(name)}\n")
-    (tmp_path / "made" / "hospital.json").write_text('{"source": "synthetic", "seed": 7}')
-    made, both = mimic.source(tmp_path / "made"), mimic.source(tmp_path / "made", tmp_path / "real")
-    assert made.kind == "synthetic" and both.kind == "credentialed" and both.fingerprint != made.fingerprint
-    assert mimic.source(tmp_path / "made", tmp_path / "made") == made
+    made, real = dataset(tmp_path / "made"), dataset(tmp_path / "real")
+    (made / "hospital.json").write_text('{"source": "synthetic", "seed": 7}')
+    (real / "note" / "discharge.csv").write_text(NOTES + "12-DS-3,12,20,DS,1,,,other words\n")
+    both = mimic.source(made, real)
+    assert mimic.source(made).kind == "synthetic" and mimic.source(made, made) == mimic.source(made)
+    assert (both.kind, both.name) == ("credentialed", "synthetic hospital, seed 7, MIMIC-IV-Note")
+    assert both.fingerprint != mimic.source(made).fingerprint
+    assert mimic.source(real, made).name == "MIMIC-IV, synthetic hospital, seed 7"
+
+
+ALL = [table for table in mimic.COLUMNS if table != "discharge"]
+ROWS = {"patients": 1, "admissions": 2, "drgcodes": 2}  # one admission's race holds a line break
+
+
+def dataset(folder, tables=(*ALL, "discharge"), end=".csv"):
+    """Write made-up tables as MIMIC-IV has them in a folder with hosp/ and note/, and what lies beside them."""
+    sample = {"id": "7", "number": "", "text": "a", "time": "2180-05-06"}
+    for table in tables:
+        columns = mimic.COLUMNS[table]
+        row = ",".join("2020 - 2022" if name == "anchor_year_group" else sample[kind] for name, kind in columns.items())
+        text = f"{','.join(columns)}\n{row}\n"
+        if table == "admissions":
+            text += row.replace("7,7,", "7,8,").replace(",a,2180", ',"HISPANIC/LATINO\n- ""CUBAN""",2180') + "\n"
+        text = {"discharge": NOTES, "drgcodes": DRGCODES}.get(table, text)
+        path = folder / ("note" if table == "discharge" else "hosp") / f"{table}{end}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(text.encode()) if end == ".csv.gz" else text.encode())
+    for name in ("index.html", "SHA256SUMS.txt", "LICENSE.txt"):
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize("end", [".csv", ".csv.gz"])
+@pytest.mark.parametrize(
+    ("lies", "given", "version"),
+    [
+        ("physionet.org/files/mimiciv/2.2", "physionet.org/files/mimiciv/2.2/hosp", "2.2"),
+        ("physionet.org/files/mimiciv/2.2", "physionet.org/files/mimiciv/2.2", "2.2"),
+        ("physionet.org/files/mimiciv/3.1", "physionet.org/files/mimiciv", "3.1"),
+        ("physionet.org/files/mimiciv/3.1", "physionet.org", "3.1"),
+        ("physionet.org/files/mimiciv/2.0", ".", "2.0"),
+        ("mimic-iv-3.1", "mimic-iv-3.1", "3.1"),
+        ("mimic-iv-3.1", ".", "3.1"),
+        ("3.11/mimic", "3.11/mimic", ""),  # somebody else's number
+    ],
+)
+def test_tables_and_notes_are_found_as_downloaded(tmp_path, lies, given, version, end):
+    tables = dataset(tmp_path / lies, ALL, end)
+    notes = dataset(tmp_path / "physionet.org" / "files" / "mimic-iv-note" / "2.2", ["discharge"], end)
+    for table in ALL:
+        assert mimic.find(tmp_path / given, table) == tables / "hosp" / f"{table}{end}"
+    for folder in (tmp_path, tmp_path / "physionet.org", notes.parent, notes, notes / "note"):
+        assert mimic.find(folder, "discharge") == notes / "note" / f"discharge{end}"
+    source = mimic.source(tmp_path / given, notes.parent)
+    assert (source.kind, source.version, source.rows) == ("credentialed", version, ROWS)
+    assert source.name == f"MIMIC-IV v{version}, MIMIC-IV-Note v2.2".replace(" v,", ",")
+    assert source == mimic.source(tables, notes)
+    assert mimic.read(tmp_path / given, "patients")["anchor_year_group"].tolist() == ["2020 - 2022"]
+
+
+def test_the_zip_folders_names_tell_the_version(tmp_path):
+    dataset(tmp_path / "mimic-iv-clinical-database-demo-2.2", ALL)
+    dataset(tmp_path / "mimic-iv-note-deidentified-free-text-clinical-notes-2.2", ["discharge"])
+    (tmp_path / "mimic-iv-clinical-database-demo-2.2" / "LICENSE.txt").write_text("## ODC Open Database License (ODbL)")
+    assert mimic.source(tmp_path / "mimic-iv-clinical-database-demo-2.2").kind == "open demo"
+    both = mimic.source(tmp_path)
+    assert (both.kind, both.name) == ("credentialed", "MIMIC-IV demo v2.2, MIMIC-IV-Note v2.2")
+    (tmp_path / "mimiciii" / "1.4").mkdir(parents=True)
+    (tmp_path / "mimiciii" / "1.4" / "DRGCODES.csv").write_text(DRGCODES.upper())
+    assert mimic.source(tmp_path / "mimiciii").name == "MIMIC-III v1.4"
+
+
+def test_a_renamed_folders_version_is_in_its_changelog(tmp_path):
+    (dataset(tmp_path / "mine", ALL) / "CHANGELOG.txt").write_text("# v2.2\n...\n# v3.1\nfixes v3.0\n# v2.0, ICD v10\n")
+    assert mimic.source(tmp_path / "mine").name == "MIMIC-IV v3.1"
+
+
+def test_of_both_formats_the_compressed_one_is_read(tmp_path):
+    dataset(dataset(tmp_path, ALL), ["drgcodes"], ".csv.gz")
+    assert mimic.find(tmp_path, "drgcodes").name == "drgcodes.csv.gz"
+    assert mimic.find(tmp_path, "patients").name == "patients.csv"
+
+
+def test_of_two_versions_one_must_be_named(tmp_path):
+    old, new = dataset(tmp_path / "mimiciv" / "2.2", ["patients"]), dataset(tmp_path / "mimiciv" / "3.1", ["drgcodes"])
+    for look in (lambda: mimic.find(tmp_path, "drgcodes"), lambda: mimic.source(tmp_path)):  # nor are they mixed
+        with pytest.raises(StudyError, match=f"several versions of drgcodes: {old}, {new}; name one"):
+            look()
+    assert mimic.source(new, dataset(tmp_path / "mimic-iv-note-2.2", ["discharge"]).parent).version == "3.1"
+
+
+def test_links_are_followed_but_once_and_only_so_deep(tmp_path):
+    root = dataset(tmp_path / "mimiciv" / "2.2", ALL)
+    for name in ("mimic-a", "mimic-b", "hosp/note"):
+        (root / name).symlink_to(tmp_path, target_is_directory=True)
+    (root / "mimic-c").symlink_to("mimic-c")
+    (root / "mimic.zip").touch()
+    assert mimic.find(tmp_path, "drgcodes") == root / "hosp" / "drgcodes.csv"
+    (tmp_path / "elsewhere").symlink_to(root)
+    assert mimic.source(tmp_path / "elsewhere").version == "2.2"
+    for deep in ("files/files/files/files/files/files", "mimiciv/subjects/mimic"):
+        dataset(tmp_path / "far" / deep, ALL)
+        with pytest.raises(StudyError, match="far has no drgcodes"):
+            mimic.find(tmp_path / "far", "drgcodes")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("closed", ["mimiciv", "mimiciv/2.2/hosp", "mimiciv/2.2/hosp/drgcodes.csv"])
+def test_what_may_not_be_read_is_told(tmp_path, closed):
+    dataset(tmp_path / "mimiciv" / "2.2")
+    (tmp_path / closed).chmod(0)
+    try:
+        with pytest.raises(StudyError, match=f"{closed} may not be read; change its permissions"):
+            mimic.source(tmp_path)
+    finally:
+        (tmp_path / closed).chmod(0o700)
+
+
+def test_a_column_that_nobody_asks_for_may_be_missing(tmp_path):
+    path = dataset(tmp_path, ["admissions"]) / "hosp" / "admissions.csv"  # 2.0 does not say who admitted
+    path.write_text(path.read_text().replace("admit_provider_id", "other"))
+    assert mimic.read(tmp_path, "admissions", ["hadm_id", "race"])["hadm_id"].tolist() == [7, 8]
+    with pytest.raises(StudyError, match="no column admit_provider_id"):
+        mimic.read(tmp_path, "admissions")

@@ -1,7 +1,7 @@
 """Reading MIMIC's tables: where they lie, which columns they have, and whose data they are.
 
-Known are the tables of MIMIC-IV and MIMIC-IV-Note 2.2 that the study needs and, with its names in capitals, the
-DRGCODES of MIMIC-III. Notes come in batches, so that memory does not grow with their file.
+Known are the tables of MIMIC-IV (2.0 to 3.1) and MIMIC-IV-Note that the study needs and, with its names in capitals,
+the DRGCODES of MIMIC-III. Notes come in batches, so that memory does not grow with their file.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import contextlib
 import csv
 import gzip
 import hashlib
+import os
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -45,75 +46,144 @@ COLUMNS = {
 }
 """Each known table's columns in order, with their `KINDS`."""
 KEYS = {"patients": "subject_id", "admissions": "hadm_id"}
+COUNTED = ("patients", "admissions", "drgcodes")  # the cohort's flow counts the notes, which are read but once
 BATCH_BYTES = 1 << 23  # of CSV text: far more than the longest note, far less than any machine's memory
+LEVELS = 5  # from a folder that holds physionet.org/ down to hosp/
+LAYOUT = re.compile(r"physionet\.org|files|.*mimic.*|v?\d+(\.\d+)+|hosp|note", re.IGNORECASE)  # what `find` enters
 
 
 @dataclass(frozen=True)
 class Source:
-    """Whose data a folder holds.
+    """Whose data these are.
 
-    `kind` is "synthetic", "open demo" or "credentialed", `name` is for captions, `fingerprint` is made from the bytes
-    of all known tables.
+    Attributes
+    ----------
+    kind : str
+        "synthetic", "open demo" or "credentialed".
+    name : str
+        For captions, such as "MIMIC-IV v3.1, MIMIC-IV-Note v2.2".
+    version : str
+        Of the tables ("3.1"; the notes' own is in `name`); "" if nothing tells.
+    rows : dict of str to int
+        Records in each of the `COUNTED` tables that is there.
+    fingerprint : str
+        Made from the bytes of all known tables.
     """
 
     kind: str
     name: str
+    version: str
+    rows: dict[str, int]
     fingerprint: str
 
 
 def find(folder: Path, table: str) -> Path:
-    """Path of a table in a folder laid out as PhysioNet does (hosp/, note/, or flat), compressed or not.
+    """Path of a table at or below a folder: MIMIC as downloaded, unpacked or not, .csv.gz before .csv.
+
+    The folder may be hosp/ or note/, the version's folder above it, or any above that in PhysioNet's tree; only names
+    that occur there (`LAYOUT`) are entered, down to `LEVELS`.
 
     Raises
     ------
     StudyError
-        If the folder or the table is not there.
+        If the folder or the table is not there or may not be read, or if several versions of the table are there.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise StudyError(f"the folder {folder} does not exist; give the one that holds hosp/ and note/")
-    for place in (folder, folder / "hosp", folder / "note"):
-        for name in (table, table.upper()):
-            for path in (place / f"{name}.csv.gz", place / f"{name}.csv"):
-                if path.is_file():
-                    return path
-    raise StudyError(f"{folder} has no {table}.csv.gz or {table}.csv, neither directly nor in hosp/ or note/")
+    if path := _dataset(folder, table).get(table):
+        return path
+    raise StudyError(f"{folder} has no {table}.csv.gz or {table}.csv, neither directly nor in hosp/ or note/ below it")
 
 
-def source(*folders: Path) -> Source:
+def _dataset(folder: Path, table: str) -> dict[str, Path]:
+    """All known tables below a folder that belong with `table`: the notes alone, or MIMIC's others, of one version."""
+    roots: dict[Path, dict[str, Path]] = {}
+    for place in _places(Path(os.path.abspath(folder))):
+        for known in COLUMNS:
+            names = [f"{name}.csv{end}" for name in (known, known.upper()) for end in (".gz", "")]
+            path = next((place / name for name in names if os.path.isfile(place / name)), None)
+            if path and (known == "discharge") == (table == "discharge"):
+                roots.setdefault(_root(path), {}).setdefault(known, path)
+    if len(roots) > 1:
+        raise StudyError(f"{folder} holds several versions of {table}: {', '.join(map(str, roots))}; name one of them")
+    return next(iter(roots.values()), {})
+
+
+def _places(folder: Path) -> Iterator[Path]:
+    """The folder and those below it that PhysioNet's layout has; each once, so that a loop of links ends."""
+    if not os.path.isdir(folder):
+        raise StudyError(f"the folder {folder} does not exist or is out of reach; give the one with hosp/ or note/")
+    level, seen = [folder], set()
+    for _ in range(LEVELS + 1):
+        below = []
+        for place in level:
+            if os.path.isdir(place) and (real := os.path.realpath(place)) not in seen:
+                seen.add(real)
+                if not os.access(place, os.R_OK | os.X_OK):
+                    raise StudyError(f"the folder {place} may not be read; change its permissions or name another")
+                yield place
+                below += [place / name for name in sorted(os.listdir(place)) if LAYOUT.fullmatch(name)]
+        level = below
+
+
+def _root(path: Path) -> Path:
+    """The folder of a table's dataset: that above hosp/ or note/, or the table's own."""
+    return path.parents[1] if path.parent.name.lower() in ("hosp", "note") else path.parent
+
+
+def source(folder: Path, note_folder: Path | None = None) -> Source:
     """Find out from the files themselves whose data they are; what is not known to be open counts as credentialed.
 
-    A synthetic hospital says so in `hospital.json`; an open demo has an open licence and at most 100 patients. Of several
-    folders (MIMIC-IV and MIMIC-IV-Note) the least open one decides, and the fingerprint is of all.
+    A synthetic hospital says so in `hospital.json`; an open demo has an open licence and at most 100 patients. Where
+    tables and notes are two datasets, the least open one decides. The version is that in the name of the dataset's
+    folder ("2.2", "mimic-iv-2.2"), else the highest that its CHANGELOG.txt names.
+
+    Parameters
+    ----------
+    folder, note_folder : Path
+        What `find` accepts, for the tables and for the notes; the same folder for both if only one is given.
+
+    Raises
+    ------
+    StudyError
+        As `find` and `read`.
     """
-    each = [_source(folder) for folder in dict.fromkeys(map(Path, folders))]
-    least_open = max(each, key=lambda one: ("synthetic", "open demo", "credentialed").index(one.kind))
-    if len(each) == 1:
-        return least_open
-    digest = hashlib.sha256("".join(one.fingerprint for one in each).encode()).hexdigest()[:16]
-    return replace(least_open, fingerprint=digest)
-
-
-def _source(folder: Path) -> Source:
-    paths = {}
-    for table in COLUMNS:
-        with contextlib.suppress(StudyError):
-            paths[table] = find(folder, table)
-    if not paths:
+    paths = _dataset(folder, "drgcodes") | _dataset(note_folder or folder, "discharge")
+    if paths.keys() <= {"discharge"}:
         find(folder, "drgcodes")  # says what is missing
-    digest = hashlib.sha256("".join(map(fingerprint, paths.values())).encode()).hexdigest()[:16]
-    if (folder / "hospital.json").is_file():
-        hospital = read_json(folder / "hospital.json")
+    if note_folder:
+        find(note_folder, "discharge")
+    rows = {table: sum(map(len, _batches(folder, table, ["subject_id"]))) for table in COUNTED if table in paths}
+    digest = hashlib.sha256()
+    roots: dict[Path, list[str]] = {}
+    for table in COLUMNS:
+        if path := paths.get(table):
+            roots.setdefault(_root(path), []).append(path.name)
+            with _explained(path):
+                digest.update(fingerprint(path).encode())
+    kinds, names, versions = zip(*(_identity(root, files, rows) for root, files in roots.items()), strict=True)
+    kind = max(kinds, key=("synthetic", "open demo", "credentialed").index)
+    return Source(kind, ", ".join(dict.fromkeys(names)), versions[0], rows, digest.hexdigest()[:16])
+
+
+def _identity(root: Path, files: Sequence[str], rows: dict[str, int]) -> tuple[str, str, str]:
+    """Kind, name and version of the dataset in one folder."""
+    if (root / "hospital.json").is_file():
+        hospital = read_json(root / "hospital.json")
         if isinstance(hospital, dict) and hospital.get("source") == "synthetic":
-            return Source("synthetic", f"synthetic hospital, seed {hospital.get('seed')}", digest)
-    version = "MIMIC-III" if any(path.name[0].isupper() for path in paths.values()) else "MIMIC-IV"
-    licence = folder / "LICENSE.txt"
-    is_open = licence.is_file() and b"OPEN DATABASE LICENSE" in licence.read_bytes()[:500].upper()
-    if is_open and "patients" in paths:
-        with _explained(paths["patients"]), _opened(paths["patients"]) as file:
-            if sum(1 for _ in file) <= 101:
-                return Source("open demo", f"{version} demo", digest)
-    return Source("credentialed", version, digest)
+            return "synthetic", f"synthetic hospital, seed {hospital.get('seed')}", ""
+    named = re.fullmatch(r"(?:.*mimic.*-)?v?(\d+(?:\.\d+)+)", Path(os.path.realpath(root)).name, re.IGNORECASE)
+    listed = re.findall(r"\bv(\d\.\d+)\b", _text(root / "CHANGELOG.txt"))
+    version = named[1] if named else max(listed, default="")
+    notes_only = all(name.startswith("discharge") for name in files)
+    name = "MIMIC-III" if files[0][0].isupper() else "MIMIC-IV-Note" if notes_only else "MIMIC-IV"
+    is_open = "OPEN DATABASE LICENSE" in _text(root / "LICENSE.txt")[:500].upper()
+    is_demo = is_open and not notes_only and rows.get("patients", 101) <= 100
+    caption = name + " demo" * is_demo + f" v{version}" * bool(version)
+    return "open demo" if is_demo else "credentialed", caption, version
+
+
+def _text(path: Path) -> str:
+    with _explained(path):
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def read(folder: Path, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -245,6 +315,8 @@ def _explained(path: Path, header: Sequence[str] = ()):
             raise StudyError(f"{place} holds {value[2][:30]}, expected {expected}") from None
         if isinstance(error, UnicodeDecodeError) or "UTF8" in said:
             raise StudyError(f"{place} is not UTF-8 text (perhaps Latin-1); convert the file to UTF-8") from None
+        if isinstance(error, PermissionError):
+            raise StudyError(f"{path} may not be read; change its permissions") from None
         if isinstance(error, (OSError, EOFError, zlib.error)):
             raise StudyError(f"{path} is truncated or damaged ({said}); get the file again") from None
         shape = re.search(r"Expected \d+ columns, got \d+", said)

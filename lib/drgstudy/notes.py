@@ -32,8 +32,8 @@ OPENING = _pattern(
     + r"(?: [ \t\r]*+ \n [ \t]*+ [=-]{3,}+ [ \t\r]*+ (?=\n) )?"  # the line that underlines the heading
 )
 
-# The section that may follow. "Assessment", "Plan", "Impression" and names of organ systems are not among them: in
-# MIMIC they are parts of the course.
+# The section that may follow. "Assessment", "Plan", "Studies" and names of organ systems are not among them: in MIMIC
+# they are parts of the course. (In transcriptions the first three stand for sections of their own.)
 NEXT = r"""(?i:
     (?: (?: discharge | admission | admitting | home | preadmission | outpatient | current | DEID )_ )?+
         (?: medications? | meds ) (?: _(?: on | at | upon | prior_to | for )_\w{2,20}+ )?+
@@ -51,11 +51,13 @@ NEXT = r"""(?i:
   | (?: operations_and_ )?+ procedures (?: _during_\w{3,5}+_\w{5,20}+ )?+
   )
   (?i: [ \t]*+ (?: / | & | and\b ) [ \t]*+ \w{3,20}+ )?+"""
+TRANSCRIBED = r", (?: ASSESSMENT | PLAN | STUDIES ) [A-Z/()\ ]{0,20}+ :[ \t]*+,"
 TRANSITIONAL = r"(?i: (?: transitional | DEID )_ (?: care_ )?+ (?: issues? | items? ) | transitional )"
 
 ENDING = _pattern(
     rf"""{BEGIN} (?= [A-Z] | DEID ) {NEXT} {CLOSE}
   | \n [ \t]*+ {NEXT} [ \t]*+ : (?= [ \t\r]*+ (?: \n | \Z ) )
+  | {TRANSCRIBED}
   | \n [ \t\#*=>-]*+ {TRANSITIONAL} [ \t*=]*+ (?: : | (?= \r?\n | \r?\Z ) )"""
 )
 
