@@ -16,6 +16,7 @@ from drgstudy.cohort import (
     check_flow,
     is_ms_drg,
     leakage,
+    parts,
     read_stays,
     stratified_draw,
     word_count_test,
@@ -114,6 +115,22 @@ def test_the_cohort_depends_neither_on_the_order_of_rows_nor_on_the_batches():
     other, _ = build_cohort([notes], rows, mapping, seed=43)
     assert (other["split"] != expected["split"]).any()
     assert (other["split_patients"] != expected["split_patients"]).any()
+
+
+def test_a_split_holds_out_clinicians():
+    notes, rows, mapping = hospital(2000)
+    who = pd.Series([f"P{i % 57}" if i % 10 else "" for i in range(len(notes))], index=notes["hadm_id"].to_numpy())
+    stays, flow = build_cohort([notes], rows, mapping, clinicians=who)
+    admitted = stays["stay_id"].map(who)
+    test = stays["split_clinicians"] == "test"
+    assert 100 < test.sum() <= 200 and flow["splits"]["split_clinicians"]["test_stays"] == test.sum()
+    assert set(admitted[test]).isdisjoint(admitted[~test]) and "" not in set(admitted[test])
+    assert parts(stays, "split_clinicians")[1].equals(stays[test])
+    for nobody in (None, who.replace("P.*", "P1", regex=True), who.iloc[:0]):
+        stays, flow = build_cohort([notes], rows, mapping, clinicians=nobody)
+        assert "split_clinicians" not in stays and "split_clinicians" not in flow["splits"]
+        with pytest.raises(StudyError, match="expected split or split_patients, got 'split_clinicians'"):
+            parts(stays, "split_clinicians")
 
 
 def test_both_splits_of_a_hospital():

@@ -1,4 +1,4 @@
-"""From notes and billed DRGs to labelled stays: inclusion, exclusion, flow counts and the two splits.
+"""From notes and billed DRGs to labelled stays: inclusion, exclusion, flow counts and the splits.
 
 Where the sources are silent: a note without a stay id joins no stay; of several notes of one stay the first in the
 file is kept; repeated DRG rows of a stay count once, and a stay whose rows name two different v34 DRGs is left out,
@@ -33,10 +33,13 @@ STAYS = pa.DataFrameSchema(
         "words": pa.Column("int64", pa.Check.ge(1)),
         "split": _PART,
         "split_patients": _PART,
+        "split_clinicians": pa.Column("str", pa.Check.isin(["train", "test"]), required=False),
     },
     strict=True,
 )
 """Schema of stays.parquet: one row a stay, by ascending stay_id (MIMIC's hadm_id)."""
+SPLITS = ("split", "split_patients", "split_clinicians")
+"""Stratified by DRG; no patient in both parts; no admitting clinician in both parts."""
 
 
 def is_ms_drg(drgcodes: pd.DataFrame) -> pd.Series:
@@ -50,6 +53,7 @@ def build_cohort(
     drgcodes: pd.DataFrame,
     mapping: pd.DataFrame,
     *,
+    clinicians: pd.Series | None = None,
     min_words: int = 40,
     min_stays: int = 2,
     seed: int = 42,
@@ -66,19 +70,23 @@ def build_cohort(
         Rows of DRGCODES, all types: hadm_id, drg_type, drg_code, description.
     mapping : DataFrame
         From `harmonize.harmonize`: one row for each distinct code and title, with drg_v34 (missing where excluded).
+    clinicians : Series of str, optional
+        Who admitted each stay (MIMIC's admit_provider_id, "" if unknown), by hadm_id; without it, or where each has
+        more stays than the share, there is no split by clinician.
     min_words, min_stays : int
         Hospital courses with fewer words and DRGs with fewer stays are left out.
     seed : int
-        Of both splits.
+        Of all splits.
     test_share : float
-        Share kept for testing: of the stays in `split`, of the patients in `split_patients`.
+        Share kept for testing: of the stays in `split`, of the patients in `split_patients`; in `split_clinicians` the
+        patients of clinicians drawn until they have that share of the stays, unknown clinicians never among them.
 
     Returns
     -------
     stays : DataFrame
         As `STAYS`.
     flow : dict
-        notes and drg_rows (lists of {step, kept, removed}), stays, labels, seed, and for each of the two splits the
+        notes and drg_rows (lists of {step, kept, removed}), stays, labels, seed, and for each of the splits the
         stays and labels of its parts and its `leakage`.
 
     Raises
@@ -88,7 +96,8 @@ def build_cohort(
 
     Notes
     -----
-    Source: DRG-LLaMA, Figure 1 and Methods, "Dataset and Preprocessing"; the split by patients is ours.
+    Source: DRG-LLaMA, Figure 1 and Methods, "Dataset and Preprocessing"; the splits by patients and clinicians
+    are ours.
     """
     if not 0 < test_share < 1 or min_stays < 2:
         raise StudyError(f"test_share is {test_share}, expected 0 to 1; min_stays is {min_stays}, expected 2 or more")
@@ -122,9 +131,9 @@ def build_cohort(
         raise StudyError(f"the cohort is empty: no discharge summary is left after the step '{last}'")
     stays = stays.rename(columns={"hadm_id": "stay_id"}).sort_values("stay_id", ignore_index=True)
     stays = stays[["stay_id", "subject_id", "drg_v34", "text", "words"]].astype({"stay_id": "int64"})
-    stays = stays.assign(**_draw_splits(stays, test_share, seed))
+    stays = stays.assign(**_draw_splits(stays, clinicians, test_share, seed))
     flow |= {"stays": len(stays), "labels": stays["drg_v34"].nunique(), "seed": seed}
-    flow["splits"] = {split: _parts(stays, split) | leakage(stays, split) for split in ("split", "split_patients")}
+    flow["splits"] = {split: _parts(stays, split) | leakage(stays, split) for split in SPLITS if split in stays}
     check_flow(flow)
     return stays, flow
 
@@ -169,9 +178,9 @@ def stratified_draw(strata: pd.Series, share: float, rng: np.random.Generator) -
 
 
 def parts(stays: pd.DataFrame, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The training and the test stays of "split" or "split_patients"; raises StudyError for another name."""
-    if split not in ("split", "split_patients"):
-        raise StudyError(f"parameter split: expected 'split' or 'split_patients', got {split!r}")
+    """The training and the test stays of one of the `SPLITS`; raises StudyError if the stays do not have it."""
+    if split not in SPLITS or split not in stays:
+        raise StudyError(f"parameter split: expected {' or '.join(s for s in SPLITS if s in stays)}, got {split!r}")
     return stays[stays[split] == "train"], stays[stays[split] == "test"]
 
 
@@ -252,8 +261,8 @@ def _stays_of_drg(frame: pd.DataFrame) -> pd.Series:
     return frame.groupby("drg_v34")["drg_v34"].transform("size")
 
 
-def _draw_splits(stays: pd.DataFrame, test_share: float, seed: int) -> dict[str, pd.Series]:
-    """Both splits, "train" or "test" for each stay: by stay, and with disjoint patients."""
+def _draw_splits(stays: pd.DataFrame, clinicians: pd.Series | None, test_share: float, seed: int) -> dict:
+    """The splits, a Series of "train" or "test" for each: by stay, with disjoint patients, with disjoint clinicians."""
     # A patient stands for the rarest of his DRGs, so that rare DRGs too are spread over both parts.
     by_rarity = stays.assign(often=_stays_of_drg(stays)).sort_values(["often", "drg_v34"])
     patients = by_rarity.groupby("subject_id")["drg_v34"].first()
@@ -262,6 +271,11 @@ def _draw_splits(stays: pd.DataFrame, test_share: float, seed: int) -> dict[str,
     drawn = stratified_draw(stays["drg_v34"], test_share, np.random.default_rng([seed, 0]))
     drawn_patients = patients.index[stratified_draw(patients, test_share, np.random.default_rng([seed, 1]))]
     test = {"split": drawn, "split_patients": stays["subject_id"].isin(drawn_patients)}
+    if clinicians is not None:
+        clinician = stays["stay_id"].map(clinicians).fillna("")
+        sizes = clinician[clinician != ""].value_counts().sort_index().sample(frac=1, random_state=seed)
+        if (drawn := clinician.isin(sizes.index[sizes.cumsum() <= test_share * len(stays)])).any():
+            test["split_clinicians"] = drawn
     return {split: pd.Series(np.where(is_test, "test", "train"), dtype="str") for split, is_test in test.items()}
 
 
