@@ -27,6 +27,8 @@ STUDY := $(PYTHON) -m drgstudy.study
 
 # One YAML file is one run, and its executed notebook is the file that stands for it in this graph.
 TRAIN := $(patsubst $(PARAMS)/%.yaml,$(DONE)/%.ipynb,$(sort $(wildcard $(PARAMS)/05-train-*.yaml)))
+# Only a profile with the synthetic hospital has this step.
+HOSPITAL := $(if $(wildcard $(PARAMS)/04-hardness.yaml),$(REPORT)/hospital.json)
 ALL := $(DONE)/00-index.ipynb $(DONE)/01-hospital.ipynb $(DONE)/02-harmonization.ipynb $(DONE)/03-cohort.ipynb $(TRAIN)
 
 help: ## Show this help
@@ -41,6 +43,8 @@ report: $(REPORT)/index.html ## Run the whole study and write reports/PROFILE/in
 data: $(DONE)/01-hospital.ipynb ## Make (or check) the raw tables in MIMIC's shape
 
 cohort: $(DONE)/03-cohort.ipynb ## Raw tables to labelled stays
+
+hospital: $(HOSPITAL) ## Measure how hard the synthetic hospital is (PROFILE=full: at the paper's size)
 
 train: $(TRAIN) ## Train every model of the profile and write its predictions
 
@@ -63,7 +67,7 @@ clean: ## Remove what make made and git does not track
 distclean: clean ## As clean, and the fetched models and .venv too
 	@rm -rf data/models .venv
 
-.PHONY: help env report data cohort train results test lint notebook clean distclean
+.PHONY: help env report data cohort hospital train results test lint notebook clean distclean
 
 .venv/bin/python:
 	@for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -81,7 +85,8 @@ FACTS := $(addprefix data/reference/,msdrg.csv msdrg_v34_titles.csv)
 $(DONE)/00-index.ipynb: $(wildcard $(PARAMS)/*.yaml)
 $(DONE)/01-hospital.ipynb: $(wildcard $(LIB)/synthetic/*.py data/reference/synthetic/*) $(LIB)/mimic.py $(LIB)/drgs.py $(FACTS)
 $(DONE)/02-harmonization.ipynb: $(DONE)/01-hospital.ipynb $(LIB)/harmonize.py $(LIB)/drgs.py $(FACTS) \
-  $(addprefix data/reference/,crosswalk.csv abbreviations.csv mimic_iii_demo_outcomes.csv)
+  $(addprefix data/reference/,crosswalk.csv abbreviations.csv mimic_iii_demo_outcomes.csv) \
+  $(wildcard $(shell sed -nE 's/^review: *"?([^" ]+).*/\1/p' $(PARAMS)/02-harmonization.yaml))
 $(DONE)/03-cohort.ipynb: $(DONE)/02-harmonization.ipynb $(LIB)/cohort.py $(LIB)/notes.py
 $(TRAIN): $(DONE)/03-cohort.ipynb $(addprefix $(LIB)/,training.py predictions.py labels.py) $(wildcard $(LIB)/models/*.py)
 # A run that takes the frozen features of another run waits for it.
@@ -93,8 +98,11 @@ $(DONE)/05-train-%.ipynb: notebooks/05-train.ipynb $(PARAMS)/05-train-%.yaml | $
 $(DONE)/%.ipynb: notebooks/%.ipynb $(PARAMS)/%.yaml | $(INSTALLED)
 	@$(STUDY) $(PARAMS)/$*.yaml
 
-# The results are known by numbers.json, which they write last: delete any of reports/PROFILE and they are made again.
-$(REPORT)/numbers.json: $(TRAIN) $(addprefix $(LIB)/,metrics.py bootstrap.py spline.py plots.py report.py) \
+# Known by the files that they write last under reports/PROFILE: delete those, and they are made again.
+$(REPORT)/hospital.json: $(DONE)/03-cohort.ipynb notebooks/04-hardness.ipynb $(PARAMS)/04-hardness.yaml \
+  $(wildcard $(LIB)/synthetic/*.py) $(LIB)/models/tfidf.py $(LIB)/plots.py | $(INSTALLED)
+	@$(STUDY) $(PARAMS)/04-hardness.yaml
+$(REPORT)/numbers.json: $(TRAIN) $(HOSPITAL) $(addprefix $(LIB)/,metrics.py bootstrap.py spline.py plots.py report.py) \
   data/reference/published_tables.csv notebooks/06-results.ipynb $(PARAMS)/06-results.yaml | $(INSTALLED)
 	@$(STUDY) $(PARAMS)/06-results.yaml
 

@@ -1,5 +1,8 @@
-"""Harmonization: every title has an outcome, and no severity is ever changed."""
+"""Harmonization: every title has an outcome, no severity is ever changed, and a physician has the last word."""
 
+import re
+
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -7,13 +10,15 @@ from hypothesis import strategies as st
 
 from drgstudy import drgs
 from drgstudy import harmonize as module
-from drgstudy.harmonize import harmonize, standardise
+from drgstudy.harmonize import harmonize, read_review, review_sheet, standardise, write_review
 from drgstudy.study import REFERENCE, ROOT, StudyError
 
 DEMO = ROOT.parent / "shared" / "open-data" / "mimic-iii-demo" / "DRGCODES.csv.gz"
 
 V34 = drgs.v34()
 HISTORY = list(drgs.titles_by_year()[["drg", "title"]].drop_duplicates().itertuples(index=False, name=None))
+CROSSWALK = pd.read_csv(REFERENCE / "crosswalk.csv", dtype=str, keep_default_na=False)
+ABBREVIATIONS = pd.read_csv(REFERENCE / "abbreviations.csv", index_col=0)["standard"]
 PROVENANCES = {"code and title", "title", "crosswalk", "fuzzy", "excluded"}
 # What a severity phrase says about a stay: 0 neither, 1 CC, 2 MCC.
 MEANING = {
@@ -37,8 +42,12 @@ def outcomes(pairs):
     return [None if pd.isna(found[pair]) else found[pair] for pair in pairs]
 
 
-# The title of two DRGs of FY2018 and FY2019, as it is left at 80 characters.
-CUT = "MYELOPROLIFERATIVE DISORDERS OR POORLY DIFFERENTIATED NEOPLASMS W OTHER PROCEDUR"
+def spelled_out(title):
+    """A title of Table 5 in the long words that the manual uses."""
+    title = title.replace("W/O ", "WITHOUT ").replace(" & ", " AND ")
+    return re.sub(r"[A-Z]+", lambda word: ABBREVIATIONS.get(word[0], word[0]), title)
+
+
 HISTORY_OUTCOMES = outcomes(HISTORY)
 
 
@@ -62,11 +71,22 @@ def test_every_v34_title_is_its_own_code(wording, change):
 
 @pytest.mark.parametrize(
     "change",
-    [str.lower, lambda t: t.replace(",", ""), lambda t: t[:80]],
-    ids=["lower case", "commas lost", "cut at 80"],
+    [
+        str.lower,
+        lambda t: t.replace(",", ""),
+        lambda t: t[:80],
+        lambda t: t[:80].replace(",", "").lower(),
+        spelled_out,
+        lambda t: spelled_out(t).lower().replace(",", ""),
+    ],
+    ids=["lower case", "commas lost", "cut at 80", "all three", "long words", "long words, lower case, commas lost"],
 )
 def test_every_title_of_any_year_keeps_its_outcome(change):
     assert outcomes([(code, change(title)) for code, title in HISTORY]) == HISTORY_OUTCOMES
+
+
+def test_long_words_are_those_of_the_manual():
+    assert spelled_out("PERC CARDIOVASC PROC W/O CORONARY ARTERY STENT W MCC") == V34.loc["250", "title"]
 
 
 def test_outcomes_of_all_years():
@@ -121,6 +141,22 @@ def test_no_typing_error_changes_a_severity_or_leads_to_another_drg(pair):
         assert drg in {known for (code, _), known in zip(HISTORY, HISTORY_OUTCOMES, strict=True) if code == pair[0]}
 
 
+@given(
+    drg=st.sampled_from(list(V34.index)),
+    phrase=st.sampled_from(list(MEANING)),
+    short=st.booleans(),
+    lower=st.booleans(),
+    typo=st.integers(0, 30),
+)
+@settings(max_examples=300, deadline=None)
+def test_any_severity_phrase_survives(drg, phrase, short, lower, typo):
+    words = phrase.replace("WITHOUT", "W/O").replace("WITH", "W") if short else phrase
+    base = drgs.SEVERITY.sub("", V34.loc[drg, "title"])
+    title = f"{base[:typo]}{base[typo + 1 :]} {words}"
+    found = outcomes([(drg, title.lower() if lower else title)])[0]
+    assert found is None or MEANING[phrase] <= MEANING[drgs.severity(V34.loc[found, "title"])]
+
+
 @pytest.mark.parametrize(
     ("code", "title", "drg", "provenance"),
     [
@@ -165,6 +201,9 @@ def test_mapped(code, title, drg, provenance):
         ("302", "KIDNEY TRANSPLANT", module.CMS_DRG),  # the title of v34's 652, but another system's code
         ("208", "RESPIRATORY SYSTEM DIAGNOSIS W VENTILATOR SUPPORT >96 HOURS", module.CONTRADICTION),
         ("292", "HEART FAILURE & SHOCK W MCC", module.CONTRADICTION),
+        ("245", "AICD LEAD & GENERATR PROCEDURES", module.UNSURE),  # nearest to the title that was divided
+        ("245", "AICD GENERATR PROCEDURES", module.UNSURE),  # so near to it that a lost word may be the error
+        ("642", "INBORN & OTHER DISEASES OF METABOLISM", module.UNSURE),
         ("176", "PULMONARY EMBOLISM W CC", module.SEVERITY),
         ("291", "HEART FAILURE & SHOCK W MC", module.SEVERITY),
         ("871", "INTERSTELLAR TRAVEL W MCC", module.UNKNOWN),
@@ -186,6 +225,195 @@ def test_codes_of_any_type_are_padded_and_pairs_counted():
         assert found[["code", "stays", "drg_v34"]].to_numpy().tolist() == [["003", 2, "003"]]
     found = harmonize(pd.DataFrame({"drg_code": [3.0, float("nan"), None], "description": title}))
     assert found["stays"].tolist() == [1, 2] and found["drg_v34"].tolist() == ["003", "003"]
+
+
+@pytest.fixture(scope="module")
+def evidence():
+    return module.evidence(seed=0)
+
+
+def test_evidence_at_the_chosen_threshold(evidence):
+    chosen = evidence[(evidence["scorer"] == module.SCORER) & (evidence["threshold"] == module.THRESHOLD)]
+    counts = chosen.set_index("held_out")[["right", "wrong", "excluded"]]
+    assert counts.T.to_dict("list") == {"crosswalk": [42, 0, 46], "mistyped": [1654, 0, 1746]}
+    assert len(evidence) == len(module.SCORERS) * 2 * 51
+    titles = evidence.set_index("held_out")[["right", "wrong", "excluded"]].sum(axis=1)
+    assert titles["crosswalk"].eq(len(CROSSWALK)).all() and titles["mistyped"].eq(4 * len(HISTORY)).all()
+
+
+def test_scorer_and_threshold_are_never_wrong_and_of_those_most_often_right(evidence):
+    total = evidence.groupby(["scorer", "threshold"])[["right", "wrong"]].sum()
+    assert total.query("wrong == 0")["right"].idxmax() == (module.SCORER, module.THRESHOLD)
+    assert total.loc[(module.SCORER, module.THRESHOLD - 1), "wrong"] == 1
+    last_wrong = total.query("wrong > 0").reset_index().groupby("scorer")["threshold"].max()
+    assert last_wrong.to_dict() == {
+        "ratio": 91,
+        "token_sort_ratio": 91,
+        "WRatio": 95,
+        "token_set_ratio": 99,
+        "partial_ratio": 99,
+    }
+
+
+@pytest.mark.parametrize("scorer", ["ratio", "WRatio"])
+def test_deciding_once_and_comparing_with_thresholds_later_is_deciding_at_each_threshold(scorer):
+    rng, known = np.random.default_rng(1), module._known()
+    for place in rng.choice(len(HISTORY), 60, replace=False):
+        code, title = HISTORY[place]
+        title = module.mistyped(title, 4, rng)
+        lowest = module._decide(code, title, known, scorer, 50)
+        for threshold in (60, 79, 80, 90, module.THRESHOLD, 100):
+            reached = lowest.drg_v34 if (lowest.score or 0) >= threshold else None
+            assert module._decide(code, title, known, scorer, threshold).drg_v34 == reached
+
+
+def test_mistyped_titles_are_seeded_and_have_errors():
+    twice = [[module.mistyped(title, 2, rng) for _, title in HISTORY] for rng in map(np.random.default_rng, (5, 5))]
+    assert twice[0] == twice[1]
+    changed = [a != b for a, (_, b) in zip(twice[0], HISTORY, strict=True)]
+    assert np.mean(changed) > 0.95
+
+
+def test_crosswalk_years_are_those_of_the_tables():
+    years = drgs.titles_by_year().groupby(["drg", "title"])["fiscal_year"].agg(list)
+    for row in CROSSWALK.itertuples():
+        if row.first_year == "2021":  # beyond our tables
+            assert (row.code, row.title) not in years.index
+        else:
+            assert years[row.code, row.title] == list(range(int(row.first_year), int(row.last_year) + 1))
+
+
+def test_crosswalk_kinds_and_reasons():
+    assert set(CROSSWALK["kind"]) == set(module.KINDS)
+    for row in CROSSWALK.itertuples():
+        kind, year = re.match(r"(\w+) in FY(\d{4})\b", row.reason).groups()
+        first, last, year = int(row.first_year), int(row.last_year or 9999), int(year)
+        assert kind == row.kind
+        if kind == "misprinted":
+            assert first == year == last
+        elif first > 2017:  # changed after v34, when the title was new or before
+            assert 2018 <= year <= first
+        else:
+            assert last < year <= 2017
+        then = drgs.titles_by_year().query("fiscal_year == @year")["drg"]
+        assert set(re.findall(r"\b\d{3}\b", row.reason)) <= {row.code, *V34.index, *then}
+
+
+def test_crosswalk_keeps_a_group_that_v34_has_and_leaves_out_one_that_v34_divides():
+    heirs = CROSSWALK[CROSSWALK["v34"] != "excluded"]
+    assert set(heirs["kind"]) == set(module.KINDS) - {"regrouped", "dropped"}
+    assert CROSSWALK["kind"].value_counts().to_dict() == {
+        "reworded": 26,
+        "divided": 23,
+        "widened": 13,
+        "regrouped": 9,
+        "merged": 6,
+        "misprinted": 5,
+        "dropped": 3,
+        "narrowed": 2,
+        "renumbered": 1,
+    }
+    same_code = heirs["kind"].isin(["reworded", "misprinted", "widened", "narrowed"])
+    assert (heirs["code"] == heirs["v34"])[same_code].all()
+    before = CROSSWALK["first_year"] < "2017"
+    assert CROSSWALK.loc[(CROSSWALK["kind"] == "divided") & before, "v34"].eq("excluded").all()
+    assert CROSSWALK.loc[(CROSSWALK["kind"] == "divided") & ~before, "v34"].ne("excluded").all()
+
+
+DOUBTFUL = pd.DataFrame(
+    [
+        ("291", "HEART FALIURE & SHOCK W MCC"),
+        ("291", "HEART FAILURE & SHOCK W MCC"),
+        ("155", "NASAL TRAUMA & DEFORMITY W CC"),
+        ("245", "AICD LEAD & GENERATR PROCEDURES"),
+        ("292", "HEART FAILURE & SHOCK W MCC"),
+        ("101", "SEIZURS W/O MCC"),
+        ("003", "INTERSTELLAR TRAVEL"),
+        (None, "LIVER TRNSPLANT"),
+    ],
+    columns=["drg_code", "description"],
+)
+
+
+def filled_in(**decisions):
+    """The sheet of the doubtful pairs, with (decision, reviewer, remark) for the named codes."""
+    sheet = review_sheet(harmonize(DOUBTFUL))
+    for code, entries in decisions.items():
+        sheet.loc[sheet["code"] == code.strip("_"), ["decision", "reviewer", "remark"]] = entries
+    return sheet
+
+
+def test_the_review_sheet_lists_doubtful_pairs_in_order_of_doubt():
+    sheet = filled_in()
+    assert sheet["code"].tolist() == ["101", "291", "292", "245"]
+    fuzzy = sheet.iloc[1]
+    assert (fuzzy["proposed"], fuzzy["proposed_title"]) == ("291", "HEART FAILURE & SHOCK W MCC")
+    assert sheet.loc[2, "proposed"] == "291" and sheet.loc[2, "reason"] == module.CONTRADICTION
+    assert sheet.loc[3, "proposed"] == "excluded" and sheet.loc[3, "proposed_title"] == ""
+    assert sheet.loc[3, "runner_up"] == "245 AICD GENERATOR PROCEDURES" and sheet.loc[3, "runner_up_score"] >= 80
+    assert sheet[["decision", "reviewer", "remark"]].eq("").all(axis=None)
+    assert review_sheet(harmonize(pd.DataFrame(HISTORY, columns=["drg_code", "description"]))).empty
+
+
+def test_a_close_runner_up_is_more_doubtful_than_a_lower_score():
+    mapping = (
+        harmonize(DOUBTFUL).query("provenance == 'fuzzy'").assign(score=[99.0, 94.0], runner_up_score=[98.0, np.nan])
+    )
+    assert review_sheet(mapping)["score"].tolist() == [99, 94]
+    assert review_sheet(mapping.assign(runner_up_score=[90.0, np.nan]))["score"].tolist() == [94, 99]
+
+
+def test_reviewed_decisions_are_used_and_recorded_even_after_a_spreadsheet(tmp_path):
+    sheet = filled_in(
+        _292=("excluded", "Dr. A", "code and title differ"), _291=("291", "Dr. B", ""), _101=(" ", "", "not sure")
+    )
+    extra = {"title": "NASAL TRAUMA & DEFORMITY W CC", "decision": "5", "reviewer": "Dr. C", "remark": "overrules"}
+    sheet = pd.concat([sheet, pd.DataFrame([{"code": "155", **extra}, {"code": "9", **extra}])])
+    sheet.to_csv(tmp_path / "filled-in.csv", index=False, encoding="utf-8-sig")
+    before, after = harmonize(DOUBTFUL), harmonize(DOUBTFUL, read_review(tmp_path / "filled-in.csv"))
+    assert after.columns.tolist() == before.columns.tolist() and after.dtypes.equals(before.dtypes)
+    reviewed = after[after["provenance"] == "reviewed"].set_index("code")
+    assert reviewed["drg_v34"].fillna("none").to_dict() == {"155": "005", "291": "291", "292": "none"}
+    assert reviewed["reason"].to_dict() == {
+        "155": "reviewed by Dr. C: overrules",
+        "291": "reviewed by Dr. B",
+        "292": "reviewed by Dr. A: code and title differ",
+    }
+    others = ~after["title"].isin(reviewed["title"]) | (after["code"] == "101")
+    pd.testing.assert_frame_equal(after[others], before[others])
+    assert review_sheet(after)["code"].tolist() == ["101", "245"]
+    pd.testing.assert_frame_equal(harmonize(DOUBTFUL, filled_in()), before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda sheet: sheet.drop(columns="reviewer"), "has no column 'reviewer'"),
+        (lambda sheet: sheet.assign(decision="999x"), r"line 2 \(101 .*column decision: '999x' is neither"),
+        (lambda sheet: sheet.assign(decision="237"), "column decision: '237' is neither a v34 code"),
+        (lambda sheet: sheet.assign(reviewer=" ", decision=["", "291", "", ""]), "line 3 .*column reviewer: empty"),
+        (lambda sheet: pd.concat([sheet, sheet.assign(decision="291")]), "line 6 .*an earlier line decides"),
+    ],
+)
+def test_bad_review_sheets_are_refused_by_file_line_and_column(change, message, tmp_path):
+    sheet = change(filled_in().assign(decision="292", reviewer="Dr. A"))
+    sheet.to_csv(tmp_path / "mine.csv", index=False)
+    with pytest.raises(StudyError, match=f"mine.csv.*{message}"):
+        read_review(tmp_path / "mine.csv")
+    with pytest.raises(StudyError, match=f"the review sheet.*{message}"):
+        harmonize(DOUBTFUL, sheet)
+
+
+def test_a_missing_sheet_is_named_and_a_filled_in_one_is_never_written_over(tmp_path):
+    path = tmp_path / "review.csv"
+    with pytest.raises(StudyError, match=r"review\.csv: no readable review sheet"):
+        read_review(path)
+    write_review(filled_in(), path)
+    write_review(filled_in(), path)  # nobody has decided anything yet
+    write_review(filled_in(_291=("291", "Dr. A", "")), path)
+    with pytest.raises(StudyError, match=r"review\.csv holds decisions; move it"):
+        write_review(filled_in(), path)
+    assert read_review(path)["reviewer"].tolist() == ["", "Dr. A", "", ""]
 
 
 def test_no_rows_and_missing_columns():

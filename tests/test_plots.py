@@ -52,6 +52,14 @@ BY_DRG = pd.DataFrame(
     }
 )
 SPLINE = smoothing_spline(BY_DRG["rank"], BY_DRG["acc_at_5"])
+EVIDENCE = pd.DataFrame(
+    [
+        {"scorer": scorer, "held_out": kind, "threshold": t, "right": 9 - t // 20, "wrong": 0, "excluded": t // 20}
+        for kind in ("a", "b")
+        for scorer in ("ratio", "WRatio")
+        for t in range(50, 101)
+    ]
+)
 FIGURES = {
     "bars": lambda: plots.bars(pd.Series({"a": 1, "b": 2}), "kind", "stays", DATASET),
     "words": lambda: plots.word_counts(STAYS, DATASET),
@@ -67,6 +75,7 @@ FIGURES = {
     "differences": lambda: plots.differences(OURS[OURS["run"] != "llama"], "DRG-LLaMA", DATASET),
     "2a": lambda: plots.accuracy_by_rank(BY_DRG, SPLINE, DATASET),
     "2b": lambda: plots.cases_by_accuracy(BY_DRG, DATASET),
+    "thresholds": lambda: plots.threshold_curve(EVIDENCE, "ratio", 92, DATASET),
     "s1": lambda: plots.case_density(BY_DRG["train_cases"], DATASET),
 }
 
@@ -152,6 +161,17 @@ def test_a_learning_curve_has_a_panel_for_each_run_in_order():
     figure = FIGURES["learning"]()
     assert [ax.get_title() for ax in figure.axes if ax.get_title()] == ["DRG-LLaMA", "CAML"]
     assert [ax.get_ylabel() for ax in figure.axes].count("validation accuracy (dashed)") == 1
+
+
+def test_the_threshold_curve_shows_all_counts_and_marks_what_was_chosen():
+    figure = FIGURES["thresholds"]()
+    counts = ("right", "wrong", "excluded")
+    assert [ax.get_title() for ax in figure.axes] == [f"{kind}: {count}" for kind in "ba" for count in counts]
+    assert figure.legends[0].texts[0].get_text() == "ratio (chosen)"
+    for ax, count in zip(figure.axes, counts * 2, strict=True):
+        chosen, other, mark = ax.lines
+        assert chosen.get_linewidth() > other.get_linewidth() and chosen.get_marker() != other.get_marker()
+        assert chosen.get_ydata().tolist() == EVIDENCE[count][:51].tolist() and set(mark.get_xdata()) == {92}
 
 
 def test_the_study_map_names_every_notebook():

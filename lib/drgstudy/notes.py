@@ -22,14 +22,15 @@ CLOSE = r"[ \t]*+ (?: : | (?= \r?\n | \r?\Z | ,[^\s\d] ) )"
 
 OPENING = _pattern(
     BEGIN
-    + r"""(?= [A-Z] | DEID | b?rief )
+    + r"""(?: [#*=]{1,20}+[ \t]*+ )?+ (?= [A-Z] | DEID | b?r?ief )
     (?i:
-        (?: (?: b?rief | short | summary | of | and | & | h&p | hpi | history | inpatient | DEID )_ ){0,4}+
-        hospital_course (?: [ \t]*+ (?: \b(?:summary|by|per|and)\b | [/(-] ) [^:,\n]{0,50}+ )?
-      | b?rief_ (?: hospital_DEID | DEID_course | hospital_c[a-z]{0,5}+ )
-    )"""
+        (?: (?: b?r?ief | short | concise | summary | of | and | & | h&p | hpi | history | inpatient | DEID )_ ){0,4}+
+        (?: hosp(?:ital)?+ | hopsital | hospitla )_course
+            (?: [ \t]*+ (?: \b(?:summary|by|per|and)\b | [&/(-] | ,_by\b ) [^:,\n]{0,50}+ )?
+      | b?r?ief_ (?: hospital_DEID | DEID_course | hospital_c[a-z]{0,5}+ | course )
+    ) (?: [ \t]*+ [*=]{1,20}+ )?+"""
     + CLOSE
-    + r"(?: [ \t\r]*+ \n [ \t]*+ [=-]{3,}+ [ \t\r]*+ (?=\n) )?"  # the line that underlines the heading
+    + r"(?: \*{1,3}+ )?+ (?: [ \t\r]*+ \n [ \t]*+ [=-]{3,}+ [ \t\r]*+ (?=\n) )?"  # the line that underlines the heading
 )
 
 # The section that may follow. "Assessment", "Plan", "Studies" and names of organ systems are not among them: in MIMIC
@@ -37,12 +38,14 @@ OPENING = _pattern(
 NEXT = r"""(?i:
     (?: (?: discharge | admission | admitting | home | preadmission | outpatient | current | DEID )_ )?+
         (?: medications? | meds ) (?: _(?: on | at | upon | prior_to | for )_\w{2,20}+ )?+
+  | (?: preadmission | active )_medications?_list (?: _as_of_\S{1,20}+ )?+ | transfer_medications | medication_changes
   | DEID_ (?: on | at )_ (?: admission | discharge )
   | (?: (?: discharge | admission | admitting | primary | secondary | principal | final | differential | DEID )_ ){0,2}+
         diagnos[ei]s
   | (?: discharge_ | DEID_ )?+ (?: disposition | condition | instructions? )
         (?: _(?: on | at | upon | for )_\w{2,20}+ ){0,2}+
-  | discharge_ (?: DEID | activit(?:y|ies) | diet | plan | weight | labs | vitals
+  | status_at_discharge | addendum
+  | discharge_ (?: DEID | dx | status | facility | activit(?:y|ies) | diet | plan | weight | labs | vitals
       | (?: physical_ )?+ exam(?:ination)? )
   | follow[- ]?up (?: _(?: instructions? | appointments? | plans? | DEID ) )?+
   | facility
@@ -52,7 +55,8 @@ NEXT = r"""(?i:
   )
   (?i: [ \t]*+ (?: / | & | and\b ) [ \t]*+ \w{3,20}+ )?+"""
 TRANSCRIBED = r", (?: ASSESSMENT | PLAN | STUDIES ) [A-Z/()\ ]{0,20}+ :[ \t]*+,"
-TRANSITIONAL = r"(?i: (?: transitional | DEID )_ (?: care_ )?+ (?: issues? | items? ) | transitional )"
+TRANSITIONAL = r"""(?i: (?: transitional | transitions?_of_care | DEID )_ (?: care_ )?+ (?: issues? | items? )
+    (?: _for_ [^:\n]{2,40}+ )?+ | transitional | transitions_of_care | (?: outpatient_ )? issues_for_follow[- ]?up )"""
 
 ENDING = _pattern(
     rf"""{BEGIN} (?= [A-Z] | DEID ) {NEXT} {CLOSE}

@@ -247,6 +247,61 @@ def case_density(cases: pd.Series, dataset: str) -> Figure:
     return _stamp(figure, dataset)
 
 
+def hardness(hardness: dict, dataset: str) -> Figure:
+    """Top-1 accuracy of TF-IDF by training stays, beside the documentation ceiling and the inversion attack.
+
+    `hardness` holds ``ceiling`` and ``attack``, each {"value", "lower", "upper"}, and ``curve``, a list of the same with
+    "train_stays".
+    """
+    figure, ax = _axes(7.5, 4)
+    for key, name, colour, style in (
+        ("ceiling", "documentation ceiling: the codes that were written down", _C[2], "--"),
+        ("attack", "inversion attack: a dictionary of the notes’ own words", _C[3], "-."),
+    ):
+        band = hardness[key]
+        ax.axhspan(band["lower"], band["upper"], color=colour, alpha=0.15, lw=0)
+        ax.axhline(band["value"], color=colour, ls=style, lw=1.8, label=f"{name} ({band['value']:.2f})")
+    curve = pd.DataFrame(hardness["curve"])
+    if len(curve):
+        _, colour, marker = look("tfidf")
+        reach = [curve["value"] - curve["lower"], curve["upper"] - curve["value"]]
+        ax.errorbar(curve["train_stays"], curve["value"], reach, color=colour, marker=marker, capsize=3, label="TF-IDF")
+        ax.set_xscale("log")
+        ax.set_xticks(curve["train_stays"], [f"{n:,}" for n in curve["train_stays"]])
+        ax.xaxis.set_minor_locator(NullLocator())
+    else:
+        ax.set_xticks([])
+    ax.set(xlabel="training stays (log scale)", ylabel="top-1 accuracy in the test stays (%)", ylim=(0, 1))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    figure.legend(frameon=False, loc="outside upper center", ncols=1)
+    return _stamp(figure, dataset)
+
+
+def threshold_curve(evidence: pd.DataFrame, scorer: str, threshold: int, dataset: str) -> Figure:
+    """Titles matched rightly, wrongly or not at all, by threshold and scorer; the chosen ones are marked.
+
+    `evidence` is as `harmonize.evidence` returns it: a row of panels for each kind of held-out titles.
+    """
+    kinds = evidence["held_out"].unique()[::-1]
+    figure, grid = _axes(9.5, 2.4 * len(kinds) + 0.7, rows=len(kinds), columns=3, sharex=True, squeeze=False)
+    for panels, kind in zip(grid, kinds, strict=True):
+        for ax, count in zip(panels, ("right", "wrong", "excluded"), strict=True):
+            rows = evidence[evidence["held_out"] == kind].pivot(index="threshold", columns="scorer", values=count)
+            for i, name in enumerate(evidence["scorer"].unique()):
+                style = {"color": _C[i], "marker": "os^DP"[i], "ms": 4.5, "markevery": (2 * i, 10)}
+                style |= {"lw": 2.8, "label": f"{name} (chosen)"} if name == scorer else {"lw": 1.2, "label": name}
+                ax.plot(rows.index, rows[name], **style)
+            ax.axvline(threshold, color=_INK, ls="--", lw=1.2)
+            ax.set(title=f"{kind}: {count}", ylabel="titles")
+            ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+            ax.set_ylim(bottom=0)
+    for ax in grid[-1]:
+        ax.set_xlabel(f"threshold (score; dashed: {threshold})")
+    handles, names = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, frameon=False, loc="outside upper center", ncols=len(names))
+    return _stamp(figure, dataset)
+
+
 def _axes(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, Axes | np.ndarray]:
     figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
     plt.close(figure)  # a notebook would show an open figure a second time
