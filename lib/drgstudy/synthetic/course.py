@@ -9,29 +9,30 @@ past, or complicate the stay, and the longest paragraph is not always about the 
 from __future__ import annotations
 
 import re
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
 
+from drgstudy.synthetic.authors import Author, capital
 from drgstudy.synthetic.patients import Stay, pick
 from drgstudy.synthetic.tables import Condition, Hospital
 
-N_AUTHORS = 60
 VAGUE = 0.7  # share of unplanned admissions whose complaint is told in words that fit many conditions
 EVIDENCE, TREATED = 0.5, 0.6  # how often the principal diagnosis comes with a finding, with its treatment
 UNNAMED = 0.2  # how often finding and treatment stand for its name, in prose
 CONFUSED = 0.08  # share of medical stays told as if a competing problem had been the reason for admission
 ELABORATE = 0.3  # share in which the competing problem takes more room than that reason
-LURES = 5.2  # up to so many things denied, suspected or past
-_SLOT = re.compile(r"\{([A-Za-z]\w*|[\d.]+)(?:-([\d.]+))?\}")
+LURES = 5.2  # up to so many things denied, suspected or past, and more in longer courses
+ROOMY = 60  # words left that let an author go into details
 _ACTIVE = re.compile(r"\bwas (?=(?:had|improved|resolved|cleared)\b)")  # treatments that are no participles
 _PLAIN = ("followed", "seen", "evaluated", "continued", "monitored", "kept", "maintained", "had", "observed")
 _POSTOPERATIVE = re.compile("POD|[Pp]ostop")
 _LIVING = re.compile(  # what is not said of the dead
     "discharge|ambul|diet|follow|tolerat|cleared|comfortable|visit|stable|outpatient|resumed|review|week|home|progress"
-    "|prescribed|advised|counsel"
+    "|prescribed|advised|counsel|improv|resolv|response|recover|goal"
 )
+_EARLY = re.compile(r"\bED\b|\b[Ii]nitial|arriv|on adm|[Hh]istory|h/o|\bPMH\b|\bPSH\b")
+_LATE = re.compile("discharge|d/c|follow|f/u|VNA|[Vv]isit|outp|at home|rehab|remov")
 _UNSPOKEN = ("B95", "B96", "Z16", "Z37")  # codes that add to others and are no problem of their own
 _FILLERS = {
     "CARDIOLOGY": "cardiology",
@@ -44,28 +45,6 @@ _FILLERS = {
 }
 
 
-@dataclass(frozen=True)
-class Author:
-    """A clinician's habits, which follow from the number alone."""
-
-    number: int
-    layout: str
-    heading: str
-    subject: str
-    slips: float
-    bullet: str
-
-    @classmethod
-    def of(cls, number: int, hospital: Hospital) -> Author:
-        """The author of this number, the same in every hospital."""
-        rng = np.random.default_rng([36, number])
-        layout = pick(rng, ["prose"] * 4 + ["problems"] * 4 + ["systems"])
-        heading = pick(rng, hospital.phrases["headings"])
-        subject = pick(rng, ["The patient", "Pt", "title", "title", "Patient"])
-        slips, bullet = pick(rng, [0.0, 0.0, 0.1, 0.3]), pick(rng, ["# ", "# ", "#", "- ", ""])
-        return cls(number, layout, heading, subject, slips, bullet)
-
-
 @dataclass
 class Course:
     """A text, and the codes it lets a careful reader name: what looks like the principal diagnosis first."""
@@ -76,29 +55,11 @@ class Course:
     competing: str = ""
 
 
-def capital(text: str) -> str:
-    """Begin a sentence, but leave words such as pAF and dCHF alone."""
-    return text if text[1:2].isupper() else text[:1].upper() + text[1:]
-
-
-def fill(template: str, rng: np.random.Generator, slots: dict[str, str]) -> str:
-    """Fill the slots and draw the numbers of a template (both explained in ``phrases.yaml``)."""
-
-    def value(match: re.Match) -> str:
-        key, high = match.groups()
-        if high is None:
-            return slots[key] if key in slots else capital(slots[key.lower()])
-        digits = len(key.partition(".")[2])
-        number = f"{float(key) + rng.random() * (float(high) - float(key)):.{digits}f}"
-        return number if digits else number.zfill(len(key))
-
-    return _SLOT.sub(value, template)
-
-
 class Writer:
     """One author at work on one stay."""
 
-    def __init__(self, hospital: Hospital, author: Author, stay: Stay, sex: str, rng: np.random.Generator) -> None:
+    def __init__(self, author: Author, stay: Stay, sex: str, rng: np.random.Generator) -> None:
+        hospital = author.hospital
         self.hospital, self.author, self.stay, self.sex, self.rng = hospital, author, stay, sex, rng
         self.operated = hospital.operative(stay.procedures)
         female, child = sex == "F", stay.age == 0
@@ -119,16 +80,24 @@ class Writer:
         """One of the phrases of a kind, filled."""
         if kind == "treat" and slots["treat"].startswith(_PLAIN):
             kind = "treat_plain"
-        return _ACTIVE.sub("", fill(pick(self.rng, self.hospital.phrases[kind]), self.rng, {**self.slots, **slots}))
+        phrase = pick(self.rng, self.phrases(kind))
+        return _ACTIVE.sub("", self.author.fill(self.author.words(phrase), self.rng, {**self.slots, **slots}))
+
+    def phrases(self, kind: str) -> list[str]:
+        """The author's phrases of a kind, without those that are not said of the dead where the patient died."""
+        known = self.author.phrases(kind)
+        return known if self.stay.alive else [phrase for phrase in known if not _LIVING.search(phrase)] or known
 
     def one(self, texts: tuple[str, ...], otherwise: str = "") -> str:
         """One of the texts, filled."""
-        return fill(pick(self.rng, texts), self.rng, self.slots) if texts else otherwise
+        if not texts:
+            return otherwise
+        return self.author.fill(self.author.words(pick(self.rng, texts)), self.rng, self.slots)
 
     def name(self, condition: Condition) -> str:
         """What the author calls a condition: mostly the favourite name."""
-        favourite = zlib.crc32(f"{self.author.number} {condition.code}".encode()) % len(condition.names)
-        return self.one(condition.names[favourite:][:1] if self.rng.random() < 0.6 else condition.names)
+        favourite = (max(condition.names, key=self.author.likes),)
+        return self.one(favourite if self.rng.random() < 0.6 else condition.names)
 
     def joined(self, names: list[str]) -> str:
         """An enumeration in words."""
@@ -176,17 +145,31 @@ class Writer:
                 short.append(code)
                 budget -= 4
         for code in chronic:
-            if code not in known and budget > 12 and len(short) < 6:
+            if code not in known and budget > 12 and len(short) < 6 + target / 80:
                 short.append(code)
                 budget -= 5
         documented += [*(code for code, _, _ in long), *short, *(c for c in stay.codes if c.startswith(_UNSPOKEN))]
-
-        closing = " ".join([*self._fillers(budget), self._closing()])
+        progress = "progress" if stay.alive else "progress_died"
+        for position, (code, name, text) in enumerate(long):
+            if name and budget > ROOMY and rng.random() < 0.6:
+                long[position] = code, name, f"{text} {self.say(progress, name=self.name(look(code)))}"
+                budget -= 12
+        if budget > ROOMY and not self.elective(main) and main.syndrome not in ("nb", "ob"):
+            lead = f"{lead} {self.say(progress, name=self.name(main))}"
+            budget -= 12
+        asides = lures
+        for code in short:
+            if budget > ROOMY and look(code).kind == "c" and rng.random() < 0.3:
+                asides.append(self.say("progress_chronic", name=self.name(look(code))))
+                budget -= 12
+        asides += self._fillers(budget)
         if problem_list and (long or short):
-            text = self._problems(main, opening, lead, long, short, lures, elaborate, closing)
+            text = self._problems(main, opening, lead, long, short, asides, elaborate)
         else:
-            text = self._paragraphs(main, opening, lead, long, short, lures, elaborate, closing)
-        return Course(self._slip(text), list(dict.fromkeys(documented)), list(stay.procedures), competing)
+            text = self._paragraphs(main, opening, lead, long, short, asides, elaborate)
+        unspoken = self._named_procedures()[2:]
+        procedures = [code for code in stay.procedures if code not in unspoken]
+        return Course(self._slip(text), list(dict.fromkeys(documented)), procedures, competing)
 
     def opening(self, main: Condition, history: str) -> str:
         """Who came, and with what."""
@@ -216,16 +199,20 @@ class Writer:
             kind = special if special in self.hospital.phrases else "reveal"
             named = self.say(kind, name=self.name(main), finding=finding)
         else:
-            named = "" if self.elective(main) else self.say("reveal_short", name=self.name(main))
+            kind = pick(self.rng, ["reveal_short", "reveal_short", "assessment"])
+            named = "" if self.elective(main) else self.say(kind, name=self.name(main))
         return " ".join(filter(None, [named, treated]))
 
     def _procedures(self) -> str:
         """A sentence about the procedure, with what belongs to it."""
-        named = [code for code in self.stay.procedures if code in self.hospital.procedures]
+        named = self._named_procedures()
         if not named:
             return ""
         kind = "delivery" if named[0].startswith(("10E", "10D07")) else "operation" if self.operated else "bedside"
         return self.say(kind, proc=self.joined([self.one(self.hospital.procedures[code]) for code in named[:2]]))
+
+    def _named_procedures(self) -> list[str]:
+        return [code for code in self.stay.procedures if code in self.hospital.procedures]
 
     def _secondary(self, condition: Condition) -> tuple[str, str]:
         """Name and text of a secondary diagnosis; a statement has no name."""
@@ -278,16 +265,15 @@ class Writer:
             kind = "medicine"
         if kind == "obstetrics" and "Z370" not in self.stay.codes:
             kind = "antepartum"
-        left = list(self.hospital.phrases[f"filler_{kind}"])
-        if budget > 60 and kind not in ("obstetrics", "antepartum", "newborn", "psychiatry"):
-            left += [*self.hospital.phrases["filler_medicine"], *self.hospital.phrases["filler_details"]]
-            left = list(dict.fromkeys(left))
+        left = list(self.phrases(f"filler_{kind}"))
+        if budget > ROOMY:
+            left += self.phrases(f"details_{kind}")
         limited = not {"Z66", "Z515"}.isdisjoint(self.stay.codes)
         texts = []
         while budget > 4 and left:
             template = left.pop(int(self.rng.random() * len(left)))
-            if (self.stay.alive or not _LIVING.search(template)) and not (limited and "full code" in template):
-                texts.append(fill(template, self.rng, self.slots))
+            if not (limited and "full code" in template):
+                texts.append(self.author.fill(self.author.words(template), self.rng, self.slots))
                 budget -= len(texts[-1].split())
         return texts
 
@@ -295,7 +281,7 @@ class Writer:
         kinds = {"DIED": "died", "AGAINST ADVICE": "ama", "SKILLED NURSING FACILITY": "facility"}
         return self.say(kinds.get(self.stay.disposition, "home"))
 
-    def _problems(self, main, opening, lead, long, short, lures, elaborate, closing) -> str:
+    def _problems(self, main, opening, lead, long, short, asides, elaborate) -> str:
         """A list of problems; one that takes more room than the reason for admission stands first."""
         items = [(self.name(main), lead)]
         items += [(name, text) for code, name, text in long if name and code != elaborate]
@@ -309,9 +295,11 @@ class Writer:
             for number, (name, text) in enumerate(items, 1)
         ]
         loose = [text for _, name, text in long if not name]
-        return "\n".join([" ".join([opening, *lures]), "", *lines, "", " ".join([*loose, closing])])
+        first = [opening, *asides[:3]]
+        self._scatter(asides[3:], lines)
+        return "\n".join([" ".join(first), "", *lines, "", " ".join([*loose, self._closing()])])
 
-    def _paragraphs(self, main, opening, lead, long, short, lures, elaborate, closing) -> str:
+    def _paragraphs(self, main, opening, lead, long, short, asides, elaborate) -> str:
         """Prose, or a paragraph for each organ system in the usual order of systems."""
         look, lists = self.hospital.condition, []
         for kind, kinds in (("several", "a"), ("chronic", "ch")):
@@ -326,17 +314,30 @@ class Writer:
                 for system, heads in self.hospital.phrases["systems"].items()
                 if groups.get(system)
             ]
-            return "\n".join([opening, *lines, " ".join([*lists, *lures, closing])])
+            lines.append(" ".join([*lists, self._closing()]))
+            self._scatter(asides, lines)
+            return "\n".join([opening, *lines])
         first = [text for code, _, text in long if code == elaborate]
         sentences = [*first, *([lead] if lead else []), *(text for code, _, text in long if code != elaborate)]
-        for lure in lures:
-            sentences.insert(int(self.rng.random() * (len(sentences) + 1)), lure)
-        return " ".join([opening, *sentences, *lists, closing])
+        for aside in asides:
+            sentences.insert(int(self._when(aside) * (len(sentences) + 1)), aside)
+        return " ".join([opening, *sentences, *lists, self._closing()])
+
+    def _scatter(self, asides: list[str], lines: list[str]) -> None:
+        """Add each aside to a line, anywhere but at its beginning."""
+        for aside in asides:
+            at = int(self._when(aside) * len(lines))
+            lines[at] = f"{lines[at]} {aside}"
+
+    def _when(self, aside: str) -> float:
+        """Where in a course an aside stands, 0 to 1: what belongs to arrival or discharge, towards that end."""
+        early, late = _EARLY.search(aside), _LATE.search(aside)
+        return (self.rng.random() + (0 if early else 2 if late else 1)) / 3 if early or late else self.rng.random()
 
     def _slip(self, text: str) -> str:
         """Swap two letters of a word now and then."""
         words = [match.start() for match in re.finditer(r"\b[a-z]{6,}\b", text)]
-        if not words or self.rng.random() >= self.author.slips:
-            return text
-        at = pick(self.rng, words) + 1 + int(self.rng.random() * 4)
-        return text[:at] + text[at + 1] + text[at] + text[at + 2 :]
+        for _ in range(self.rng.poisson(self.author.slips * text.count(" ") / 100) if words else 0):
+            at = pick(self.rng, words) + 1 + int(self.rng.random() * 4)
+            text = text[:at] + text[at + 1] + text[at] + text[at + 2 :]
+        return text

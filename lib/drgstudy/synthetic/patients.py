@@ -15,7 +15,9 @@ import numpy as np
 from drgstudy.synthetic.tables import Hospital, Scenario
 
 FIRST_DAY, LAST_DAY = datetime(2008, 1, 1), datetime(2019, 9, 1)
-MAX_STAYS = 8
+MAX_STAYS = 12
+# Mean stays of a patient who comes for what recurs (COPD, dialysis access, ...), and of any other.
+_RECURRENT, _OTHER = 4.2, 2.1
 # How often a coded secondary diagnosis is meant to be written down, by kind, where its pool does not say.
 _WRITTEN = {"a": 0.88, "c": 0.85, "h": 0.75, "s": 0.75}
 _DRAWS = 30
@@ -78,7 +80,7 @@ def draw_patient(hospital: Hospital, index: int, rng: np.random.Generator) -> Pa
     patient = Patient(10_000_001 + index * 31 + int(rng.random() * 31), sex, 4 * int(26 + 21 * rng.random()), [])
     frailty = float(rng.gamma(4.0, 0.33))
     chronic: dict[str, float] = {}  # grows with the stays
-    n_stays = min(MAX_STAYS, int(rng.geometric(0.5 if first.recurs else 0.8))) if age else 1
+    n_stays = min(MAX_STAYS, int(rng.geometric(1 / (_RECURRENT if first.recurs else _OTHER)))) if age else 1
     fitting = [(s, s.weight) for s in hospital.scenarios if s.sex in ("", sex) and age in s.ages]
     while len(patient.stays) < n_stays and (not patient.stays or patient.stays[-1].alive):
         again = not patient.stays or (first.recurs and rng.random() < 0.6)
@@ -152,8 +154,7 @@ def _date(hospital: Hospital, patient: Patient, age: int, rng: np.random.Generat
         stay.discharged = stay.admitted + timedelta(days=length)
         stay.age = age + (stay.admitted.year - plan[0][0].admitted.year)
         stay.fiscal_year = stay.admitted.year + (stay.admitted.month >= 10)
-        known = stay.fiscal_year >= hospital.first_year.get(stay.drg_v36, 2008)
-        stay.drg = stay.drg_v36 if known else hospital.drg_before[stay.drg_v36]
+        stay.drg = hospital.drg_of_year(stay.drg_v36, stay.fiscal_year)
         elderly = stay.age > 70 and rng.random() < 0.35
         home = pick(rng, ["HOME", "HOME", "HOME HEALTH CARE"]) if stay.age else "HOME"
         alive = "AGAINST ADVICE" if stay.status == "07" else "SKILLED NURSING FACILITY" if elderly else home

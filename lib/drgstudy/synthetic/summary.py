@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import textwrap
+from functools import partial
 
-from drgstudy.synthetic.course import Course, Writer, capital
+from drgstudy.synthetic.authors import capital
+from drgstudy.synthetic.course import Course, Writer
 from drgstudy.synthetic.patients import pick
 
+MIMIC_WORDS = 398  # in a hospital course; the other sections are as long as MIMIC's where the course is
 _DISPOSITION = {"DIED": "Expired", "SKILLED NURSING FACILITY": "Extended Care", "HOME HEALTH CARE": "Home With Service"}
 
 
@@ -15,16 +18,27 @@ def _wrap(text: str) -> str:
     return "\n".join(textwrap.fill(line, 78, break_long_words=False) for line in text.split("\n"))
 
 
-def write_summary(writer: Writer, course: Course | None) -> str:
-    """The text of one note; without a course it has no such section."""
-    stay, rng, phrases = writer.stay, writer.rng, writer.hospital.phrases
+def write_summary(writer: Writer, course: Course | None, course_words: int) -> str:
+    """The text of one note, the longer the more words a course is meant to have; without a course it has no such
+    section."""
+    stay, rng, author, phrases = writer.stay, writer.rng, writer.author, writer.hospital.phrases
     look = writer.hospital.condition
     main = look(stay.codes[0])
+
+    def some(kind: str, most: int) -> list[str]:
+        """Different texts of a kind, up to `most` where courses are as long as MIMIC's."""
+        number = max(1, round(most * course_words / MIMIC_WORDS * (0.6 + 0.8 * rng.random())))
+        texts = phrases[kind]
+        return [author.fill(texts[at], rng, writer.slots) for at in rng.permutation(len(texts))[:number]]
+
     procedures = [writer.one(names) for names in map(writer.hospital.procedures.get, stay.procedures) if names]
     past = [writer.name(look(code)) for code in stay.codes[1:] if look(code).kind in "ch"]
     diagnoses = [writer.name(look(code)) for code in stay.codes if code in stay.written and look(code).kind in "ac"]
-    drugs = [f"{number}. {pick(rng, phrases['medications'])}" for number in range(1, 4 + int(rng.random() * 6))]
-    condition = "Mental Status: Clear and coherent.\nActivity Status: Ambulatory - Independent."
+    drugs = [f"{number}. {drug}" for number, drug in enumerate(some("medications", 14), 1)]
+    history = writer.opening(main, writer.joined(past[:4]) if past else "")
+    to_do = some("transitional", 5) if author.follows_up and stay.alive else []
+    before, after, disposition, diagnosis, condition, instructions, follow_up = map(partial(pick, rng), phrases["endings"])
+    letter = f"Dear ___,\n{' '.join(some('instructions', 1))}" if stay.alive else "N/A"
     sections = {
         "Name:": "  ___                     Unit No:   ___",
         "Admission Date:": "  ___              Discharge Date:   ___",
@@ -34,22 +48,21 @@ def write_summary(writer: Writer, course: Course | None) -> str:
         "Attending:": " ___.",
         "Chief Complaint:": "\n" + capital(writer.one(main.presenting) if main.presenting else writer.name(main)),
         "Major Surgical or Invasive Procedure:": "\n" + ("\n".join(map(capital, procedures)) or "None"),
-        "History of Present Illness:": "\n" + _wrap(writer.opening(main, writer.joined(past[:4]) if past else "")),
+        "History of Present Illness:": "\n" + _wrap(" ".join([history, *some("hpi_details", 8)])),
         "Past Medical History:": "\n" + ("\n".join(f"- {item}" for item in past) or "None"),
-        "Social History:": "\n___",
+        "Social History:": f"\n{pick(rng, phrases['social'])}",
         "Family History:": f"\n{pick(rng, phrases['family'])}",
-        "Physical Exam:": f"\n{writer.say('exam')}",
-        "Pertinent Results:": f"\n{writer.say('results')}",
-        **({writer.author.heading: f"\n{_wrap(course.text)}"} if course else {}),
-        "Medications on Admission:": "\n" + "\n".join(drugs[:-2]),
-        "Discharge Medications:": "\n" + "\n".join(drugs),
-        "Discharge Disposition:": f"\n{_DISPOSITION.get(stay.disposition, 'Home')}",
+        "Physical Exam:": f"\n{some('exam_admission', 1)[0]}\n\n{some('exam_discharge', 1)[0]}",
+        "Pertinent Results:": "\n" + "\n".join([*some("labs", 24), "", *some("studies", 6)]),
+        **({author.heading: f"\n{_wrap(course.text)}"} if course else {}),
+        **({pick(rng, phrases["transitional_headings"]): "\n" + "\n".join(to_do)} if course and to_do else {}),
+        **({before: "\n" + "\n".join(drugs[:-2])} if rng.random() < 0.85 else {}),
+        after: "\n" + "\n".join(drugs),
+        disposition: f"\n{_DISPOSITION.get(stay.disposition, 'Home')}",
         **({"Facility:": "\n___"} if stay.disposition == "SKILLED NURSING FACILITY" else {}),
-        "Discharge Diagnosis:": "\n" + "\n".join(map(capital, diagnoses[:5])),
-        "Discharge Condition:": "\n" + (condition if stay.alive else "Expired"),
-        "Discharge Instructions:": "\n" + _wrap(f"Dear ___,\n{writer.say('instructions')}"),
-        "Followup Instructions:": "\n___",
+        diagnosis: "\n" + "\n".join(map(capital, diagnoses[:5])),
+        condition: "\n" + (pick(rng, phrases["condition"]) if stay.alive else "Expired"),
+        instructions: "\n" + _wrap(letter),
+        follow_up: f"\n{pick(rng, phrases['followup'])}",
     }
-    if not stay.alive:
-        sections["Discharge Instructions:"] = "\nN/A"
     return " \n" + "\n \n".join(map("".join, sections.items())) + "\n"

@@ -115,7 +115,16 @@ class Hospital:
         self.procedures = {row["code"]: row["names"] for row in _rows("procedures.csv", names=_split)}
         self.rules = [(row["present"].split(), row["replaces"], row["by"]) for row in _rows("rules.csv")]
         self.lures = [Lure(**row) for row in _rows("lures.csv", syndromes=str.split, texts=_split)]
-        self.phrases = yaml.safe_load((FOLDER / "phrases.yaml").read_text(encoding="utf-8"))
+        self.phrases = {}
+        for name in ("phrases.yaml", "summary.yaml"):
+            self.phrases |= yaml.safe_load((FOLDER / name).read_text(encoding="utf-8"))
+        self.shorthand: dict[str, list[str]] = {}  # abbreviations, by what they may replace anywhere
+        for row in _rows("shorthand.csv", swap=int):
+            if row["swap"]:
+                self.shorthand.setdefault(row["long"].lower(), []).append(row["short"])
+        forms = "|".join(map(re.escape, sorted(self.shorthand, key=len, reverse=True)))
+        self._abbreviable = re.compile(rf"(?<![\w{{/-])({forms})(?![\w}}/-])", re.IGNORECASE)
+        self._parts: dict[str, list[str]] = {}
         years = list(_rows("fiscal_years.csv", first_fiscal_year=int))
         self.first_year = {row["drg"]: row["first_fiscal_year"] for row in years}
         self.drg_before = {row["drg"]: row["drg_before"] for row in years if row["drg_before"]}
@@ -129,6 +138,7 @@ class Hospital:
         self.base_code = {self.base_title(drg): drg for drg in sorted(self.engine.drgmap, reverse=True)}  # the lowest
         self._conditions: dict[str, Condition] = {}
         self._sides: dict[str, str] = {}
+        self.services: dict[str, float] = {}  # of the whole hospital, with the weight of each
         self.scenarios = self._scenarios(tail)
         self.rivals: dict[str, list[Condition]] = {}  # what presents alike, by syndrome
         self.operations: list[tuple[str, str]] = []  # planned ones: procedure, and the sex that it needs
@@ -154,6 +164,8 @@ class Hospital:
             **numbers,
         )
         everything = sorted((Scenario(**row) for row in rows), key=lambda s: (-s.weight, s.name))
+        for scenario in everything:
+            self.services[scenario.service] = self.services.get(scenario.service, 0.0) + scenario.weight
         kept, chapters = [], set()
         for position, scenario in enumerate(everything):
             mdc = self.engine.drgmap[min(scenario.drgs)]["mdc"]
@@ -161,6 +173,12 @@ class Hospital:
                 kept.append(scenario)
                 chapters.add(mdc)
         return kept
+
+    def abbreviable(self, text: str) -> list[str]:
+        """A text in parts; every second one is a long form that may be abbreviated."""
+        if text not in self._parts:
+            self._parts[text] = self._abbreviable.split(text)
+        return self._parts[text]
 
     def condition(self, code: str) -> Condition:
         """The lexicon's entry for an ICD-10-CM code (without its dot): that of the longest prefix."""
@@ -176,6 +194,11 @@ class Hospital:
             sides = {name[0].upper() for name in _SIDE.findall(" ".join(names))} if code else set()
             self._sides[code] = sides.pop() if len(sides) == 1 else ""
         return self._sides[code]
+
+    def drg_of_year(self, drg_v36: str, fiscal_year: int) -> str:
+        """The code that the system of that year had for a v36 DRG, "" if none."""
+        known = fiscal_year >= self.first_year.get(drg_v36, 2008)
+        return drg_v36 if known else self.drg_before.get(drg_v36, "")
 
     def base_title(self, drg: str) -> str:
         """Title of a v36 DRG without its severity."""

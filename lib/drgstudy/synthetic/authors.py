@@ -1,0 +1,116 @@
+"""Clinicians who write notes: each has a service, a layout, favourite phrases, names and abbreviations, and slips."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from drgstudy.synthetic.patients import pick
+from drgstudy.synthetic.tables import Hospital
+
+N_AUTHORS = 240  # shared out among the services by their size, at least `_FEWEST` each
+_FEWEST = 3
+_PHRASES = 8  # an author knows every second phrase of a list, but no fewer than these
+_SLOT = re.compile(r"\{([A-Za-z]\w*|[\d.]+)(?:-([\d.]+))?\}")
+
+
+def capital(text: str) -> str:
+    """Begin a sentence, but leave words such as pAF and dCHF alone."""
+    return text if text[1:2].isupper() else text[:1].upper() + text[1:]
+
+
+def draw_number(low: str, high: str, rng: np.random.Generator) -> str:
+    """A number of the range, with as many digits after the point, and before it, as `low` has."""
+    digits = len(low.partition(".")[2])
+    number = f"{float(low) + rng.random() * (float(high) - float(low)):.{digits}f}"
+    return number if digits else number.zfill(len(low))
+
+
+@dataclass(eq=False)
+class Author:
+    """A clinician's habits, which follow from the number alone."""
+
+    number: int
+    hospital: Hospital
+    layout: str
+    heading: str
+    subject: str
+    slips: float  # misspelt words in a hundred
+    bullet: str
+    wordy: float  # length of the notes, beside the colleagues'
+    follows_up: bool  # ends with what the next doctor should do
+    eagerness: float  # share of the abbreviations that the author uses
+    _phrases: dict[str, list[str]] = field(default_factory=dict)
+    _forms: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, number: int, hospital: Hospital) -> Author:
+        """The author of this number, the same in every hospital."""
+        rng = np.random.default_rng([36, number])
+        habits = {
+            "layout": pick(rng, ["prose"] * 4 + ["problems"] * 4 + ["systems"]),
+            "heading": pick(rng, hospital.phrases["headings"]),
+            "subject": pick(rng, ["The patient", "Pt", "title", "title", "Patient"]),
+            "slips": pick(rng, [0.0, 0.1, 0.3, 0.8]),
+            "bullet": pick(rng, ["# ", "# ", "#", "- ", ""]),
+            "wordy": float(rng.lognormal(-0.02, 0.2)),
+            "follows_up": rng.random() < 0.3,
+            "eagerness": rng.random(),
+        }
+        return cls(number, hospital, **habits)
+
+    @classmethod
+    def staff(cls, hospital: Hospital) -> dict[str, list[Author]]:
+        """The authors of each service."""
+        total, number, staff = sum(hospital.services.values()), 0, {}
+        for service, weight in hospital.services.items():
+            size = max(_FEWEST, round(N_AUTHORS * weight / total))
+            staff[service] = [cls.of(number + i, hospital) for i in range(size)]
+            number += size
+        return staff
+
+    def likes(self, text: str) -> int:
+        """A number that stands for how much the author likes a text."""
+        return zlib.crc32(f"{self.number} {text}".encode())
+
+    def words(self, text: str) -> str:
+        """A text with the author's abbreviations."""
+        parts = self.hospital.abbreviable(text)
+        return "".join(self._form(part) if i % 2 else part for i, part in enumerate(parts)) if parts[1:] else text
+
+    def _form(self, long: str) -> str:
+        """A long form as it is, or its favourite abbreviation."""
+        if long not in self._forms:
+            favourite = max(self.hospital.shorthand[long.lower()], key=self.likes)
+            self._forms[long] = favourite if self.likes(favourite) < self.eagerness * 2**32 else long
+        return self._forms[long]
+
+    def phrases(self, kind: str) -> list[str]:
+        """The phrases of a kind that the author knows."""
+        if kind not in self._phrases:
+            phrases = self.hospital.phrases[kind]
+            self._phrases[kind] = sorted(phrases, key=self.likes)[: max(_PHRASES, (len(phrases) + 1) // 2)]
+        return self._phrases[kind]
+
+    def fill(self, template: str, rng: np.random.Generator, slots: dict[str, str]) -> str:
+        """A template, its slots filled and its numbers drawn (see ``phrases.yaml``)."""
+        drawn = set()
+
+        def value(match: re.Match) -> str:
+            key, high = match.groups()
+            if high is not None:
+                return draw_number(key, high, rng)
+            if key in slots:
+                return slots[key]
+            lower = key.lower()
+            text = slots.get(lower)
+            if text is None:
+                chosen = pick(rng, [phrase for phrase in self.phrases(lower) if phrase not in drawn])
+                drawn.add(chosen)
+                text = self.fill(self.words(chosen), rng, slots)
+            return text if key == lower else capital(text)
+
+        return _SLOT.sub(value, template)

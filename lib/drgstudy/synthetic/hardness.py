@@ -1,0 +1,163 @@
+"""How hard the hospital's notes are: what their words let one know, and what a dictionary makes of them.
+
+The *documentation ceiling* groups the codes that a careful reader could name. The *inversion attack* knows the lexicon
+from which the notes were worded, the abbreviations, ICD-10-CM's descriptions and inclusion terms, and which codes lead a
+stay; it looks all of them up, and groups what it finds. Where it comes near the ceiling, the notes are a code list in
+disguise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import simple_icd_10_cm as icd
+
+from drgstudy.harmonize import harmonize
+from drgstudy.study import progress
+from drgstudy.synthetic.tables import Hospital
+
+RULES = ("first named", "first that can lead", "most often named", "first not denied or past")
+"""How the attack chooses the principal diagnosis: the last three only among codes that can lead a stay."""
+_TOKEN = re.compile(r"[A-Za-z0-9]+")
+_SENTENCE = re.compile(r"(?<=[.;:])\s+|\n")
+_CUE = re.compile(  # what comes after is denied, doubted or long past
+    r"\b(?:no|not|neg\w*|without|w/o|r/o|rule[ds]? out|unlikely|doubt|concern|consider\w*|exclu\w*|vs|prior|previous\w*"
+    r"|h/o|hx|PMHx?|PSH|history|remote|past|last|recent|old|s/p|possible|suspect\w*|differential)\b|\?",
+    re.IGNORECASE,
+)
+_UNGROUPABLE = ("000", "998", "999")
+
+
+def read_truth(folder: Path) -> pd.DataFrame:
+    """``truth.csv.gz`` of a synthetic hospital, a row a note, indexed by hadm_id; all columns str but fiscal_year."""
+    truth = pd.read_csv(Path(folder) / "truth.csv.gz", dtype=str, keep_default_na=False)
+    return truth.astype({"hadm_id": "int64", "fiscal_year": "int64"}).set_index("hadm_id")
+
+
+def in_v34(hospital: Hospital, truth: pd.DataFrame, column: str) -> pd.Series:
+    """The v34 code under which a v36 DRG would have been billed in the stay's own year; missing where there is none.
+
+    Parameters
+    ----------
+    truth : DataFrame
+        As `read_truth`, with fiscal_year and `column`, which holds v36 codes.
+    """
+    pairs = truth[["fiscal_year", column]].drop_duplicates()
+    billed = [hospital.drg_of_year(drg, year) for year, drg in pairs.itertuples(index=False)]
+    titles = [hospital.facts.get((year, drg), ("", 0))[0] for year, drg in zip(pairs["fiscal_year"], billed, strict=True)]
+    pairs = pairs.assign(code=billed, title=titles)
+    known = harmonize(pairs.rename(columns={"code": "drg_code", "title": "description"}))[["code", "title", "drg_v34"]]
+    known = pairs.merge(known, "left", on=["code", "title"])
+    return truth.merge(known, "left", on=["fiscal_year", column])["drg_v34"].set_axis(truth.index)
+
+
+class Dictionary:
+    """All words for the hospital's codes, spelled in one way whatever an author's abbreviations."""
+
+    def __init__(self, hospital: Hospital) -> None:
+        self.hospital = hospital
+        self._short: dict[str, str] = {}
+        for long, shorts in hospital.shorthand.items():
+            long, *shorts = (" ".join(_tokens(form)) for form in (long, *shorts))
+            self._short |= {form: shorts[0] for form in (long, *shorts) if form not in self._short}
+        weight: Counter = Counter()
+        self.leading = set()  # codes that can be a principal diagnosis
+        for scenario in hospital.scenarios:
+            for codes, share in scenario.principal:
+                self.leading.add(codes[0])
+                weight.update(dict.fromkeys(codes, scenario.weight * share))
+        weight.update({entry.code: entry.probability for pool in hospital.pools.values() for entry in pool})
+        self.codes: dict[str, str] = {}  # of words that several codes share, the commonest code
+        for code, _ in weight.most_common():
+            for name in hospital.condition(code).names:
+                self.codes.setdefault(self._canonical(name), code)
+        for code, _ in weight.most_common():
+            for name in _icd_terms(code):
+                self.codes.setdefault(self._canonical(name), code)
+        procedures = {self._canonical(name): code for code, names in hospital.procedures.items() for name in names}
+        self.codes |= procedures
+        self._longest = max(words.count(" ") + 1 for words in self.codes)
+        self._known = set(self.codes.values())
+        boilerplate = [text for texts in hospital.phrases.values() for text in texts if isinstance(text, str)]
+        ambiguous = {words for text in boilerplate for words in self._found(text)} | {""}  # "PCP": the doctor or the disease
+        self.codes = {words: code for words, code in self.codes.items() if words not in ambiguous}
+    def _canonical(self, text: str) -> str:
+        tokens = _tokens(text)
+        return " ".join(self._short.get(run, run) for run in _runs(tokens, self._short, 5))
+
+    def _found(self, text: str) -> list[str]:
+        """The words of a text that the dictionary knows, longest first."""
+        return [run for run in _runs(self._canonical(text).split(), self.codes, self._longest) if run in self.codes]
+
+    def look_up(self, text: str) -> list[str]:
+        """Codes of the diagnoses and procedures whose words occur in a text, in the order and as often as they do."""
+        return [self.codes[run] for run in self._found(text)]
+
+    def asserted(self, text: str) -> list[str]:
+        """As `look_up`, but without what follows a denial, a doubt or a word of the past in its sentence."""
+        return [code for sentence in _SENTENCE.split(text) for code in self.look_up(_CUE.split(sentence, maxsplit=1)[0])]
+
+
+def _tokens(text: str) -> list[str]:
+    """Words and numbers; capitals matter in short words alone ("AS" and "as")."""
+    return [token if token.isupper() and len(token) < 5 else token.lower() for token in _TOKEN.findall(text)]
+
+
+def _runs(tokens: list[str], known: dict[str, str], longest: int) -> Iterator[str]:
+    """The tokens again, the longest run that is known joined to one."""
+    at = 0
+    while at < len(tokens):
+        for length in range(min(longest, len(tokens) - at), 0, -1):
+            run = " ".join(tokens[at : at + length])
+            if run in known or length == 1:
+                yield run
+                at += length
+                break
+
+
+def _icd_terms(code: str) -> list[str]:
+    """ICD-10-CM's description of a code, and the inclusion terms of the code and of what stands above it."""
+    if not icd.is_valid_item(code):
+        return []
+    above = [item for item in icd.get_ancestors(code) if not icd.is_chapter_or_block(item)]
+    return [icd.get_description(code), *(term for item in (code, *above) for term in icd.get_inclusion_term(item))]
+
+
+def invert(hospital: Hospital, truth: pd.DataFrame, texts: pd.Series) -> pd.DataFrame:
+    """The inversion attack on some notes.
+
+    Parameters
+    ----------
+    truth : DataFrame
+        As `read_truth`; of it only sex and discharge status, which a biller knows too, are used.
+    texts : Series of str
+        Hospital courses, by hadm_id.
+
+    Returns
+    -------
+    DataFrame of v36 codes, by hadm_id, with one column for each of `RULES`; "999" where nothing groups.
+    """
+    dictionary, known_procedures = Dictionary(hospital), hospital.procedures.keys()
+    rows = defaultdict(list)
+    for stay, text in progress(texts.items(), total=len(texts), desc="looking words up", unit="note"):
+        sex, status = truth.loc[stay, ["sex", "status"]]
+        found = dictionary.look_up(text)
+        procedures = list(dict.fromkeys(code for code in found if code in known_procedures))
+        named = Counter(code for code in found if code not in known_procedures)
+        leading = [code for code in named if code in dictionary.leading]
+        asserted = dict.fromkeys(code for code in dictionary.asserted(text) if code in dictionary.leading)
+        often = sorted(leading, key=named.get, reverse=True)
+        orders = ([*named], leading, often, [*asserted, *(code for code in leading if code not in asserted)])
+        for rule, candidates in zip(RULES, orders, strict=True):
+            drg = "999"
+            for principal in candidates:
+                codes = [principal, *(code for code in named if code != principal)]
+                drg = hospital.engine.get_drg(codes, procedures, sex, status != "20", discharge_status=status)
+                if drg not in _UNGROUPABLE:
+                    break
+            rows[rule].append(drg)
+    return pd.DataFrame(rows, index=texts.index)
