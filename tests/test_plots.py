@@ -60,7 +60,15 @@ EVIDENCE = pd.DataFrame(
         for t in range(50, 101)
     ]
 )
+HARD = {
+    "ceiling": {"value": 0.84, "lower": 0.8, "upper": 0.88},
+    "attack": {"value": 0.27, "lower": 0.23, "upper": 0.31},
+    "curve": [{"train_stays": n, "value": v, "lower": v - 0.1, "upper": v + 0.1} for n, v in ((350, 0.3), (2800, 0.5))],
+}
 FIGURES = {
+    "dials": lambda: plots.dials({0.1: pd.Series([5, 3]), 1.0: pd.Series([4, 2, 2])}, {62: STAYS["words"]}, DATASET),
+    "hardness": lambda: plots.hardness(HARD, DATASET),
+    "no curve": lambda: plots.hardness(HARD | {"curve": []}, DATASET),
     "bars": lambda: plots.bars(pd.Series({"a": 1, "b": 2}), "kind", "stays", DATASET),
     "words": lambda: plots.word_counts(STAYS, DATASET),
     "frequencies": lambda: plots.drg_frequencies(STAYS, DATASET),
@@ -172,6 +180,12 @@ def test_the_threshold_curve_shows_all_counts_and_marks_what_was_chosen():
         chosen, other, mark = ax.lines
         assert chosen.get_linewidth() > other.get_linewidth() and chosen.get_marker() != other.get_marker()
         assert chosen.get_ydata().tolist() == EVIDENCE[count][:51].tolist() and set(mark.get_xdata()) == {92}
+
+
+def test_the_hardness_figure_tells_ceiling_attack_and_sizes():
+    words = words_on(plots.hardness(HARD, DATASET))
+    assert any("ceiling" in word and "(0.84)" in word for word in words)
+    assert any("attack" in word and "(0.27)" in word for word in words) and {"350", "2,800"} <= set(words)
 
 
 def test_the_study_map_names_every_notebook():

@@ -12,9 +12,10 @@ import pytest
 from drgpy.msdrg import DRGEngine
 
 from drgstudy import drgs, mimic, synthetic
+from drgstudy.harmonize import harmonize
 from drgstudy.notes import hospital_course, n_words
 from drgstudy.study import StudyError, read_json
-from drgstudy.synthetic import make_hospital
+from drgstudy.synthetic import hardness, make_hospital
 from drgstudy.synthetic.patients import draw_patient, reconcile
 from drgstudy.synthetic.tables import Hospital
 
@@ -65,6 +66,15 @@ def test_same_parameters_same_bytes(folder, tmp_path):
     assert all((folder / file).read_bytes() == (tmp_path / "again" / file).read_bytes() for file in files)
     few = pd.read_csv(tmp_path / "other" / "hosp/patients.csv.gz")
     assert not few.equals(pd.read_csv(folder / "hosp/patients.csv.gz").head(20))
+
+
+def test_workers_change_no_byte(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "PART", 10)
+    for workers in (1, 2):
+        make_hospital(tmp_path / str(workers), **DIALS | {"patients": 35}, workers=workers)
+    files = [path.relative_to(tmp_path / "1") for path in (tmp_path / "1").rglob("*") if path.is_file()]
+    assert all((tmp_path / "1" / file).read_bytes() == (tmp_path / "2" / file).read_bytes() for file in files)
+    assert len(mimic.read(tmp_path / "2", "patients")) == 35
 
 
 def test_patients_do_not_depend_on_how_many_there_are(folder, tmp_path):
@@ -156,6 +166,45 @@ def test_courses_are_found_in_the_notes(notes):
     assert found[notes["course"] == "copied"].isin(found[notes["course"] != "copied"]).any()
 
 
+@pytest.fixture(scope="module")
+def long_notes(tmp_path_factory) -> pd.DataFrame:
+    """Notes as long as MIMIC's, of all kinds of stays, and their courses."""
+    folder = tmp_path_factory.mktemp("long") / "raw"
+    make_hospital(folder, **DIALS | {"patients": 260, "course_words": 398, "tail": 1.0})
+    notes = mimic.read(folder, "discharge")
+    return notes.assign(course=notes["text"].map(hospital_course))
+
+
+def test_long_notes_have_mimics_length(long_notes):
+    words = long_notes["course"].dropna().map(n_words)
+    assert words[words >= 40].mean() == pytest.approx(398, rel=0.06)
+    assert long_notes["text"].str.len().mean() == pytest.approx(10_000, rel=0.1)
+
+
+def test_hundreds_of_abbreviations_are_used(long_notes):
+    known = pd.read_csv(synthetic.tables.FOLDER / "shorthand.csv", dtype=str, keep_default_na=False)["short"]
+    words = {word.strip(".,;:()?") for word in " ".join(long_notes["course"].dropna()).split()}
+    used = set(known) & words
+    assert known.is_unique and len(used) >= 300
+
+
+def test_headings_vary_as_in_mimic(long_notes):
+    headings = {line for text in long_notes["text"] for line in text.split("\n") if re.search("(?i)hosp.*course", line)}
+    assert len(headings) >= 15 and any("___" in heading for heading in headings)
+
+
+def test_authors_have_habits_and_are_the_admitting_clinicians(folder, stays, everything):
+    written = stays.dropna(subset=["author"])
+    assert (written["admit_provider_id"] == "P" + written["author"].str.zfill(5)).all()
+    assert written.groupby("author")["scenario"].nunique().max() > 3 and written["author"].nunique() > 50
+    staff = [author for authors in synthetic.Author.staff(everything).values() for author in authors]
+    assert len({author.number for author in staff}) == len(staff) >= 200
+    assert len({author.words("blood pressure was within normal limits, follow up in clinic") for author in staff}) >= 4
+    first, second = staff[:2]
+    assert set(first.phrases("opening")) != set(second.phrases("opening"))
+    assert first.phrases("opening") == synthetic.Author.of(first.number, everything).phrases("opening")
+
+
 def test_notes_quote_no_drg(notes):
     text = "\n".join(notes["text"])
     billing = r"\bM?CC\b|\bDRGs?\b|\bprincipal diagnosis\b|\bNEC\b|\bNOS\b|[Uu]nspecified|initial encounter|[{}]"
@@ -185,6 +234,62 @@ def test_truth_knows_what_a_reader_can_know(stays):
             documented, stay.documented_procedures.split(), stay.gender, alive, discharge_status=status
         )
     assert 0.75 < (notes["drg_documented"] == notes["drg_v36"])[notes["course"] == "written"].mean() < 0.95
+
+
+@pytest.fixture(scope="module")
+def evidence(folder, notes) -> pd.DataFrame:
+    """Which of the written courses the ceiling and each attack name rightly."""
+    written = notes[notes["course"] == "written"].set_index("hadm_id")
+    hospital, truth = Hospital(DIALS["tail"]), hardness.read_truth(folder).loc[written.index]
+    label = hardness.in_v34(hospital, truth, "drg_v36")
+    attacks = hardness.invert(hospital, truth, written["text"].map(hospital_course))
+    right = {"ceiling": hardness.in_v34(hospital, truth, "drg_documented") == label}
+    right |= {rule: hardness.in_v34(hospital, truth.assign(guess=attacks[rule]), "guess") == label for rule in attacks}
+    return pd.DataFrame(right)[label.notna()]
+
+
+def test_notes_are_no_code_list_in_disguise(evidence):
+    ceiling, attack = evidence["ceiling"].mean(), evidence[list(hardness.RULES)].mean().max()
+    assert 0.75 <= ceiling <= 0.95 and attack <= ceiling - 0.15
+
+
+def test_the_attack_would_read_a_code_list(folder):
+    """The dictionary is no straw man: where the notes do spell the codes out, it names most DRGs."""
+    hospital, truth = Hospital(DIALS["tail"]), hardness.read_truth(folder).head(300)
+    spoken = {}
+    for stay in truth.itertuples():
+        diagnoses = [hospital.condition(code).names[0] for code in stay.codes.split()]
+        done = [hospital.procedures[code][0] for code in stay.procedures.split() if code in hospital.procedures]
+        spoken[stay.Index] = ". ".join([*diagnoses, *done])
+    found = hardness.invert(hospital, truth, pd.Series(spoken))["first that can lead"]
+    assert (found == truth["drg_v36"]).mean() > 0.6
+
+
+def test_the_ceiling_takes_the_way_of_the_bills(folder, stays):
+    rows = stays.dropna(subset=["drg_code", "drg_v36"]).set_index("hadm_id")
+    mapping = harmonize(rows[["drg_code", "description"]])[["code", "title", "drg_v34"]]
+    billed = rows.merge(mapping, left_on=["drg_code", "description"], right_on=["code", "title"])["drg_v34"]
+    truth = hardness.read_truth(folder).loc[rows.index]
+    assert hardness.in_v34(Hospital(DIALS["tail"]), truth, "drg_v36").fillna("").tolist() == billed.fillna("").tolist()
+
+
+def test_real_data_have_no_truth(tmp_path):
+    with pytest.raises(StudyError, match=r"truth.csv.gz is missing: real data have no truth file"):
+        hardness.read_truth(tmp_path)
+
+
+def test_the_shape_of_the_papers_cohort(everything):
+    """Shares of the most frequent DRGs as published (30: 29.2 %, 50: 39.1 %, 300: 87.4 %), in a draw without notes."""
+    drgs_drawn = pd.Series(
+        stay.drg_v36
+        for number in range(6000)
+        for stay in draw_patient(everything, number, np.random.default_rng([11, number])).stays
+    )
+    assert len(drgs_drawn) / 6000 * (1 - synthetic.NO_NOTE) == pytest.approx(331_794 / 145_915, rel=0.02)
+    shares = 100 * drgs_drawn.value_counts(normalize=True)
+    assert len(shares) > 600
+    for most, published in ((30, 29.2), (50, 39.1), (300, 87.4)):
+        assert shares.iloc[:most].sum() == pytest.approx(published, abs=3)
 
 
 def test_each_patient_is_forgotten_once_written(tmp_path, monkeypatch):
@@ -218,6 +323,7 @@ def test_nothing_is_left_of_an_interrupted_hospital(tmp_path, monkeypatch):
     ("name", "value"),
     [
         *[("patients", 0), ("patients", 2.5), ("patients", True), ("seed", -1), ("seed", None)],
+        *[("workers", 0), ("workers", "2"), ("patients", 800_001)],
         *[("course_words", 12), ("course_words", "85"), ("tail", -0.1), ("tail", 1.2), ("tail", float("nan"))],
     ],
 )

@@ -141,10 +141,12 @@ def word_counts(stays: pd.DataFrame, dataset: str) -> Figure:
 
 
 def drg_frequencies(stays: pd.DataFrame, dataset: str) -> Figure:
-    """Stays of each DRG, from the most frequent to the rarest."""
+    """Stays of each DRG, from the most frequent to the rarest, and their median."""
     figure, ax = _axes(7, 3.4)
     counts = stays["drg_v34"].value_counts()
     ax.plot(range(1, len(counts) + 1), counts, "o", ms=3.5, color=_C[0])
+    ax.axhline(counts.median(), color=_INK, ls="--", lw=1.2, label=f"median: {counts.median():,g} stays")
+    ax.legend(frameon=False)
     ax.set(xlabel="rank of the DRG by stays (1: most)", ylabel="stays (log scale)")
     _log_counts(ax)
     return _stamp(figure, dataset)
@@ -244,6 +246,29 @@ def case_density(cases: pd.Series, dataset: str) -> Figure:
     ax.set(xlabel="training cases of the DRG", ylabel="density", xlim=(0, None))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     ax.legend(frameon=False)
+    return _stamp(figure, dataset)
+
+
+def dials(by_tail: dict[float, pd.Series], by_words: dict[int, pd.Series], dataset: str) -> Figure:
+    """What two dials of the synthetic hospital do.
+
+    `by_tail` holds the stays of each DRG for values of `tail`, `by_words` the words of each hospital course for values of
+    `course_words`.
+    """
+    figure, (left, right) = _axes(10, 3.6, columns=2)
+    styles = ["-", "--", "-.", ":"]
+    for (tail, stays), colour, style in zip(by_tail.items(), _C, styles, strict=False):
+        share = stays.sort_values(ascending=False).cumsum() / stays.sum()
+        left.plot(range(1, len(share) + 1), share, style, color=colour, lw=2, label=f"tail {tail:g}: {len(share)} DRGs")
+    left.set(xlabel="DRGs, the most frequent first", ylabel="share of the stays (%)", ylim=(0, 1.02), xscale="log")
+    left.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    left.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    left.legend(frameon=False)
+    for (target, words), colour, style in zip(by_words.items(), _C, styles, strict=False):
+        label = f"course_words {target}: mean {words.mean():.0f}"
+        sns.kdeplot(words, ax=right, color=colour, ls=style, lw=2, cut=0, label=label)
+    right.set(xlabel="words in the hospital course", ylabel="density", xlim=(0, None))
+    right.legend(frameon=False)
     return _stamp(figure, dataset)
 
 

@@ -57,6 +57,16 @@ def test_flow_adds_up_to_the_stays(study):
     assert by_patient.max() == 1 and flow["splits"]["split_patients"]["shared_patients"] == 0
 
 
+def test_the_hardness_of_the_hospital_is_measured_and_reported(study):
+    found, stays = read_json(PATHS.report / "hospital.json"), cohort.read_stays(PATHS.stays)
+    assert read_json(PATHS.report / "numbers.json")["hospital"] == found
+    assert found["shape"]["train_stays"] == (stays["split"] == "train").sum()
+    assert found["shape"]["train_labels"] == stays.loc[stays["split"] == "train", "drg_v34"].nunique()
+    hard = found["hardness"]
+    assert hard["attack"]["value"] < hard["ceiling"]["value"] < 1 and len(hard["curve"]) == 3
+    assert "documentation ceiling" in (PATHS.report / "index.html").read_text()
+
+
 @pytest.mark.parametrize("run", RUNS)
 def test_each_run_predicts_every_test_stay(study, run):
     predictions = read_predictions(PATHS.runs / run, PATHS.stays)

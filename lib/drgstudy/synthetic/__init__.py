@@ -50,9 +50,7 @@ _ADMISSION = {
 _RACES = ["WHITE"] * 7 + ["BLACK/AFRICAN AMERICAN"] * 2 + ["HISPANIC OR LATINO", "ASIAN", "UNKNOWN"]
 
 
-def make_hospital(
-    folder: Path, *, patients: int, seed: int, course_words: int, tail: float, workers: int = 1
-) -> None:
+def make_hospital(folder: Path, *, patients: int, seed: int, course_words: int, tail: float, workers: int = 1) -> None:
     """Write a synthetic hospital: MIMIC-IV 2.2's tables, ``hospital.json`` and, for checks only, ``truth.csv.gz``.
 
     Equal parameters give equal bytes, whatever the number of workers; a patient depends on the seed, the dials and the

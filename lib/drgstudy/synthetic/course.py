@@ -15,7 +15,7 @@ import numpy as np
 
 from drgstudy.synthetic.authors import Author, capital
 from drgstudy.synthetic.patients import Stay, pick
-from drgstudy.synthetic.tables import Condition, Hospital
+from drgstudy.synthetic.tables import Condition
 
 VAGUE = 0.7  # share of unplanned admissions whose complaint is told in words that fit many conditions
 EVIDENCE, TREATED = 0.5, 0.6  # how often the principal diagnosis comes with a finding, with its treatment

@@ -17,7 +17,7 @@ import pandas as pd
 import simple_icd_10_cm as icd
 
 from drgstudy.harmonize import harmonize
-from drgstudy.study import progress
+from drgstudy.study import StudyError, progress
 from drgstudy.synthetic.tables import Hospital
 
 RULES = ("first named", "first that can lead", "most often named", "first not denied or past")
@@ -33,8 +33,17 @@ _UNGROUPABLE = ("000", "998", "999")
 
 
 def read_truth(folder: Path) -> pd.DataFrame:
-    """``truth.csv.gz`` of a synthetic hospital, a row a note, indexed by hadm_id; all columns str but fiscal_year."""
-    truth = pd.read_csv(Path(folder) / "truth.csv.gz", dtype=str, keep_default_na=False)
+    """``truth.csv.gz`` of a synthetic hospital, a row a note, indexed by hadm_id; all columns str but fiscal_year.
+
+    Raises
+    ------
+    StudyError
+        If there is none: only a synthetic hospital knows its truth.
+    """
+    path = Path(folder) / "truth.csv.gz"
+    if not path.is_file():
+        raise StudyError(f"{path} is missing: real data have no truth file; remove this profile's 04-hardness.yaml")
+    truth = pd.read_csv(path, dtype=str, keep_default_na=False)
     return truth.astype({"hadm_id": "int64", "fiscal_year": "int64"}).set_index("hadm_id")
 
 
@@ -48,7 +57,9 @@ def in_v34(hospital: Hospital, truth: pd.DataFrame, column: str) -> pd.Series:
     """
     pairs = truth[["fiscal_year", column]].drop_duplicates()
     billed = [hospital.drg_of_year(drg, year) for year, drg in pairs.itertuples(index=False)]
-    titles = [hospital.facts.get((year, drg), ("", 0))[0] for year, drg in zip(pairs["fiscal_year"], billed, strict=True)]
+    titles = [
+        hospital.facts.get((year, drg), ("", 0))[0] for year, drg in zip(pairs["fiscal_year"], billed, strict=True)
+    ]
     pairs = pairs.assign(code=billed, title=titles)
     known = harmonize(pairs.rename(columns={"code": "drg_code", "title": "description"}))[["code", "title", "drg_v34"]]
     known = pairs.merge(known, "left", on=["code", "title"])
@@ -83,8 +94,11 @@ class Dictionary:
         self._longest = max(words.count(" ") + 1 for words in self.codes)
         self._known = set(self.codes.values())
         boilerplate = [text for texts in hospital.phrases.values() for text in texts if isinstance(text, str)]
-        ambiguous = {words for text in boilerplate for words in self._found(text)} | {""}  # "PCP": the doctor or the disease
+        ambiguous = {words for text in boilerplate for words in self._found(text)} | {
+            ""
+        }  # "PCP": the doctor or the disease
         self.codes = {words: code for words, code in self.codes.items() if words not in ambiguous}
+
     def _canonical(self, text: str) -> str:
         tokens = _tokens(text)
         return " ".join(self._short.get(run, run) for run in _runs(tokens, self._short, 5))
@@ -99,7 +113,9 @@ class Dictionary:
 
     def asserted(self, text: str) -> list[str]:
         """As `look_up`, but without what follows a denial, a doubt or a word of the past in its sentence."""
-        return [code for sentence in _SENTENCE.split(text) for code in self.look_up(_CUE.split(sentence, maxsplit=1)[0])]
+        return [
+            code for sentence in _SENTENCE.split(text) for code in self.look_up(_CUE.split(sentence, maxsplit=1)[0])
+        ]
 
 
 def _tokens(text: str) -> list[str]:

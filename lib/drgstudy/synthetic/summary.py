@@ -37,7 +37,9 @@ def write_summary(writer: Writer, course: Course | None, course_words: int) -> s
     drugs = [f"{number}. {drug}" for number, drug in enumerate(some("medications", 14), 1)]
     history = writer.opening(main, writer.joined(past[:4]) if past else "")
     to_do = some("transitional", 5) if author.follows_up and stay.alive else []
-    before, after, disposition, diagnosis, condition, instructions, follow_up = map(partial(pick, rng), phrases["endings"])
+    before, after, disposition, diagnosis, condition, instructions, follow_up = map(
+        partial(pick, rng), phrases["endings"]
+    )
     letter = f"Dear ___,\n{' '.join(some('instructions', 1))}" if stay.alive else "N/A"
     sections = {
         "Name:": "  ___                     Unit No:   ___",
