@@ -296,7 +296,7 @@ def hardness(hardness: dict, dataset: str) -> Figure:
         ax.xaxis.set_minor_locator(NullLocator())
     else:
         ax.set_xticks([])
-    ax.set(xlabel="training stays (log scale)", ylabel="top-1 accuracy in the test stays (%)", ylim=(0, 1))
+    ax.set(xlabel="training stays (log scale)", ylabel="top-1 accuracy (%)", ylim=(0, 1))
     ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
     figure.legend(frameon=False, loc="outside upper center", ncols=1)
     return _stamp(figure, dataset)

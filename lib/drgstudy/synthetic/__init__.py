@@ -24,7 +24,7 @@ from drgstudy.synthetic.patients import Patient, Stay, draw_patient, pick
 from drgstudy.synthetic.summary import write_summary
 from drgstudy.synthetic.tables import GROUPER, Hospital
 
-VERSION = 1
+VERSION = 2
 COLUMNS = {
     "hosp/patients": "subject_id gender anchor_age anchor_year anchor_year_group dod",
     "hosp/admissions": "subject_id hadm_id admittime dischtime deathtime admission_type admit_provider_id"
@@ -83,19 +83,22 @@ def make_hospital(folder: Path, *, patients: int, seed: int, course_words: int, 
     Source: METHODS, "The synthetic hospital". ``truth.csv.gz`` says which codes each course lets a careful reader
     know, and the DRG of these alone (the documentation ceiling); no model may read it.
     """
-    dials = {"patients": patients, "seed": seed, "course_words": course_words, "tail": tail}
-    dials |= {"workers": workers}
-    limits = {"patients": (1, 800_000), "seed": (0, 2**63), "course_words": (40, 1000), "tail": (0, 1)}
-    limits["workers"] = (1, 999)
-    for name, (low, high) in limits.items():
-        kinds = (int, float) if name == "tail" else int
-        if type(dials[name]) is bool or not isinstance(dials[name], kinds) or not low <= dials[name] <= high:
+    dials = {"seed": seed, "course_words": course_words, "tail": tail}
+    limits = {
+        "patients": (1, 800_000),
+        "seed": (0, 2**63),
+        "course_words": (40, 1000),
+        "tail": (0, 1),
+        "workers": (1, 999),
+    }
+    for name, value in {"patients": patients, **dials, "workers": workers}.items():
+        kinds, (low, high) = (int, float) if name == "tail" else int, limits[name]
+        if type(value) is bool or not isinstance(value, kinds) or not low <= value <= high:
             noun = "a number" if name == "tail" else "a whole number"
-            raise StudyError(f"{name} is {dials[name]!r}; a synthetic hospital needs {noun} from {low} to {high}")
-    chosen = {"seed": seed, "course_words": course_words, "tail": tail}
+            raise StudyError(f"{name} is {value!r}; a synthetic hospital needs {noun} from {low} to {high}")
     starts = range(0, patients, PART)
     parts = Parallel(n_jobs=min(workers, len(starts)), return_as="generator")(
-        delayed(_part)(range(start, min(start + PART, patients)), **chosen) for start in starts
+        delayed(_part)(range(start, min(start + PART, patients)), **dials) for start in starts
     )
     n_stays = 0
     with atomic(Path(folder)) as beside, contextlib.ExitStack() as stack:
@@ -109,7 +112,7 @@ def make_hospital(folder: Path, *, patients: int, seed: int, course_words: int, 
             for name, packed in tables.items():
                 files[name].write(packed)
         about = {"source": "synthetic", "version": VERSION, "grouper": f"MS-DRG {GROUPER}", "stays": n_stays}
-        write_json(beside / "hospital.json", {**about, "patients": patients, **chosen})
+        write_json(beside / "hospital.json", {**about, "patients": patients, **dials})
 
 
 @cache

@@ -9,6 +9,7 @@ past, or complicate the stay, and the longest paragraph is not always about the 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,14 +24,20 @@ UNNAMED = 0.2  # how often finding and treatment stand for its name, in prose
 CONFUSED = 0.08  # share of medical stays told as if a competing problem had been the reason for admission
 ELABORATE = 0.3  # share in which the competing problem takes more room than that reason
 LURES = 5.2  # up to so many things denied, suspected or past, and more in longer courses
+SPOKEN = 4  # procedures that an author names
 ROOMY = 60  # words left that let an author go into details
 _ACTIVE = re.compile(r"\bwas (?=(?:had|improved|resolved|cleared)\b)")  # treatments that are no participles
 _PLAIN = ("followed", "seen", "evaluated", "continued", "monitored", "kept", "maintained", "had", "observed")
+_DAY = re.compile(r"(?:HD|POD) ?# ?(\d+)")
 _POSTOPERATIVE = re.compile("POD|[Pp]ostop")
 _LIVING = re.compile(  # what is not said of the dead
     "discharge|ambul|diet|follow|tolerat|cleared|comfortable|visit|stable|outpatient|resumed|review|week|home|progress"
-    "|prescribed|advised|counsel|improv|resolv|response|recover|goal"
+    "|prescribed|advised|counsel|improv|resolv|response|recover|goal|effect|better|eased|slept|spaced|no further"
+    "|earplugs|return to|clearing"
 )
+_EMERGENCY = re.compile(r"\bED\b|EMS|[Tt]riage|arriv|emergency")
+_PROPHYLAXIS = re.compile(r"[Ss]ubcut|SQH|[Pp]rophylaxis|ppx|boots")
+_ANTICOAGULATED = ("I26", "I80", "I82", "Z7901")
 _EARLY = re.compile(r"\bED\b|\b[Ii]nitial|arriv|on adm|[Hh]istory|h/o|\bPMH\b|\bPSH\b")
 _LATE = re.compile("discharge|d/c|follow|f/u|VNA|[Vv]isit|outp|at home|rehab|remov")
 _UNSPOKEN = ("B95", "B96", "Z16", "Z37")  # codes that add to others and are no problem of their own
@@ -62,6 +69,10 @@ class Writer:
         hospital = author.hospital
         self.hospital, self.author, self.stay, self.sex, self.rng = hospital, author, stay, sex, rng
         self.operated = hospital.operative(stay.procedures)
+        planned = stay.scenario.admission in "LN" or hospital.condition(stay.codes[0]).syndrome in ("ob", "nb", "elec")
+        clotting = any(code.startswith(_ANTICOAGULATED) for code in stay.codes)
+        unfit = {_LIVING: not stay.alive, _EMERGENCY: planned, _PROPHYLAXIS: clotting}
+        self._unfit = [pattern for pattern, applies in unfit.items() if applies]
         female, child = sex == "F", stay.age == 0
         titled = "Baby ___" if child else "Ms. ___" if female else "Mr. ___"
         subject = titled if author.subject == "title" else "Infant" if child else author.subject
@@ -83,16 +94,19 @@ class Writer:
         phrase = pick(self.rng, self.phrases(kind))
         return _ACTIVE.sub("", self.author.fill(self.author.words(phrase), self.rng, {**self.slots, **slots}))
 
-    def phrases(self, kind: str) -> list[str]:
-        """The author's phrases of a kind, without those that are not said of the dead where the patient died."""
-        known = self.author.phrases(kind)
-        return known if self.stay.alive else [phrase for phrase in known if not _LIVING.search(phrase)] or known
+    def phrases(self, kind: str) -> Sequence[str]:
+        """The author's phrases of a kind that may be said of this stay."""
+        return self._fitting(self.author.phrases(kind))
 
-    def one(self, texts: tuple[str, ...], otherwise: str = "") -> str:
+    def _fitting(self, texts: Sequence[str]) -> Sequence[str]:
+        """Those of the texts that may be said of this stay; all, if none may."""
+        return [text for text in texts if not any(unfit.search(text) for unfit in self._unfit)] or texts
+
+    def one(self, texts: Sequence[str], otherwise: str = "") -> str:
         """One of the texts, filled."""
         if not texts:
             return otherwise
-        return self.author.fill(self.author.words(pick(self.rng, texts)), self.rng, self.slots)
+        return self.author.fill(self.author.words(pick(self.rng, self._fitting(texts))), self.rng, self.slots)
 
     def name(self, condition: Condition) -> str:
         """What the author calls a condition: mostly the favourite name."""
@@ -157,17 +171,16 @@ class Writer:
         if budget > ROOMY and not self.elective(main) and main.syndrome not in ("nb", "ob"):
             lead = f"{lead} {self.say(progress, name=self.name(main))}"
             budget -= 12
-        asides = lures
         for code in short:
             if budget > ROOMY and look(code).kind == "c" and rng.random() < 0.3:
-                asides.append(self.say("progress_chronic", name=self.name(look(code))))
+                lures.append(self.say("progress_chronic", name=self.name(look(code))))
                 budget -= 12
-        asides += self._fillers(budget)
+        asides = sorted((self._when(aside), aside) for aside in [*lures, *self._fillers(budget)])
         if problem_list and (long or short):
             text = self._problems(main, opening, lead, long, short, asides, elaborate)
         else:
             text = self._paragraphs(main, opening, lead, long, short, asides, elaborate)
-        unspoken = self._named_procedures()[2:]
+        unspoken = self._named_procedures()[SPOKEN:]
         procedures = [code for code in stay.procedures if code not in unspoken]
         return Course(self._slip(text), list(dict.fromkeys(documented)), procedures, competing)
 
@@ -178,7 +191,8 @@ class Writer:
             complaint = self.one(vague)
         else:
             complaint = self.one(main.presenting) or self.name(main)
-        kind = "opening_elective" if self.elective(main) else "opening_ob" if main.syndrome == "ob" else "opening"
+        planned = "opening_elective" if self.operated else "opening_planned"
+        kind = planned if self.elective(main) else "opening_ob" if main.syndrome == "ob" else "opening"
         kind = "opening_nb" if main.syndrome == "nb" else f"{kind}_hx" if history else kind
         return self.say(kind, hx=history, cc=complaint, name=self.name(main))
 
@@ -199,8 +213,9 @@ class Writer:
             kind = special if special in self.hospital.phrases else "reveal"
             named = self.say(kind, name=self.name(main), finding=finding)
         else:
-            kind = pick(self.rng, ["reveal_short", "reveal_short", "assessment"])
-            named = "" if self.elective(main) else self.say(kind, name=self.name(main))
+            told = self.elective(main) or main.syndrome in ("nb", "ob")
+            kind = "reveal_short" if self.operated else pick(self.rng, ["reveal_short", "reveal_short", "assessment"])
+            named = "" if told else self.say(kind, name=self.name(main))
         return " ".join(filter(None, [named, treated]))
 
     def _procedures(self) -> str:
@@ -208,8 +223,9 @@ class Writer:
         named = self._named_procedures()
         if not named:
             return ""
-        kind = "delivery" if named[0].startswith(("10E", "10D07")) else "operation" if self.operated else "bedside"
-        return self.say(kind, proc=self.joined([self.one(self.hospital.procedures[code]) for code in named[:2]]))
+        in_theatre = self.operated and self.stay.scenario.service != "CARDIOLOGY"
+        kind = "delivery" if named[0].startswith(("10E", "10D07")) else "operation" if in_theatre else "bedside"
+        return self.say(kind, proc=self.joined([self.one(self.hospital.procedures[code]) for code in named[:SPOKEN]]))
 
     def _named_procedures(self) -> list[str]:
         return [code for code in self.stay.procedures if code in self.hospital.procedures]
@@ -233,22 +249,26 @@ class Writer:
             lure
             for lure in hospital.lures
             if main.syndrome in lure.syndromes
-            and not (lure.code and lure.code.startswith(categories))
+            and not any(code.startswith(categories) for code in lure.codes)
             and (self.operated or not _POSTOPERATIVE.search(lure.texts[0]))
         ]
+        possible = ("", self.sex)
         excluded = (*categories, main.code[:2])
         alike = [c for c in hospital.rivals.get(main.syndrome, []) if not c.code.startswith(excluded)]
+        alike = [c for c in alike if hospital.sex_of(c.code) in possible]
         strangers = [c for c in hospital.strangers if not c.code.startswith(categories)]
-        operations = [c for c, sex in hospital.operations if sex in ("", self.sex) and c not in self.stay.procedures]
+        strangers = [c for c in strangers if hospital.sex_of(c.code) in possible]
+        operations = [c for c, sex in hospital.operations if sex in possible and c not in self.stay.procedures]
         grown = self.stay.age > 30 and main.syndrome != "ob"  # old enough for a past
         texts: dict[str, str] = {}
         for _ in range(int(rng.random() * LURES * max(1.0, target / 170))):
             at = rng.random()
             if at < 0.35 and fitting:
                 lure = pick(rng, fitting)
-                texts.setdefault(lure.code, self.say(lure.kind, lure=self.one(lure.texts)))
-            elif 0.35 <= at < 0.65 and alike:
-                rival, other = pick(rng, alike), pick(rng, alike)
+                texts.setdefault(lure.texts[0], self.say(lure.kind, lure=self.one(lure.texts)))
+            elif 0.35 <= at < 0.65 and len(alike) > 1:
+                rival = pick(rng, alike)
+                other = pick(rng, [c for c in alike if c is not rival])
                 texts.setdefault(rival.code, self.say("ruled_out", name=self.name(rival), name2=self.name(other)))
             elif 0.65 <= at < 0.85 and strangers and grown:
                 past = pick(rng, strangers)
@@ -279,7 +299,7 @@ class Writer:
 
     def _closing(self) -> str:
         kinds = {"DIED": "died", "AGAINST ADVICE": "ama", "SKILLED NURSING FACILITY": "facility"}
-        return self.say(kinds.get(self.stay.disposition, "home"))
+        return self.say(kinds.get(self.stay.disposition, "home" if self.stay.age else "home_nb"))
 
     def _problems(self, main, opening, lead, long, short, asides, elaborate) -> str:
         """A list of problems; one that takes more room than the reason for admission stands first."""
@@ -295,9 +315,13 @@ class Writer:
             for number, (name, text) in enumerate(items, 1)
         ]
         loose = [text for _, name, text in long if not name]
-        first = [opening, *asides[:3]]
-        self._scatter(asides[3:], lines)
-        return "\n".join([" ".join(first), "", *lines, "", " ".join([*loose, self._closing()])])
+        early = [aside for when, aside in asides if when < 0.3]
+        late = [aside for when, aside in asides if when >= 0.3]
+        if len(late) > 4:
+            number = "" if self.author.bullet else f"{len(lines) + 1}. "
+            lines.append(f"{self.author.bullet}{number}{self.say('other_item')}: {' '.join(late)}")
+            late = []
+        return "\n".join([" ".join([opening, *early]), "", *lines, "", " ".join([*loose, *late, self._closing()])])
 
     def _paragraphs(self, main, opening, lead, long, short, asides, elaborate) -> str:
         """Prose, or a paragraph for each organ system in the usual order of systems."""
@@ -314,25 +338,23 @@ class Writer:
                 for system, heads in self.hospital.phrases["systems"].items()
                 if groups.get(system)
             ]
-            lines.append(" ".join([*lists, self._closing()]))
-            self._scatter(asides, lines)
-            return "\n".join([opening, *lines])
+            lines = [opening, *lines, *([" ".join(lists)] if lists else [])]
+            for when, aside in asides:
+                at = int(when * len(lines))
+                lines[at] = f"{lines[at]} {aside}"
+            return "\n".join([*lines, self._closing()])
         first = [text for code, _, text in long if code == elaborate]
         sentences = [*first, *([lead] if lead else []), *(text for code, _, text in long if code != elaborate)]
-        for aside in asides:
-            sentences.insert(int(self._when(aside) * (len(sentences) + 1)), aside)
-        return " ".join([opening, *sentences, *lists, self._closing()])
-
-    def _scatter(self, asides: list[str], lines: list[str]) -> None:
-        """Add each aside to a line, anywhere but at its beginning."""
-        for aside in asides:
-            at = int(self._when(aside) * len(lines))
-            lines[at] = f"{lines[at]} {aside}"
+        told = [((i + 0.5) / len(sentences), sentence) for i, sentence in enumerate(sentences)]
+        return " ".join([opening, *(text for _, text in sorted([*told, *asides])), *lists, self._closing()])
 
     def _when(self, aside: str) -> float:
-        """Where in a course an aside stands, 0 to 1: what belongs to arrival or discharge, towards that end."""
+        """Where in a course an aside stands, 0 to 1: by its day, or towards the end that it belongs to."""
+        jitter = self.rng.random()
+        if day := _DAY.search(aside):
+            return min(0.9, 0.1 * int(day[1])) + 0.05 * jitter
         early, late = _EARLY.search(aside), _LATE.search(aside)
-        return (self.rng.random() + (0 if early else 2 if late else 1)) / 3 if early or late else self.rng.random()
+        return (jitter + (0 if early else 2 if late else 1)) / 3 if early or late else jitter
 
     def _slip(self, text: str) -> str:
         """Swap two letters of a word now and then."""

@@ -26,7 +26,8 @@ def write_summary(writer: Writer, course: Course | None, course_words: int) -> s
     main = look(stay.codes[0])
 
     def some(kind: str, most: int) -> list[str]:
-        """Different texts of a kind, up to `most` where courses are as long as MIMIC's."""
+        """Different texts of a kind (newborns have their own), up to `most` where courses are as long as MIMIC's."""
+        kind = kind if stay.age else f"{kind}_nb"
         number = max(1, round(most * course_words / MIMIC_WORDS * (0.6 + 0.8 * rng.random())))
         texts = phrases[kind]
         return [author.fill(texts[at], rng, writer.slots) for at in rng.permutation(len(texts))[:number]]
@@ -40,6 +41,8 @@ def write_summary(writer: Writer, course: Course | None, course_words: int) -> s
     before, after, disposition, diagnosis, condition, instructions, follow_up = map(
         partial(pick, rng), phrases["endings"]
     )
+    drugs_before = drugs[:-2] or drugs
+    left = some("exam_discharge", 1) if stay.alive else []
     letter = f"Dear ___,\n{' '.join(some('instructions', 1))}" if stay.alive else "N/A"
     sections = {
         "Name:": "  ___                     Unit No:   ___",
@@ -54,16 +57,16 @@ def write_summary(writer: Writer, course: Course | None, course_words: int) -> s
         "Past Medical History:": "\n" + ("\n".join(f"- {item}" for item in past) or "None"),
         "Social History:": f"\n{pick(rng, phrases['social'])}",
         "Family History:": f"\n{pick(rng, phrases['family'])}",
-        "Physical Exam:": f"\n{some('exam_admission', 1)[0]}\n\n{some('exam_discharge', 1)[0]}",
+        "Physical Exam:": "\n" + "\n\n".join([*some("exam_admission", 1), *left]),
         "Pertinent Results:": "\n" + "\n".join([*some("labs", 24), "", *some("studies", 6)]),
         **({author.heading: f"\n{_wrap(course.text)}"} if course else {}),
         **({pick(rng, phrases["transitional_headings"]): "\n" + "\n".join(to_do)} if course and to_do else {}),
-        **({before: "\n" + "\n".join(drugs[:-2])} if rng.random() < 0.85 else {}),
-        after: "\n" + "\n".join(drugs),
+        **({before: "\n" + "\n".join(drugs_before)} if rng.random() < 0.85 else {}),
+        after: "\n" + ("\n".join(drugs) if stay.alive else "N/A"),
         disposition: f"\n{_DISPOSITION.get(stay.disposition, 'Home')}",
         **({"Facility:": "\n___"} if stay.disposition == "SKILLED NURSING FACILITY" else {}),
         diagnosis: "\n" + "\n".join(map(capital, diagnoses[:5])),
-        condition: "\n" + (pick(rng, phrases["condition"]) if stay.alive else "Expired"),
+        condition: "\n" + (some("condition", 1)[0] if stay.alive else "Expired"),
         instructions: "\n" + _wrap(letter),
         follow_up: f"\n{pick(rng, phrases['followup'])}",
     }

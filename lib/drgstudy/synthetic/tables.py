@@ -22,6 +22,11 @@ FOLDER = REFERENCE / "synthetic"
 GROUPER = "v36"  # fiscal year 2019: the oldest MS-DRG version that drgpy has, and within MIMIC's years
 _SIDE = re.compile(r"\b(?:right|left|[RL](?:LE|UE|UL|LL|IH|CA|SO)?)\b")
 
+_MEN = re.compile("N4|N5[0-3]|C6[0-3]|D29|D40")
+_WOMEN = re.compile("O|N7|N8|N9[0-8]|C5[1-8]|D2[5-8]|D39")
+# Laboratory values, and bleeding as such, are no rivals of a disease.
+_NO_RIVAL = ("O", "P", "R", "Z", "E86", "E87", "K920", "K921", "K922", "K625")
+
 Choices = tuple[tuple[tuple[str, ...], float], ...]
 
 
@@ -76,11 +81,11 @@ class Comorbidity(NamedTuple):
 
 
 class Lure(NamedTuple):
-    """What is denied, suspected, long past, or found and not coded; no stay with a code like `code` may say it."""
+    """What is denied, suspected, long past, or found and not coded; no stay with codes like `codes` may say it."""
 
     kind: str
     syndromes: tuple[str, ...]
-    code: str
+    codes: tuple[str, ...]
     texts: tuple[str, ...]
 
 
@@ -114,7 +119,7 @@ class Hospital:
         self.lexicon = {row["code"]: Condition(**row) for row in _rows("conditions.csv", **lists)}
         self.procedures = {row["code"]: row["names"] for row in _rows("procedures.csv", names=_split)}
         self.rules = [(row["present"].split(), row["replaces"], row["by"]) for row in _rows("rules.csv")]
-        self.lures = [Lure(**row) for row in _rows("lures.csv", syndromes=str.split, texts=_split)]
+        self.lures = [Lure(**row) for row in _rows("lures.csv", syndromes=str.split, codes=str.split, texts=_split)]
         self.phrases = {}
         for name in ("phrases.yaml", "summary.yaml"):
             self.phrases |= yaml.safe_load((FOLDER / name).read_text(encoding="utf-8"))
@@ -144,7 +149,7 @@ class Hospital:
         self.operations: list[tuple[str, str]] = []  # planned ones: procedure, and the sex that it needs
         for scenario in self.scenarios:
             for condition in (self.condition(codes[0]) for codes, _ in scenario.principal):
-                if condition.kind == "a" and condition.code[0] not in "OPRZ":
+                if condition.kind == "a" and not condition.code.startswith(_NO_RIVAL):
                     self.rivals.setdefault(condition.syndrome, []).append(condition)
             if scenario.admission == "L" and scenario.service != "OBSTETRICS" and scenario.weight > 1:
                 first = [codes[0] for codes, _ in scenario.procedures if self.operative(codes)]
@@ -186,6 +191,11 @@ class Hospital:
             prefixes = (code[:length] for length in range(len(code), 2, -1))
             self._conditions[code] = self.lexicon[next(prefix for prefix in prefixes if prefix in self.lexicon)]
         return self._conditions[code]
+
+    @staticmethod
+    def sex_of(code: str) -> str:
+        """The sex that alone can have a diagnosis, "" for either."""
+        return "M" if _MEN.match(code) else "F" if _WOMEN.match(code) else ""
 
     def side(self, code: str) -> str:
         """The side that the names of a diagnosis or procedure speak of: "R", "L", or "" for both or none."""
