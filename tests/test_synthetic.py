@@ -346,6 +346,20 @@ def test_every_scenario_is_grouped_where_it_says(everything):
     assert len(seen) > 400
 
 
+def test_every_stay_can_be_written_in_every_layout_and_length(everything):
+    authors = [synthetic.Author.of(number, everything) for number in range(30)]
+    layouts = {author.layout: author for author in authors}
+    assert len(layouts) == 3
+    for i, scenario in enumerate(everything.scenarios):
+        for j, (author, words) in enumerate(zip(layouts.values(), (44, 150, 700), strict=True)):
+            rng = np.random.default_rng([i, j])
+            sex, age = scenario.sex or "FM"[i % 2], scenario.ages[-1]
+            stay = synthetic.patients._draw_stay(everything, scenario, sex, age, 1.5, {}, rng)
+            course = synthetic.Writer(author, stay, sex, rng).write(words)
+            assert 0.3 * words < n_words(course.text) < 2.5 * words + 40, (scenario.name, author.layout)
+            assert "{" not in course.text and set(course.documented) <= set(stay.codes)
+
+
 def test_tables_speak_of_codes_that_exist(everything):
     known = {code[:length] for code in everything.engine.dxmap for length in range(3, 8)}
     assert everything.lexicon.keys() - known <= {"V4352XA", "W19XXXA"}  # external causes

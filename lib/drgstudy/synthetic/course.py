@@ -266,7 +266,7 @@ class Writer:
             if at < 0.35 and fitting:
                 lure = pick(rng, fitting)
                 texts.setdefault(lure.texts[0], self.say(lure.kind, lure=self.one(lure.texts)))
-            elif 0.35 <= at < 0.65 and len(alike) > 1:
+            elif 0.35 <= at < 0.65 and len(set(alike)) > 1:
                 rival = pick(rng, alike)
                 other = pick(rng, [c for c in alike if c is not rival])
                 texts.setdefault(rival.code, self.say("ruled_out", name=self.name(rival), name2=self.name(other)))
