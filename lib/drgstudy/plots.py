@@ -294,9 +294,10 @@ def hardness(hardness: dict, dataset: str) -> Figure:
         ax.set_xscale("log")
         ax.set_xticks(curve["train_stays"], [f"{n:,}" for n in curve["train_stays"]])
         ax.xaxis.set_minor_locator(NullLocator())
+        ax.set_xlabel("training stays (log scale)")
     else:
         ax.set_xticks([])
-    ax.set(xlabel="training stays (log scale)", ylabel="top-1 accuracy (%)", ylim=(0, 1))
+    ax.set(ylabel="top-1 accuracy (%)", ylim=(0, 1))
     ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
     figure.legend(frameon=False, loc="outside upper center", ncols=1)
     return _stamp(figure, dataset)

@@ -21,7 +21,8 @@ from drgstudy.study import StudyError, progress
 from drgstudy.synthetic.tables import Hospital
 
 RULES = ("first named", "first that can lead", "most often named", "first not denied or past")
-"""How the attack chooses the principal diagnosis: the last three only among codes that can lead a stay."""
+"""How the attack chooses the principal diagnosis: the last three only among codes that can lead a stay, and the last
+one, of all codes, only what is neither denied nor past."""
 _TOKEN = re.compile(r"[A-Za-z0-9]+")
 _SENTENCE = re.compile(r"(?<=[.;:])\s+|\n")
 _CUE = re.compile(  # what comes after is denied, doubted or long past
@@ -92,11 +93,9 @@ class Dictionary:
         procedures = {self._canonical(name): code for code, names in hospital.procedures.items() for name in names}
         self.codes |= procedures
         self._longest = max(words.count(" ") + 1 for words in self.codes)
-        self._known = set(self.codes.values())
+        # Words that any note may hold say nothing: "PCP" is a doctor or a disease.
         boilerplate = [text for texts in hospital.phrases.values() for text in texts if isinstance(text, str)]
-        ambiguous = {words for text in boilerplate for words in self._found(text)} | {
-            ""
-        }  # "PCP": the doctor or the disease
+        ambiguous = {"", *(words for text in boilerplate for words in self._found(text))}
         self.codes = {words: code for words, code in self.codes.items() if words not in ambiguous}
 
     def _canonical(self, text: str) -> str:
@@ -157,23 +156,28 @@ def invert(hospital: Hospital, truth: pd.DataFrame, texts: pd.Series) -> pd.Data
     -------
     DataFrame of v36 codes, by hadm_id, with one column for each of `RULES`; "999" where nothing groups.
     """
-    dictionary, known_procedures = Dictionary(hospital), hospital.procedures.keys()
+    dictionary = Dictionary(hospital)
     rows = defaultdict(list)
     for stay, text in progress(texts.items(), total=len(texts), desc="looking words up", unit="note"):
         sex, status = truth.loc[stay, ["sex", "status"]]
-        found = dictionary.look_up(text)
-        procedures = list(dict.fromkeys(code for code in found if code in known_procedures))
-        named = Counter(code for code in found if code not in known_procedures)
-        leading = [code for code in named if code in dictionary.leading]
-        asserted = dict.fromkeys(code for code in dictionary.asserted(text) if code in dictionary.leading)
-        often = sorted(leading, key=named.get, reverse=True)
-        orders = ([*named], leading, often, [*asserted, *(code for code in leading if code not in asserted)])
-        for rule, candidates in zip(RULES, orders, strict=True):
-            drg = "999"
+
+        def grouped(found: list[str], candidates: list[str], sex=sex, status=status) -> str:
+            """The DRG of what was found, under the first of the candidates that groups."""
+            procedures = [code for code in found if code in hospital.procedures]
+            diagnoses = [code for code in found if code not in hospital.procedures]
             for principal in candidates:
-                codes = [principal, *(code for code in named if code != principal)]
+                codes = [principal, *(code for code in diagnoses if code != principal)]
                 drg = hospital.engine.get_drg(codes, procedures, sex, status != "20", discharge_status=status)
                 if drg not in _UNGROUPABLE:
-                    break
-            rows[rule].append(drg)
+                    return drg
+            return "999"
+
+        times = Counter(dictionary.look_up(text))
+        found, asserted = list(times), list(dict.fromkeys(dictionary.asserted(text)))
+        diagnoses = [code for code in found if code not in hospital.procedures]
+        leading = [code for code in found if code in dictionary.leading]
+        rows[RULES[0]].append(grouped(found, diagnoses))
+        rows[RULES[1]].append(grouped(found, leading))
+        rows[RULES[2]].append(grouped(found, sorted(leading, key=times.get, reverse=True)))
+        rows[RULES[3]].append(grouped(asserted, [code for code in asserted if code in dictionary.leading] or leading))
     return pd.DataFrame(rows, index=texts.index)
