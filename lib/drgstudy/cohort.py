@@ -23,7 +23,7 @@ from drgstudy.mimic import checked
 from drgstudy.notes import hospital_course, n_words
 from drgstudy.study import StudyError, atomic
 
-_PART = pa.Column("str", pa.Check.isin(["train", "test"]))
+_IS_PART = pa.Check.isin(["train", "test"])
 STAYS = pa.DataFrameSchema(
     {
         "stay_id": pa.Column("int64", unique=True),
@@ -31,9 +31,9 @@ STAYS = pa.DataFrameSchema(
         "drg_v34": pa.Column("str", pa.Check.str_matches(r"^\d{3}$")),
         "text": pa.Column("str"),
         "words": pa.Column("int64", pa.Check.ge(1)),
-        "split": _PART,
-        "split_patients": _PART,
-        "split_clinicians": pa.Column("str", pa.Check.isin(["train", "test"]), required=False),
+        "split": pa.Column("str", _IS_PART),
+        "split_patients": pa.Column("str", _IS_PART),
+        "split_clinicians": pa.Column("str", _IS_PART, required=False),
     },
     strict=True,
 )

@@ -71,7 +71,6 @@ class Dictionary:
     """All words for the hospital's codes, spelled in one way whatever an author's abbreviations."""
 
     def __init__(self, hospital: Hospital) -> None:
-        self.hospital = hospital
         self._short: dict[str, str] = {}
         for long, shorts in hospital.shorthand.items():
             long, *shorts = (" ".join(_tokens(form)) for form in (long, *shorts))
