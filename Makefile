@@ -24,12 +24,16 @@ INSTALLED := $(ENV)/.drgstudy-installed
 export PYTHONPATH := $(CURDIR)/lib
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 STUDY := $(PYTHON) -m drgstudy.study
+PAGES := $(PYTHON) -m drgstudy.report $(PROFILE)
 
 # One YAML file is one run, and its executed notebook is the file that stands for it in this graph.
 TRAIN := $(patsubst $(PARAMS)/%.yaml,$(DONE)/%.ipynb,$(sort $(wildcard $(PARAMS)/05-train-*.yaml)))
-# Only a profile with the synthetic hospital has this step.
-HOSPITAL := $(if $(wildcard $(PARAMS)/04-hardness.yaml),$(REPORT)/hospital.json)
-ALL := $(DONE)/00-index.ipynb $(DONE)/01-hospital.ipynb $(DONE)/02-harmonization.ipynb $(DONE)/03-cohort.ipynb $(TRAIN)
+# What analyses say goes into the report, so each is known by the numbers that it writes there last.
+ANALYSES := $(patsubst $(PARAMS)/%.yaml,$(REPORT)/numbers/%.json,$(sort $(wildcard $(PARAMS)/0[4-9]-*.yaml $(PARAMS)/1*.yaml)))
+ANALYSES := $(filter-out $(REPORT)/numbers/05-train-% $(REPORT)/numbers/13-%,$(ANALYSES))
+TRY := $(patsubst $(PARAMS)/%.yaml,$(DONE)/%.ipynb,$(wildcard $(PARAMS)/13-try-it.yaml))
+# In the order in which they are made: first what Table 1 and Figures 1 and 2 need.
+HEADLINE := $(patsubst %,$(DONE)/%.ipynb,00-index 01-hospital 02-harmonization 03-cohort) $(REPORT)/numbers/06-results.json
 
 help: ## Show this help
 	@echo "make TARGET [PROFILE=$(PROFILE)]   profiles: $(notdir $(wildcard notebooks/params/*))"
@@ -44,11 +48,11 @@ data: $(DONE)/01-hospital.ipynb ## Make (or check) the raw tables in MIMIC's sha
 
 cohort: $(DONE)/03-cohort.ipynb ## Raw tables to labelled stays
 
-hospital: $(HOSPITAL) ## Measure how hard the synthetic hospital is (PROFILE=full: at the paper's size)
+hospital: $(REPORT)/numbers/04-hardness.json ## Measure how hard the synthetic hospital is (PROFILE=full: at the paper's size)
 
 train: $(TRAIN) ## Train every model of the profile and write its predictions
 
-results: $(REPORT)/numbers.json ## Statistics, tables and figures
+headline: $(HEADLINE) ## Table 1 and Figures 1 and 2 alone
 
 test: $(INSTALLED) ## Run all tests; every notebook runs on the smoke profile
 	$(PYTHON) -m pytest
@@ -60,14 +64,15 @@ lint: $(INSTALLED) ## Check code and notebooks with ruff
 notebook: $(INSTALLED) ## Open JupyterLab on the notebooks
 	$(PYTHON) -m jupyterlab --notebook-dir=notebooks
 
-clean: ## Remove what make made and git does not track
-	@for profile in $(notdir $(wildcard notebooks/params/*)); do rm -rf "data/$$profile"; done
+clean: ## Remove what make made and git does not track, but for what people wrote under data/*/review
+	@for profile in $(notdir $(wildcard notebooks/params/*)); do \
+	  find "data/$$profile" -mindepth 1 -maxdepth 1 ! -name review -exec rm -rf {} + 2>/dev/null; done; true
 	@git clean -fdXq reports
 
 distclean: clean ## As clean, and the fetched models and .venv too
 	@rm -rf data/models .venv
 
-.PHONY: help env report data cohort hospital train results test lint notebook clean distclean
+.PHONY: help env report data cohort hospital train headline test lint notebook clean distclean
 
 .venv/bin/python:
 	@for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -89,22 +94,32 @@ $(DONE)/02-harmonization.ipynb: $(DONE)/01-hospital.ipynb $(LIB)/harmonize.py $(
   $(wildcard $(shell sed -nE 's/^review: *"?([^" ]+).*/\1/p' $(PARAMS)/02-harmonization.yaml))
 $(DONE)/03-cohort.ipynb: $(DONE)/02-harmonization.ipynb $(LIB)/cohort.py $(LIB)/notes.py
 $(TRAIN): $(DONE)/03-cohort.ipynb $(addprefix $(LIB)/,training.py predictions.py labels.py) $(wildcard $(LIB)/models/*.py)
-# A run that takes the frozen features of another run waits for it.
-$(foreach run,$(TRAIN),$(eval $(run): $(foreach other,$(shell sed -n 's/^  features_of: *\([^ ]*\).*/\1/p' \
-  $(PARAMS)/$(notdir $(run:.ipynb=.yaml))),$(DONE)/05-train-$(other).ipynb)))
+# Runs that a parameter file names, in its lines `run: a`, `runs: [a, b]` or `features_of: a`.
+named = $(patsubst %,$(DONE)/05-train-%.ipynb,$(shell sed -nE 's/\#.*//; s/^ *([a-z]+_)*(runs?|features_of): *//p' $(1) | tr -d '[],"'))
+# A run that takes the frozen features of another run waits for it; an analysis waits for the runs that it reads.
+$(foreach run,$(TRAIN),$(eval $(run): $(filter-out $(run),$(call named,$(PARAMS)/$(notdir $(run:.ipynb=.yaml))))))
+$(foreach file,$(ANALYSES) $(TRY),$(eval $(file): $(call named,$(PARAMS)/$(basename $(notdir $(file))).yaml)))
 
+# The page is made again as steps finish: it says what is still to come.
 $(DONE)/05-train-%.ipynb: notebooks/05-train.ipynb $(PARAMS)/05-train-%.yaml | $(INSTALLED)
 	@$(STUDY) $(PARAMS)/05-train-$*.yaml
+	@$(PAGES)
 $(DONE)/%.ipynb: notebooks/%.ipynb $(PARAMS)/%.yaml | $(INSTALLED)
 	@$(STUDY) $(PARAMS)/$*.yaml
+$(REPORT)/numbers/%.json: notebooks/%.ipynb $(PARAMS)/%.yaml $(DONE)/03-cohort.ipynb | $(INSTALLED)
+	@$(STUDY) $(PARAMS)/$*.yaml
+	@$(PAGES)
 
-# Known by the files that they write last under reports/PROFILE: delete those, and they are made again.
-$(REPORT)/hospital.json: $(DONE)/03-cohort.ipynb notebooks/04-hardness.ipynb $(PARAMS)/04-hardness.yaml \
-  $(wildcard $(LIB)/synthetic/*.py) $(LIB)/models/tfidf.py $(LIB)/plots.py | $(INSTALLED)
-	@$(STUDY) $(PARAMS)/04-hardness.yaml
-$(REPORT)/numbers.json: $(TRAIN) $(HOSPITAL) $(addprefix $(LIB)/,metrics.py bootstrap.py spline.py plots.py report.py) \
-  data/reference/published_tables.csv notebooks/06-results.ipynb $(PARAMS)/06-results.yaml | $(INSTALLED)
-	@$(STUDY) $(PARAMS)/06-results.yaml
+$(ANALYSES): $(addprefix $(LIB)/,tables.py plots.py metrics.py bootstrap.py) data/reference/published_tables.csv
+$(REPORT)/numbers/04-hardness.json: $(wildcard $(LIB)/synthetic/*.py) $(LIB)/models/tfidf.py
+$(REPORT)/numbers/06-results.json: $(LIB)/spline.py
+$(REPORT)/numbers/07-two-labels.json: $(LIB)/labels.py
+$(REPORT)/numbers/09-errors.json: $(LIB)/errors.py data/reference/published_drgs.csv $(wildcard $(DATA)/review/errors.csv)
+$(REPORT)/numbers/11-trust.json: $(LIB)/calibration.py $(LIB)/casemix.py
+$(REPORT)/numbers/12-why.json $(TRY): $(LIB)/attribution.py
+$(TRY): $(LIB)/notes.py
 
-$(REPORT)/index.html: $(ALL) $(REPORT)/numbers.json $(LIB)/report.py $(wildcard $(LIB)/templates/*)
-	@$(PYTHON) -m drgstudy.report $(PROFILE)
+# The analyses of runs that are there already come before those that need further runs.
+LATER := $(patsubst %,$(REPORT)/numbers/%.json,07-two-labels 10-splits 08-size-and-length)
+$(REPORT)/index.html: $(HEADLINE) $(filter-out $(LATER),$(ANALYSES)) $(TRY) $(filter $(ANALYSES),$(LATER)) $(TRAIN) $(LIB)/report.py $(wildcard $(LIB)/templates/*)
+	@$(PAGES)

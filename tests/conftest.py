@@ -1,8 +1,15 @@
-"""Tiny models that every test may use: real architectures with random weights, made in a second."""
+"""What several test modules use: tiny models with random weights, a tiny study and the smoke study, each made once."""
 
+import os
+import subprocess
 import sys
 
+import nbformat
+import numpy as np
+import pandas as pd
 import pytest
+
+from drgstudy.study import ROOT
 
 NOTES = [
     "admitted with chest pain and nstemi treated with heparin",
@@ -69,3 +76,77 @@ def tiny_bert(tmp_path_factory, tokenizer):
     BertModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def make():
+    """Run make on the smoke profile with this very Python's environment active, its progress shown."""
+    environment = os.environ | {"VIRTUAL_ENV": sys.prefix}
+    return lambda *arguments: subprocess.run(
+        ["make", *arguments, "PROFILE=smoke"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+@pytest.fixture(scope="session")
+def study(make):
+    """The smoke study, made if it is not there yet."""
+    assert make("report").returncode == 0
+
+
+@pytest.fixture(scope="session")
+def tiny_study(tmp_path_factory):
+    """Root of a profile `tiny`: 600 stays of 35 DRGs, three runs with signal, one on other stays; notebook 06 has run."""
+    from drgstudy import cohort, drgs, study
+    from drgstudy.predictions import Predictions, write_predictions
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "ROOT", tmp_path_factory.mktemp("study"))
+        patch.setenv("DRGSTUDY_PROGRESS", "/dev/null")
+        patch.setenv("DRGSTUDY_PROGRESS_SECONDS", "1")
+        paths, rng = study.Paths("tiny"), np.random.default_rng(3)
+        codes = drgs.v34().index[10:45]
+        drg = np.concatenate([np.repeat(codes, 4), rng.choice(codes, 460, p=(w := 1 / np.arange(1, 36)) / w.sum())])
+        stays = pd.DataFrame({"stay_id": range(600), "subject_id": range(600), "drg_v34": drg, "text": "a"})
+        stays["words"] = rng.integers(40, 90, 600)
+        stays["split"] = stays["split_patients"] = np.where(np.arange(600) % 4 == 0, "test", "train")
+        cohort.write_stays(stays, paths.stays)
+        name = "synthetic <script>alert(1)</script> hospital & seed 3"
+        dataset = {"kind": "synthetic", "name": name, "fingerprint": study.fingerprint(paths.stays)}
+        chain = [{"step": "rows", "kept": 700, "removed": 0}, {"step": "kept", "kept": 600, "removed": 100}]
+        parts = {"train_stays": 450, "test_stays": 150, "train_labels": 35, "test_labels": 35}
+        flow = {"notes": chain, "drg_rows": chain, "stays": 600, "labels": 35, "splits": {"split": parts}}
+        study.write_json(paths.flow, flow | {"source": dataset, "stays_fingerprint": dataset["fingerprint"]})
+        test = stays[stays["split"] == "test"]
+        truth = np.searchsorted(codes, test["drg_v34"])
+        for signal, run, model in (
+            (4, "llama", "llama"),
+            (2, "tfidf", "tfidf"),
+            (1, "mine", "caml"),
+            (1, "elsewhere", "tfidf"),
+        ):
+            logits = (rng.normal(size=(150, 35)) + signal * (np.arange(35) == truth[:, None])).astype("float32")
+            cost = {"predict_seconds": 3.0, "predict_examples": 150, "peak_memory_gb": 1.5}
+            cost |= {"train_seconds": 60.0, "fit_seconds": 60.0}
+            if model != "tfidf":
+                history = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
+                cost |= {"train_examples": 1200, "dtype": "float32", "history": history}
+            about = {"run": run, "model": model, "settings": {}, "split": "split", "seed": 1}
+            ids = test["stay_id"].to_numpy() + (run == "elsewhere")
+            made = Predictions(ids, truth, np.array(codes), logits, about | {"cost": cost, "dataset": dataset})
+            write_predictions(paths.runs / run, made)
+        names = {"display": lambda *shown: None}
+        for cell in nbformat.read(study.NOTEBOOKS / "06-results.ipynb", 4).cells:
+            if cell.cell_type == "code":
+                exec(cell.source.replace("import Markdown, display", "import Markdown"), names)
+            if "parameters" in cell.metadata.get("tags", []):
+                names |= {"profile": "tiny", "runs": ["llama", "tfidf", "mine"], "resamples_interval": 60}
+        return study.ROOT
+
+
+@pytest.fixture
+def paths(tiny_study, monkeypatch):
+    """The tiny study's files."""
+    from drgstudy import study
+
+    monkeypatch.setattr(study, "ROOT", tiny_study)
+    return study.Paths("tiny")

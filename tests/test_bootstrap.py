@@ -3,8 +3,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import ttest_1samp
 
-from drgstudy.bootstrap import bootstrap, paired_difference, resample_counts, summary
+from drgstudy.bootstrap import bootstrap, difference, resample_counts, summary
 from drgstudy.metrics import METRICS, Scores
 from drgstudy.study import StudyError
 
@@ -81,9 +82,9 @@ def test_paired_difference():
     better = logits.copy()
     better[np.arange(120), truth] += 0.5
     a, b = Scores(better, truth), Scores(logits, truth)
-    table = paired_difference(a, b, 50, 3, subset=[1, 2, 3])
+    table = difference(a, b, 50, 3, subset=[1, 2, 3])
     samples = bootstrap(a, 50, 3, [1, 2, 3]) - bootstrap(b, 50, 3, [1, 2, 3])
-    assert tuple(table.index) == METRICS and list(table) == ["difference", "sd", "lower", "upper"]
+    assert tuple(table.index) == METRICS and list(table) == ["difference", "sd", "lower", "upper", "p"]
     kept = a.among([1, 2, 3])
     for name in METRICS:
         assert table.loc[name, "difference"] == a.evaluate(kept)[name] - b.evaluate(kept)[name]
@@ -91,13 +92,41 @@ def test_paired_difference():
         assert table.loc[name, ["lower", "upper"]].tolist() == np.quantile(samples[name], [0.025, 0.975]).tolist()
     # The same stays: pairing takes out what both models find easy.
     assert table.loc["macro_auc", "sd"] < bootstrap(a, 50, 3, [1, 2, 3])["macro_auc"].std()
-    whole = paired_difference(a, b, 5, 3)["difference"]
+    whole = difference(a, b, 5, 3)["difference"]
     assert whole["acc_at_1"] == a.evaluate()["acc_at_1"] - b.evaluate()["acc_at_1"]
 
 
 def test_a_model_does_not_differ_from_itself():
     scores = Scores(*draw())
-    assert (paired_difference(scores, scores, 10, 0) == 0).all(axis=None)
+    table = difference(scores, scores, 10, 0)
+    assert (table.drop(columns="p") == 0).all(axis=None) and (table["p"] == 1).all()
+
+
+def test_p_by_hand_and_against_a_paired_t_test():
+    logits, truth = draw(n=300)
+    better = logits.copy()
+    better[np.arange(40), truth[:40]] += 3
+    a, b = Scores(better, truth), Scores(logits, truth)
+    table = difference(a, b, 999, 3)
+    gains = (bootstrap(a, 999, 3) - bootstrap(b, 999, 3))["acc_at_1"]
+    assert table.loc["acc_at_1", "p"] == 2 * (min((gains <= 0).sum(), (gains >= 0).sum()) + 1) / 1000
+    right = np.flatnonzero(logits.argmax(1) == truth)
+    other = logits.copy()
+    other[right[:1], truth[right[:1]]] -= 20  # one stay lost, five won
+    missed = np.flatnonzero(logits.argmax(1) != truth)[:5]
+    other[missed, truth[missed]] += 20
+    hits = (other.argmax(1) == truth).astype(float) - (logits.argmax(1) == truth)
+    p = difference(Scores(other, truth), b, 4000, 3).loc["acc_at_1", "p"]
+    assert p == pytest.approx(ttest_1samp(hits, 0).pvalue, abs=0.05) and 0.02 < p < 0.2
+
+
+def test_unpaired_models_are_resampled_apart():
+    (logits, truth), (others, other_truth) = draw(n=200), draw(n=150, seed=5)
+    a, b = Scores(logits, truth), Scores(others, other_truth)
+    table = difference(a, b, 2000, 1, paired=False)
+    p, q = a.evaluate()["acc_at_1"], b.evaluate()["acc_at_1"]
+    assert table.loc["acc_at_1", "difference"] == p - q
+    assert table.loc["acc_at_1", "sd"] == pytest.approx(np.sqrt(p * (1 - p) / 200 + q * (1 - q) / 150), rel=0.08)
 
 
 def test_refuses():
@@ -110,6 +139,6 @@ def test_refuses():
     with pytest.raises(StudyError, match="label index"):
         bootstrap(scores, 5, 1, subset=[99])
     with pytest.raises(StudyError, match="same stays in the same order"):
-        paired_difference(scores, Scores(logits, truth[::-1]), 5, 1)
+        difference(scores, Scores(logits, truth[::-1]), 5, 1)
     with pytest.raises(StudyError, match="same stays in the same order"):
-        paired_difference(scores, Scores(np.c_[logits, logits], truth), 5, 1)
+        difference(scores, Scores(np.c_[logits, logits], truth), 5, 1)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drgstudy import drgs
-from drgstudy.labels import LabelSpace
+from drgstudy.labels import LabelSpace, TwoLabels, label_space
 from drgstudy.study import StudyError
 
 
@@ -30,3 +30,94 @@ def test_unknown_codes_and_positions_are_refused():
     for position in (-1, 1):
         with pytest.raises(StudyError, match="between 0 and 0"):
             LabelSpace(["291"]).decode([position])
+
+
+V34 = drgs.v34()
+OWN = V34.groupby("base")["cc_label"].agg(set)  # the CC/MCC labels of each base DRG
+EVERY = TwoLabels(V34.index, V34.index)
+
+
+def supplement_scores_right(true_base, true_label, base, label) -> bool:
+    """Rule (b) word by word, as METHODS states it: does a prediction count as the true DRG?"""
+    own = OWN[true_base]
+    if base != true_base:
+        return False
+    if label == true_label or len(own) == 1:
+        return True
+    if label in own:
+        return False
+    mapped = {frozenset({2, 1, 0}): 0, frozenset({2, 3}): 3, frozenset({1, 0}): 1 if label == 2 else 0}
+    return mapped[frozenset(own)] == true_label
+
+
+def outputs_naming(bases, labels):
+    """Outputs of a model whose highest are these bases and CC/MCC labels."""
+    outputs = np.zeros((len(bases), 345))
+    outputs[np.arange(len(bases)), bases] = outputs[np.arange(len(bases)), 340 + np.asarray(labels)] = 1
+    return outputs
+
+
+def test_v34_has_340_bases_in_order_of_their_lowest_code_and_each_pair_names_one_drg():
+    assert len(EVERY.outputs) == 345 and EVERY.n_bases == 340
+    assert list(EVERY.outputs[-5:]) == list(drgs.CC_LABELS)
+    lowest = V34.reset_index().groupby("base")["drg"].min().sort_values()
+    assert list(EVERY.outputs[:340]) == list(lowest.index)
+    pairs = EVERY.encode(V34.index)
+    assert pairs.dtype == np.int64 and len({tuple(pair) for pair in pairs}) == 757
+    # DRG 291 is "heart failure and shock with MCC", 069 "transient ischemia": the paper's example of no split.
+    assert EVERY.outputs[EVERY.encode(["291"])[0, 0]] == "HEART FAILURE AND SHOCK"
+    assert EVERY.encode(["291", "292", "293", "056", "057", "069"])[:, 1].tolist() == [2, 1, 0, 2, 3, 4]
+
+
+def test_rule_b_scores_every_truth_against_every_prediction_as_the_supplement_does():
+    bases, labels = np.divmod(np.arange(340 * 5), 5)
+    named = EVERY.infer(outputs_naming(bases, labels), "mapped")
+    for code, (base, label) in zip(V34.index, EVERY.encode(V34.index), strict=True):
+        title = EVERY.outputs[base]
+        for other in range(340) if base % 40 == 0 else [base, (base + 1) % 340]:
+            for said in range(5):
+                right = supplement_scores_right(title, label, EVERY.outputs[other], said)
+                assert (named[5 * other + said] == code) == right
+    assert len(set(named)) == 757  # every DRG can be named
+
+
+def test_rule_b_maps_the_papers_own_example():
+    # DRG 056 and 057: with MCC and without MCC. "Without CC/MCC", "with CC" and "not applicable" all become "without MCC".
+    base = EVERY.encode(["056"])[0, 0]
+    assert EVERY.infer(outputs_naming([base] * 5, range(5)), "mapped").tolist() == ["057", "057", "056", "057", "057"]
+
+
+def test_rule_a_names_only_what_training_has_seen_with_that_base():
+    space = TwoLabels(["291", "292", "293", "069"], ["291", "293", "069"])
+    heart, ischemia = space.encode(["291", "069"])[:, 0]
+    outputs = outputs_naming([heart, heart, heart, ischemia], [1, 2, 0, 2])
+    outputs[:, 340] += 0.5  # "without CC/MCC" comes second
+    assert space.infer(outputs, "seen").tolist() == ["293", "291", "293", "069"]
+    assert space.infer(outputs, "mapped").tolist() == ["292", "291", "293", "069"]
+    unseen = space.encode(["001"])[0, 0]  # heart transplant: with MCC, without MCC
+    assert space.infer(outputs_naming([unseen], [2]), "seen") == ["001"]
+    with pytest.raises(StudyError, match="expected 'seen' or 'mapped', got 'c'"):
+        space.infer(outputs, "c")
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_probabilities_of_all_pairs_seen_in_training_sum_to_one(seed):
+    outputs = np.random.default_rng(seed).normal(0, 3, (4, 345)).astype(np.float32)
+    logits = EVERY.drg_logits(outputs)
+    assert logits.shape == (4, 757) and logits.dtype == np.float32
+    np.testing.assert_allclose(np.exp(logits.astype(float)).sum(1), 1, atol=1e-5)
+    base, label = EVERY.encode(["292"])[0]  # by hand: softmax over bases times softmax over the base's own labels
+    odds, own = np.exp(outputs[0, :340].astype(float)), np.exp(outputs[0, 340 + np.array([0, 1, 2])].astype(float))
+    by_hand = odds[base] / odds.sum() * own[label] / own.sum()
+    assert np.exp(logits[0, list(V34.index).index("292")]) == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_a_drg_without_training_stay_comes_last_and_one_label_passes_outputs_through():
+    space = label_space("two", ["291", "292", "069"], ["291", "069"])
+    logits = space.drg_logits(outputs_naming(space.encode(["292"])[:, 0], [1]))
+    assert space.codes.tolist() == ["069", "291", "292"] and logits[0, 2] == logits[0, :2].min() - 1
+    one = label_space("one", ["291", "069"], [])
+    outputs = np.array([[1.0, 2.0]])
+    assert one.outputs.tolist() == ["069", "291"] and one.drg_logits(outputs) is outputs
+    with pytest.raises(StudyError, match="parameter labels: expected 'one' or 'two', got 'three'"):
+        label_space("three", ["291"], ["291"])

@@ -106,7 +106,7 @@ def test_llama_learns_and_a_suffix_is_always_read(tiny_llama, tmp_path, notes):
     assert cost["train_steps"] == 48 and cost["train_examples"] == 192
 
 
-def test_frozen_probe_trains_nothing_but_the_head_and_hands_its_features_on(tiny_llama, tmp_path, notes):
+def test_frozen_probe_trains_nothing_but_the_head_and_hands_its_features_on(tiny_llama, tmp_path, notes, monkeypatch):
     texts, y = notes
     frozen = settings_of(tiny_llama, epochs=0.0, head="probe", probe_strength=10.0)
     probe = models.build("llama", frozen, LABELS, tmp_path / "probe-run", 0)
@@ -116,11 +116,66 @@ def test_frozen_probe_trains_nothing_but_the_head_and_hands_its_features_on(tiny
     heir = models.build("llama", frozen | {"features_of": "probe-run"}, LABELS, tmp_path / "llama", 0)
     heir.fit(texts, np.array(y))
     np.testing.assert_allclose(heir.predict(texts), expected, rtol=1e-4, atol=1e-5)
-    with pytest.raises(StudyError, match="read other texts"):
-        heir.fit(texts[:8], np.array(y[:8]))
+    monkeypatch.setattr(heir, "features", None)  # it must not compute what the probe has left
+    heir.fit(texts[:8], np.array(y[:8]))
+    with pytest.raises(TypeError):
+        heir.fit([*texts, "a text that the probe has not read"], np.array([*y, 0]))
     lost = models.build("llama", frozen | {"features_of": "no-such-run"}, LABELS, tmp_path / "lost", 0)
     with pytest.raises(StudyError, match="no-such-run"):
         lost.fit(texts, np.array(y))
+
+
+def test_one_pass_gives_the_features_of_fewer_layers_and_tokens(tiny_llama, tmp_path, notes, monkeypatch):
+    texts, y = notes
+    for pooling in ("mean", "last"):
+        frozen = settings_of(tiny_llama, epochs=0.0, head="probe", probe_strength=10.0, pooling=pooling)
+        whole = frozen | {"cuts": [[1, 32], [2, 3], [1, 3]]}
+        models.build("llama", whole, LABELS, tmp_path / pooling, 0).fit(texts, np.array(y))
+        for cut in ({}, {"layers": 1}, {"max_tokens": 3}, {"layers": 1, "max_tokens": 3}):
+            alone = models.build("llama", frozen | cut, LABELS, tmp_path / "alone", 0)
+            expected = alone.features(alone.tokens(texts), [[cut.get("layers", 2), 32]])[:, 0]
+            heir = models.build("llama", frozen | cut | {"features_of": pooling}, LABELS, tmp_path / "heir", 0)
+            monkeypatch.setattr(heir, "features", None)
+            np.testing.assert_allclose(heir._known_features(heir.tokens(texts)), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(StudyError, match="setting cuts"):
+        models.build("llama", whole | {"suffix": "diagnosis"}, LABELS, tmp_path, 0)
+
+
+def test_a_model_cut_to_its_first_layers_is_transformers_own(tiny_llama, tmp_path):
+    model = models.build("llama", settings_of(tiny_llama, layers=1), LABELS, tmp_path, 0)
+    plain = AutoModelForSequenceClassification.from_pretrained(tiny_llama, num_labels=4)
+    with torch.no_grad():
+        ours = model.net.base_model.model.model(**batch()).last_hidden_state
+        states = plain.model(**batch(), output_hidden_states=True).hidden_states
+        torch.testing.assert_close(ours[0], plain.model.norm(states[1])[0], rtol=1e-4, atol=1e-5)
+
+
+def test_two_label_loss_is_the_base_drgs_plus_half_the_severitys():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(6, 12), torch.tensor([[0, 1], [3, 4], [6, 0], [2, 2], [5, 3], [1, 1]])
+    base, severity = logits[:, :7].log_softmax(1), logits[:, 7:].log_softmax(1)
+    by_hand = -sum(base[i, a] + 0.5 * severity[i, b] for i, (a, b) in enumerate(labels.tolist())) / 6
+    torch.testing.assert_close(llama.label_loss(logits, labels, 0.5), by_hand)
+    torch.testing.assert_close(
+        llama.label_loss(logits, labels[:, 0], 0.5), torch.nn.functional.cross_entropy(logits, labels[:, 0])
+    )
+
+
+@pytest.mark.parametrize("head", ["random", "probe"])
+def test_llama_learns_two_labels_and_comes_back_from_its_folder(tiny_llama, tmp_path, notes, head):
+    texts, y = notes
+    two = np.array([[label, label % 2] for label in y])
+    settings = settings_of(tiny_llama, epochs=8.0, head=head, probe_strength=0.1)
+    model = models.build("llama", settings, ["a", "b", "c", "d", *range(5)], tmp_path, 0)
+    model.fit(texts, two)
+    outputs = model.predict(texts)
+    assert outputs.shape == (24, 9)
+    assert (outputs[:, :4].argmax(1) == two[:, 0]).all() and (outputs[:, 4:].argmax(1) == two[:, 1]).all()
+    again = models.build("llama", settings, ["a", "b", "c", "d", *range(5)], tmp_path, 1)
+    again.restore()
+    np.testing.assert_array_equal(again.predict(texts), outputs)
+    with pytest.raises(StudyError, match="setting validation"):
+        models.build("llama", settings | {"validation": 0.2}, range(9), tmp_path, 0).fit(texts, two)
 
 
 class Killed(Exception):

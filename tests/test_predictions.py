@@ -29,6 +29,9 @@ def test_what_is_written_comes_back_and_checkpoints_go(run, tmp_path):
     back = read_predictions(folder, tmp_path / "stays.parquet")
     for name in ("stay_ids", "truth", "labels", "logits"):
         np.testing.assert_array_equal(getattr(back, name), getattr(run, name))
+    assert back.outputs is None
+    write_predictions(folder, dataclasses.replace(run, outputs=np.ones((3, 345), np.float32)))
+    assert read_predictions(folder).outputs.shape == (3, 345)
     assert back.run["versions"]["torch"].startswith("2.") and not (folder / "checkpoints-1").exists()
 
 

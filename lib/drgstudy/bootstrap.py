@@ -57,22 +57,33 @@ def summary(samples: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"sd": samples.std(ddof=1), "lower": samples.quantile(0.025), "upper": samples.quantile(0.975)})
 
 
-def paired_difference(a: Scores, b: Scores, resamples: int, seed: int, subset=None) -> pd.DataFrame:
-    """Compare two models on the same stays and the same resamples, metric by metric.
+def difference(a: Scores, b: Scores, resamples: int, seed: int, subset=None, paired: bool = True) -> pd.DataFrame:
+    """Compare two models metric by metric, on the same stays and resamples, or each on its own.
+
+    Parameters
+    ----------
+    a, b : Scores
+    resamples, seed, subset : as in `bootstrap`
+    paired : bool
+        Both were scored on the same stays. Otherwise each is resampled for itself.
 
     Returns
     -------
     DataFrame, one row a metric
-        difference (a minus b on the stays as they are), and the resampled difference's sd, lower, upper.
+        difference (a minus b on the stays as they are), the resampled difference's sd, lower and upper, and p: two-sided,
+        twice the smaller share of resamples on one side of zero, those as they are counted in (Davison and Hinkley 1997,
+        section 4.2), at most 1.
 
     Raises
     ------
     StudyError
-        If the two models were not scored on the same true labels in the same order.
+        If paired models were not scored on the same true labels in the same order.
     """
-    if a.n_labels != b.n_labels or not np.array_equal(a.truth, b.truth):
+    if paired and (a.n_labels != b.n_labels or not np.array_equal(a.truth, b.truth)):
         raise StudyError("the two models' true labels differ; compare predictions on the same stays in the same order")
-    kept = None if subset is None else a.among(subset)
-    point = pd.Series(a.evaluate(kept)) - pd.Series(b.evaluate(kept))
-    samples = bootstrap(a, resamples, seed, subset) - bootstrap(b, resamples, seed, subset)
-    return summary(samples).assign(difference=point)[["difference", "sd", "lower", "upper"]]
+    point = pd.Series(a.evaluate(None if subset is None else a.among(subset)))
+    point -= pd.Series(b.evaluate(None if subset is None else b.among(subset)))
+    samples = bootstrap(a, resamples, seed, subset) - bootstrap(b, resamples, seed if paired else seed + 1, subset)
+    beyond = np.minimum((samples <= 0).sum(), (samples >= 0).sum())
+    p = (2 * (beyond + 1) / (samples.notna().sum() + 1)).clip(upper=1)
+    return summary(samples).assign(difference=point, p=p)[["difference", "sd", "lower", "upper", "p"]]

@@ -5,6 +5,7 @@ Names, colours, markers and their order are the same in every figure. A figure s
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,7 +14,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
 from drgstudy.spline import SmoothingSpline
@@ -22,6 +23,7 @@ from drgstudy.study import atomic
 _C = sns.color_palette("colorblind").as_hex()
 MODELS = {  # run: name, colour, marker. Brightness and shape differ too, so that grey is enough
     "llama": ("DRG-LLaMA", _C[0], "o"),
+    "llama-two": ("DRG-LLaMA, two labels", _C[5], "v"),
     "probe": ("Frozen probe", _C[1], "s"),
     "bert": ("BERT", _C[2], "^"),
     "caml": ("CAML", _C[3], "D"),
@@ -53,7 +55,15 @@ sns.set_theme(
 
 
 def look(run: str) -> tuple[str, str, str]:
-    """Name, colour and marker of a run; one that `MODELS` does not know keeps its own name and gets a grey cross."""
+    """Name, colour and marker of a run.
+
+    A variant ("llama-64") looks like its model ("llama") and says what it varies; what `MODELS` does not know at all
+    keeps its own name and gets a grey cross.
+    """
+    model, _, variant = run.partition("-")
+    if run not in MODELS and model in MODELS:
+        name, *rest = MODELS[model]
+        return f"{name} ({variant.replace('-', ', ')})", *rest
     return MODELS.get(run, (run, "0.4", "X"))
 
 
@@ -88,6 +98,72 @@ def study_map() -> Figure:
         _box(ax, x, 0, file, _PUBLISHED, width=0.8)
         ax.text(x, 0.4, notebook, ha="center", va="bottom", color=_FAINT, fontsize=9)
     ax.set(xlim=(-0.45, 4.45), ylim=(-0.4, 0.75))
+    return figure
+
+
+def approaches() -> Figure:
+    """Figure 3: one network and two ways from its hidden state to a DRG, told on the DRGs 291 to 293."""
+    figure, ax = _axes(9.5, 6.4)
+    ax.axis("off")
+    ax.set(xlim=(0, 9.5), ylim=(0, 6.4))
+    trunk = {
+        "Hospital course\n“… dyspnea, edema, BNP\n4,200: diuresed …”": "white",
+        "Tokens\nthe first 512 at most": "white",
+        "LLaMA, weights frozen,\nwith LoRA on q, k, v, o\nof every layer": _OURS,
+        "Hidden state\nof the last token,\nor the tokens’ mean": "white",
+    }
+    for i, (text, fill) in enumerate(trunk.items()):
+        _box(ax, 1.15 + 2.4 * i, 5.85, text, fill, width=2, height=0.9)
+        if i:
+            _arrow(ax, (2.4 * i - 0.25, 5.85), (2.4 * i + 0.15, 5.85))
+    ax.plot([8.35, 8.35, 0.2, 0.2], [5.4, 5.15, 5.15, 1.65], color=_FAINT, lw=1.1)
+    for y, name, loss in ((4.8, "Single label", "CE(DRG)"), (3.3, "Two labels", "CE(base DRG) + ½ CE(CC/MCC label)")):
+        ax.text(0.4, y, name, va="center", weight="bold", color=_INK, fontsize=10)
+        ax.text(9.35, y, f"loss: {loss}", ha="right", va="center", color=_FAINT, fontsize=9)
+
+    heads = {4.1: "One linear head\na logit for each DRG", 1.65: "One linear head\n340 + 5 logits"}
+    for y, text in heads.items():
+        _arrow(ax, (0.2, y), (0.4, y))
+        _box(ax, 1.25, y, text, _OURS, width=1.7)
+    _arrow(ax, (2.1, 4.1), (2.5, 4.1))
+    _arrow(ax, (2.1, 1.78), (2.5, 2.4))
+    _arrow(ax, (2.1, 1.52), (2.5, 1))
+    # An invented example: the likeliest CC/MCC label is none of this base DRG's own, so that the rules part.
+    single = {"291 heart failure … with MCC": 0.5, "292 heart failure … with CC": 0.25, "193 pneumonia … with MCC": 0.1}
+    bases = {"heart failure and shock": 0.7, "simple pneumonia and pleurisy": 0.15, "renal failure": 0.1}
+    labels = {"without MCC": 0.35, "with MCC": 0.3, "with CC": 0.2, "without CC/MCC": 0.1, "not applicable": 0.05}
+    for y, title, shares, own in (
+        (4.1, "Softmax over all DRGs", single, single),
+        (2.4, "Softmax over 340 base DRGs", bases, bases),
+        (1, "Softmax over five CC/MCC labels", labels, ("with MCC", "with CC", "without CC/MCC")),
+    ):
+        height = 0.36 + 0.19 * len(shares)
+        _box(ax, 4.2, y, "", "white", width=3.4, height=height)
+        for i, text in enumerate((title, *shares)):
+            row = y + height / 2 - 0.17 - 0.19 * i
+            fade = _INK if i == 0 or text in own else _FAINT
+            ax.text(2.6, row, text, va="center", color=fade, fontsize=9 if i == 0 else 8)
+            if i:
+                style = {"color": _C[0]} if text in own else {"fc": "white", "ec": _FAINT, "hatch": "////"}
+                ax.barh(row, 1.15 * shares[text], left=4.75, height=0.11, lw=0.6, **style)
+    _arrow(ax, (5.9, 4.1), (7.95, 4.1))
+    ax.text(6.9, 4.17, "the likeliest", ha="center", va="bottom", color=_FAINT, fontsize=9)
+    for y, text in (
+        (2.4, "(a) likeliest label\nthat this base has\nin the training set"),
+        (1, "(b) likeliest of all,\nmapped into the\nbase’s own labels"),
+    ):
+        _box(ax, 6.98, y, text, "white", width=1.55, height=0.8)
+        for start in (2.4, 1):
+            _arrow(ax, (5.9, start), (6.2, y + 0.1 * np.sign(start - y)))
+        _arrow(ax, (7.75, y), (7.95, y))
+    for x, y, code, label in (
+        (8.65, 4.1, 291, "with MCC"),
+        (8.65, 2.4, 291, "with MCC"),
+        (8.65, 1, 293, "without\nCC/MCC"),
+    ):
+        _box(ax, x, y, f"DRG {code}\n{label}", _PUBLISHED, width=1.4, height=0.8)
+    note = "Coloured boxes: what is trained, and the answers. Probabilities are invented; hatched: not a label of this base DRG."
+    ax.text(9.35, 0.1, note, ha="right", color=_FAINT, fontsize=8)
     return figure
 
 
@@ -204,6 +280,60 @@ def differences(table: pd.DataFrame, name: str, dataset: str) -> Figure:
         _dots(ax, table[table["metric"] == metric], "difference", "{:+.3f}")
         ax.set_title(label)
     figure.suptitle(f"{name} minus the other model, 95 % paired interval (right of 0: {name} is better)", fontsize=10)
+    return _stamp(figure, dataset)
+
+
+def severity_confusion(counts: pd.DataFrame, dataset: str) -> Figure:
+    """True CC/MCC label (rows) by predicted label (columns): stays, shaded by their share of the row."""
+    figure, ax = _axes(6.6, 3.9)
+    share = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
+    sns.heatmap(share, ax=ax, cmap="Blues", vmin=0, vmax=1, annot=counts, fmt="d", cbar=False, linewidths=0.5)
+    ax.set(xlabel="predicted CC/MCC label", ylabel="true CC/MCC label")
+    ax.tick_params(axis="x", rotation=20)
+    return _stamp(figure, dataset)
+
+
+def sweep(table: pd.DataFrame, published: pd.DataFrame, dataset: str) -> Figure:
+    """Table 2 as lines: three metrics by maximum input tokens, a line a model size, each dataset on its own axes.
+
+    Both tables have size, max_tokens, metric, value and sd.
+    """
+    figure = plt.figure(figsize=(9, 6), layout="constrained")
+    plt.close(figure)
+    bands = [(published, "MIMIC-IV (published)", _PUBLISHED), (table, f"{dataset} (this run)", _OURS)]
+    for band, (rows, title, fill) in zip(figure.subfigures(2, 1), bands, strict=True):
+        band.set_facecolor(fill)
+        band.suptitle(f"{title}; whiskers ± 1.96 SD", fontweight="bold", fontsize=10, x=0.01, ha="left")
+        for ax, metric in zip(band.subplots(1, 3), ("macro_f1", "acc_at_1", "acc_at_5"), strict=True):
+            for i, (size, line) in enumerate(rows[rows["metric"] == metric].groupby("size", sort=False)):
+                line = line.sort_values("max_tokens")
+                style = {"color": _C[2 * i], "marker": "os^D"[i], "ls": ["-", "--", "-.", ":"][i], "capsize": 3}
+                ax.errorbar(line["max_tokens"], line["value"], 1.96 * line["sd"], lw=1.8, label=size, **style)
+            ax.set_xscale("log")
+            ticks = sorted(set(rows["max_tokens"]))
+            ax.set_xticks(ticks, [f"{n:,}" for n in ticks])
+            ax.xaxis.set_minor_locator(NullLocator())
+            ax.set(xlabel="maximum input tokens", title=METRICS[metric], facecolor=fill)
+        band.legend(*ax.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=3)
+    return _stamp(figure, f"two datasets: MIMIC-IV and {dataset}")
+
+
+def split_effect(table: pd.DataFrame, dataset: str) -> Figure:
+    """Each model's scores with patients on both sides of the split (filled) and apart (open), three metrics."""
+    figure, grid = _axes(9, 1.5 + 0.5 * table["run"].nunique(), columns=3, sharey=True)
+    runs = in_order(table["run"].unique())
+    for ax, metric in zip(grid, ("macro_f1", "acc_at_1", "acc_at_5"), strict=True):
+        rows = table[table["metric"] == metric].set_index("run").loc[runs]
+        for y, (run, row) in enumerate(rows.iterrows()):
+            _, colour, marker = look(run)
+            ax.plot([row["together"], row["apart"]], [y, y], color=colour, lw=1.5)
+            ax.plot(row["together"], y, marker, color=colour, ms=8)
+            ax.plot(row["apart"], y, marker, color=colour, ms=8, mfc="white", mew=1.6)
+        ax.set_yticks(range(len(rows)), rows["model"])
+        ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel=METRICS[metric])
+        ax.margins(x=0.15)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+    figure.suptitle("filled: the same patient may train and be tested; open: patients apart", fontsize=10)
     return _stamp(figure, dataset)
 
 
@@ -328,6 +458,162 @@ def threshold_curve(evidence: pd.DataFrame, scorer: str, threshold: int, dataset
     return _stamp(figure, dataset)
 
 
+def error_classes(table: pd.DataFrame, dataset: str) -> Figure:
+    """How far off the wrong predictions are: `errors.tally` of `errors.CLASSES`, a colour each for base and MDC."""
+    figure, ax = _axes(8.5, 3.2)
+    _counted(ax, table, [_C[0], *[_C[1]] * 3, *["0.25"] * 3])
+    ax.set(xlabel="wrong predictions, and their share")
+    return _stamp(figure, dataset)
+
+
+def error_categories(published: pd.DataFrame, ours: dict[str, pd.DataFrame], dataset: str) -> Figure:
+    """The categories of Table 4: the paper's ten errors, and sets of ours by name; each a table of `errors.tally`."""
+    figure, panels = _axes(3.4 + 2.5 * (1 + len(ours)), 2.9, columns=1 + len(ours), sharey=True)
+    shown = {"MIMIC-IV (published)": published} | ours
+    for ax, (title, table) in zip(panels, shown.items(), strict=True):
+        theirs = table is published
+        _counted(ax, table, _C[7] if theirs else _C[0])
+        ax.set(title=f"{title}\n{table['errors'].sum():,} errors", xlabel="errors, and their share")
+        ax.set_facecolor(_PUBLISHED if theirs else _OURS)
+    return _stamp(figure, f"two datasets: MIMIC-IV and {dataset}")
+
+
+def mdc_confusion(counts: pd.DataFrame, dataset: str) -> Figure:
+    """Stays by true and predicted MDC, as `errors.by_mdc` returns them; shaded by their share of the true MDC."""
+    n = len(counts)
+    figure, ax = _axes(3.2 + 0.34 * n, 2.3 + 0.3 * n)
+    share = counts.div(counts.sum(axis=1).replace(0, 1), axis=0)
+    numbers = counts.astype(object).where(counts > 0, "")
+    bar = {"label": "share of the row (%)", "format": PercentFormatter(1, symbol=""), "shrink": 0.7}
+    style = {"cmap": "Blues", "vmin": 0, "vmax": 1, "linewidths": 0.5, "linecolor": "0.9"}
+    sns.heatmap(share, annot=numbers, fmt="", annot_kws={"fontsize": 7.5}, cbar_kws=bar, ax=ax, **style)
+    for i in range(n):
+        ax.add_patch(Rectangle((i, i), 1, 1, fill=False, ec=_INK, lw=0.9))
+    ax.set_xticks(np.arange(n) + 0.5, counts.columns, rotation=50, ha="right", rotation_mode="anchor")
+    ax.set_yticks(np.arange(n) + 0.5, counts.index, rotation=0)
+    ax.tick_params(length=0)
+    return _stamp(figure, dataset)
+
+
+def _counted(ax: Axes, table: pd.DataFrame, colour) -> None:
+    """A bar for each row of an `errors.tally`, the first on top, with its number and share."""
+    ax.barh(table["name"], table["errors"], color=colour, height=0.7)
+    for y, row in enumerate(table.itertuples()):
+        ax.text(row.errors, y, f" {row.errors:,} ({100 * row.share:.0f} %)", va="center", fontsize=9, color=_INK)
+    ax.set_ylim(len(table) - 0.5, -0.5)
+    ax.set_xlim(0, 1.35 * max(table["errors"].max(), 1))
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+
+
+def reliability(tables: dict[str, pd.DataFrame], errors: dict[str, float], dataset: str) -> Figure:
+    """Accuracy by stated confidence, a panel a run; on the diagonal a model is as often right as it says.
+
+    `tables` holds each run's `calibration.reliability`, `errors` its expected calibration error.
+    """
+    columns = min(3, len(tables))
+    rows = -(-len(tables) // columns)
+    figure, grid = _axes(max(4.5, 3.1 * columns), 2.95 * rows + 0.2, rows=rows, columns=columns, squeeze=False)
+    for ax in grid.flat[len(tables) :]:
+        ax.remove()
+    for ax, run in zip(grid.flat, in_order(tables), strict=False):
+        (name, colour, marker), table = look(run), tables[run]
+        ax.plot([0, 1], [0, 1], color=_FAINT, ls="--", lw=1)
+        ax.vlines(table["confidence"], table["lower"], table["upper"], color=colour, lw=1.4, alpha=0.6, clip_on=False)
+        ax.plot(table["confidence"], table["accuracy"], marker, color=colour, ms=5.5, clip_on=False)
+        ax.text(0.03, 0.97, "too modest", va="top", fontsize=8.5, color=_FAINT)
+        ax.text(0.99, 0.03, "overconfident", ha="right", fontsize=8.5, color=_FAINT)
+        ax.set(title=f"{name}: error {errors[run]:.2f}", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(MaxNLocator(5))
+            axis.set_major_formatter(PercentFormatter(1, symbol=""))
+    stays = pd.concat(tables.values())["stays"]
+    size = "–".join(f"{n:,}" for n in sorted({stays.min(), stays.max()}))
+    figure.supxlabel(f"mean confidence of {size} stays (%)", fontsize=10)
+    figure.supylabel("their accuracy (%), 95 % interval", fontsize=10)
+    return _stamp(figure, dataset)
+
+
+def coverage(curves: dict[str, pd.DataFrame], targets: list[float], dataset: str) -> Figure:
+    """Accuracy on the stays that a model answers, by the share that it answers; `curves` as `calibration.coverage`."""
+    figure, ax = _axes(7.5, 4.2)
+    for target in targets:
+        ax.axhline(target, color=_FAINT, lw=1, ls="--")
+    for style, run in enumerate(in_order(curves)):
+        name, colour, marker = look(run)
+        curve = curves[run]
+        ends = np.searchsorted(curve["coverage"], np.linspace(0.1, 1, 10) - 1e-9)
+        line = {"color": colour, "ls": ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)), ":")[style % 5], "lw": 1.8}
+        ax.plot(curve["coverage"], curve["accuracy"], marker=marker, ms=5, markevery=ends.tolist(), label=name, **line)
+    ax.set(xlabel="stays that the model answers, the most confident first (%)", ylabel="accuracy among them (%)")
+    ax.set(xlim=(0, 1.02), ylim=(None, 1.02))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, symbol=""))
+    figure.legend(frameon=False, loc="outside upper center", ncols=5)
+    return _stamp(figure, dataset)
+
+
+def case_mix(table: pd.DataFrame, dataset: str) -> Figure:
+    """What each model's errors cost in total and in a single stay; above by the top-1 weight, below by the expected one.
+
+    `table` has run, model, way, measure ("error_percent" and "mae_dollars" are shown), value, lower and upper.
+    """
+    ways = table["way"].unique()
+    measures = {"error_percent": ("error of the case-mix index (%)", "{:+.1f}")}
+    measures["mae_dollars"] = ("mean error of a single stay ($)", "{:,.0f}")
+    height = len(ways) * (0.9 + 0.36 * table["run"].nunique())
+    figure, grid = _axes(9, height, rows=len(ways), columns=2, sharex="col", sharey=True, squeeze=False)
+    for panels, way in zip(grid, ways, strict=True):
+        for ax, (measure, (label, form)) in zip(panels, measures.items(), strict=True):
+            ax.axvline(0, color=_FAINT, lw=1, ls="--")
+            _dots(ax, table[(table["way"] == way) & (table["measure"] == measure)], "value", form)
+            ax.set_title(f"{way} weight")
+            ax.set_xlabel(label if way == ways[-1] else "")
+            ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    return _stamp(figure, dataset)
+
+
+def stay_weights(true: np.ndarray, ways: dict[str, np.ndarray], name: str, dataset: str) -> Figure:
+    """Predicted against true relative weight of each stay, a panel for each way to predict it."""
+    figure, axes = _axes(9, 4.4, columns=len(ways), sharex=True, sharey=True)
+    positive = [values[values > 0] for values in (true, *ways.values())]
+    ends = min(v.min() for v in positive) / 1.15, max(v.max() for v in positive) * 1.15
+    for ax, (way, predicted) in zip(axes, ways.items(), strict=True):
+        ax.plot(ends, ends, color=_FAINT, ls="--", lw=1)
+        ax.plot(true, predicted, "o", color=_C[0], ms=4.5, mew=0, alpha=0.35)
+        ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal", title=f"{way} weight")
+        ax.set_xlabel("true relative weight (log scale)")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axis.set_minor_locator(NullLocator())
+    axes[0].set_ylabel(f"predicted by {name}")
+    return _stamp(figure, dataset)
+
+
+def strongest_words(panels: dict[str, tuple[str, str, pd.Series]], dataset: str) -> Figure:
+    """The phrases that moved one stay's prediction, a panel a run: blue speaks for the DRG, hatched orange against it.
+
+    `panels` holds for each run the panel's subtitle, the scores' unit and the scores by phrase, as
+    `attribution.strongest` returns them.
+    """
+    rows = -(-len(panels) // 2)
+    figure, grid = _axes(10, 3.1 * rows, rows=rows, columns=min(2, len(panels)), squeeze=False)
+    for ax in grid.flat[len(panels) :]:
+        ax.axis("off")
+    for ax, run in zip(grid.flat, in_order(panels), strict=False):
+        subtitle, unit, scores = panels[run]
+        for y, score in enumerate(scores):
+            style = {"color": _C[0]} if score > 0 else {"facecolor": "white", "edgecolor": _C[3], "hatch": "////"}
+            ax.barh(y, score, height=0.65, **style)
+        ax.axvline(0, color=_FAINT, lw=1)
+        ax.set_yticks(range(len(scores)), [textwrap.shorten(phrase, 32, placeholder=" …") for phrase in scores.index])
+        ax.set(ylim=(len(scores) - 0.4, -0.6), xlabel=unit)
+        title = textwrap.shorten(f"{look(run)[0]}: {subtitle}", 68, placeholder=" …")
+        ax.set_title(textwrap.fill(title, 36), loc="left", fontsize=9)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+    return _stamp(figure, dataset)
+
+
 def _axes(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, Axes | np.ndarray]:
     figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
     plt.close(figure)  # a notebook would show an open figure a second time
@@ -365,9 +651,9 @@ def _dots(ax: Axes, rows: pd.DataFrame, column: str, form: str) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(4))
 
 
-def _box(ax: Axes, x: float, y: float, text: str, fill: str, width: float) -> None:
+def _box(ax: Axes, x: float, y: float, text: str, fill: str, width: float, height: float = 0.56) -> None:
     style = "round,pad=0,rounding_size=0.05"
-    ax.add_patch(FancyBboxPatch((x - width / 2, y - 0.28), width, 0.56, style, fc=fill, ec=_FAINT))
+    ax.add_patch(FancyBboxPatch((x - width / 2, y - height / 2), width, height, style, fc=fill, ec=_FAINT))
     ax.text(x, y, text, ha="center", va="center", color=_INK, fontsize=9, linespacing=1.4)
 
 

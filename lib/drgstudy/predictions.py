@@ -1,6 +1,7 @@
 """The predictions file: one schema for every model, so that statistics and report never ask who predicted.
 
-``runs/<run>/predictions.npz`` holds the test stays' ids, the truth, the labels in column order and the logits;
+``runs/<run>/predictions.npz`` holds the test stays' ids, the truth, the labels in column order and the logits, of a
+two-label run also its 345 outputs;
 ``run.json`` beside it says what made them and what that cost.
 """
 
@@ -33,6 +34,8 @@ class Predictions:
     logits : numpy.ndarray of float32, shape (stays, labels)
     run : dict
         The content of ``run.json``.
+    outputs : numpy.ndarray of float32, shape (stays, 345), or None
+        What a two-label model said, from which `labels.TwoLabels` makes `logits`.
     """
 
     stay_ids: np.ndarray
@@ -40,6 +43,7 @@ class Predictions:
     labels: np.ndarray
     logits: np.ndarray
     run: dict
+    outputs: np.ndarray | None = None
 
     def __post_init__(self):
         n, k = len(self.stay_ids), len(self.labels)
@@ -63,14 +67,10 @@ def versions() -> dict[str, str]:
 
 def write_predictions(folder: Path, predictions: Predictions) -> None:
     """Write ``predictions.npz``, then ``run.json``, which marks the run as complete: its checkpoints are then removed."""
+    arrays = {key: getattr(predictions, key) for key in ("stay_ids", "truth", "labels", "logits", "outputs")}
+    types = {"labels": "U3", "logits": np.float32, "outputs": np.float32}
     with atomic(folder / "predictions.npz") as beside:
-        np.savez_compressed(
-            beside,
-            stay_ids=predictions.stay_ids,
-            truth=predictions.truth,
-            labels=np.asarray(predictions.labels, dtype="U3"),
-            logits=predictions.logits.astype(np.float32),
-        )
+        np.savez_compressed(beside, **{k: np.asarray(a, types.get(k)) for k, a in arrays.items() if a is not None})
     digest = fingerprint(folder / "predictions.npz")
     write_json(folder / "run.json", predictions.run | {"predictions": digest, "versions": versions()})
     for checkpoints in folder.glob("checkpoints-*"):
@@ -92,4 +92,4 @@ def read_predictions(folder: Path, stays: Path | None = None) -> Predictions:
     if stays is not None and run["dataset"]["fingerprint"] != fingerprint(stays):
         raise StudyError(f"run {run['run']} was made on another cohort than {stays}; run it again")
     with np.load(file, allow_pickle=False) as arrays:
-        return Predictions(**{key: arrays[key] for key in ("stay_ids", "truth", "labels", "logits")}, run=run)
+        return Predictions(**arrays, run=run)

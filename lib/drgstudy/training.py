@@ -80,7 +80,7 @@ def device() -> torch.device:
 
 
 class TokenDataset(torch.utils.data.Dataset):
-    """Token ids with labels, as the trainer wants them."""
+    """Token ids with labels, one or more a text, as the trainer wants them."""
 
     def __init__(self, input_ids: list[list[int]], labels: np.ndarray | None = None):
         self.input_ids, self.labels = input_ids, labels
@@ -90,7 +90,7 @@ class TokenDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, i: int) -> dict:
         row = {"input_ids": self.input_ids[i]}
-        return row if self.labels is None else row | {"labels": int(self.labels[i])}
+        return row if self.labels is None else row | {"labels": self.labels[i]}
 
 
 class PadRight:
@@ -108,7 +108,7 @@ class PadRight:
             mask[i, : len(row["input_ids"])] = 1
         batch = {"input_ids": ids, "attention_mask": mask}
         if "labels" in rows[0]:
-            batch["labels"] = torch.tensor([row["labels"] for row in rows])
+            batch["labels"] = torch.as_tensor(np.array([row["labels"] for row in rows]))
         return batch
 
 

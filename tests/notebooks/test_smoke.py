@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -13,24 +11,10 @@ import pytest
 from drgstudy import cohort
 from drgstudy.metrics import Scores
 from drgstudy.predictions import read_predictions
-from drgstudy.study import NOTEBOOKS, ROOT, Paths, fingerprint, read_json
+from drgstudy.study import NOTEBOOKS, Paths, fingerprint, read_json
 
 PATHS = Paths("smoke")
 RUNS = ("bert", "caml", "llama", "probe", "tfidf")
-
-
-def make(*arguments):
-    """Run make with this very Python's environment active, its progress shown."""
-    environment = os.environ | {"VIRTUAL_ENV": sys.prefix}
-    return subprocess.run(
-        ["make", *arguments, "PROFILE=smoke"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
-    )
-
-
-@pytest.fixture(scope="module")
-def study():
-    """The smoke study, made if it is not there yet."""
-    assert make("report").returncode == 0
 
 
 def test_every_notebook_ran_to_its_end(study):
@@ -98,7 +82,7 @@ def test_the_report_stands_alone_and_says_whose_data_it_shows(study):
     assert sum(page.stat().st_size for page in PATHS.report.rglob("*") if page.is_file()) < 8e6
 
 
-def test_a_second_make_does_nothing_and_a_touched_file_reruns_what_depends_on_it(study):
+def test_a_second_make_does_nothing_and_a_touched_file_reruns_what_depends_on_it(study, make):
     assert make("--question", "reports/smoke/index.html").returncode == 0
     touched = NOTEBOOKS / "params" / "smoke" / "05-train-tfidf.yaml"
     before = touched.stat().st_mtime_ns

@@ -5,7 +5,10 @@ A model's module holds a docstring that tells a student what the model is, a fro
 
 - ``Model(settings, labels, folder, seed)``: nothing is read or trained yet; `folder` is the run's own;
 - ``fit(texts, y) -> dict``: train on texts (list of str) and label indices (int array); returns the cost;
-- ``predict(texts) -> float32 array (texts, labels)``: logits, columns in the order of `labels`.
+- ``predict(texts) -> float32 array (texts, labels)``: logits, columns in the order of `labels`;
+- ``restore()``: load what `fit` saved in `folder`, instead of training;
+- ``attributions(text, label)`` and ``attribution``, the scores' name, where the model can say exactly which places of the
+  text made a logit; a language model, which has a ``tokenizer``, is asked by `attribution.py`.
 
 Adding a model is one such module and one YAML file a run.
 """
@@ -17,6 +20,7 @@ import pkgutil
 from pathlib import Path
 from types import ModuleType
 
+from drgstudy.predictions import read_predictions
 from drgstudy.study import StudyError, checked_settings
 
 HELPERS = {"fast_lora", "weights"}
@@ -34,3 +38,22 @@ def build(name: str, settings: dict, labels: list[str], folder: Path, seed: int)
     """The model called `name`, its settings checked, ready to be fitted."""
     chosen = module(name)
     return chosen.Model(checked_settings(chosen.Settings, settings), labels, Path(folder), seed)
+
+
+def load(folder: Path) -> tuple:
+    """The trained model of a finished run, and its labels (numpy array of str, in the logits' order).
+
+    Raises
+    ------
+    StudyError
+        If the run was not finished, has two labels a stay, or has left no weights.
+    """
+    done = read_predictions(folder := Path(folder))
+    if done.run.get("labels", "one") == "two":
+        raise StudyError(f"run {folder.name} gives two labels a stay; choose a run that names the DRG in one step")
+    model = build(done.run["model"], done.run["settings"], done.labels.tolist(), folder, done.run["seed"])
+    try:
+        model.restore()
+    except (OSError, ValueError, StudyError) as error:  # by the library that reads them
+        raise StudyError(f"run {folder.name} has left no weights that can be read ({error}); train it again") from error
+    return model, done.labels

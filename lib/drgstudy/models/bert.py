@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_model
+from safetensors.torch import load_model, save_model
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
@@ -63,10 +63,16 @@ class Model:
             save_model(self.net, str(beside))
         return cost | {"dtype": "bfloat16 autocast" if autocast else "float32"}
 
+    def restore(self) -> None:
+        """Load what `fit` saved in `folder`."""
+        load_model(self.net, self.folder / "model.safetensors", device=str(device()))
+
     def predict(self, texts: list[str]) -> np.ndarray:
         """Logits, float32, shape (texts, labels)."""
         self.net.eval()
-        return predict(lambda batch: self.net(**batch)["logits"], self.collate, self.tokens(texts))
+        # The trainer leaves its autocast on; a restored model must predict the same.
+        with torch.autocast(device().type, torch.bfloat16, enabled=fast_dtype() == torch.bfloat16):
+            return predict(lambda batch: self.net(**batch)["logits"], self.collate, self.tokens(texts))
 
 
 def _mean_forward(net, input_ids, attention_mask, labels=None, **_):

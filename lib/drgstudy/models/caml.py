@@ -15,15 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_model
+from safetensors.torch import load_file, save_model
 from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import set_seed
 
-from drgstudy.study import StudyError, atomic, write_json
+from drgstudy.study import StudyError, atomic, read_json, write_json
 from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, predict, train
 
 PAD, UNKNOWN = 0, 1
+WORD = re.compile(r"[0-9]*[a-z][a-z0-9]*", re.ASCII | re.IGNORECASE)  # no number, no de-identification mark
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,14 @@ class Network(nn.Module):
         for layer in (self.conv, self.query, self.score):
             nn.init.xavier_uniform_(layer.weight)
 
-    def forward(self, input_ids, attention_mask, labels=None):
+    def attend(self, input_ids, attention_mask):
+        """Features of each position (texts, words, filters), and its weight for each label (texts, words, labels)."""
         words = self.dropout(self.embed(input_ids)).transpose(1, 2)
         features = torch.tanh(self.conv(words))[:, :, : input_ids.shape[1]].transpose(1, 2)
-        weights = self.query(features).masked_fill(attention_mask.unsqueeze(-1) == 0, -torch.inf).softmax(1)
+        return features, self.query(features).masked_fill(attention_mask.unsqueeze(-1) == 0, -torch.inf).softmax(1)
+
+    def forward(self, input_ids, attention_mask, labels=None):
+        features, weights = self.attend(input_ids, attention_mask)
         # A label's score is linear in what its query reads, so score every position first and weigh the scores:
         # the vectors of shape (texts, labels, filters) are never built.
         logits = (weights * (features @ self.score.weight.T)).sum(1) + self.score.bias
@@ -70,11 +75,13 @@ class Network(nn.Module):
 
 def words_of(text: str) -> list[str]:
     """Lower-case alphanumeric words that hold a letter, without de-identification placeholders."""
-    return [w for w in re.findall(r"[a-z0-9]+", text.lower()) if not w.isdigit()]
+    return [word.lower() for word in WORD.findall(text)]
 
 
 class Model:
     """CAML over whole words."""
+
+    attribution = "attention (share of 1)"
 
     def __init__(self, settings: Settings, labels: list[str], folder: Path, seed: int):
         self.settings, self.n_labels, self.folder, self.seed = settings, len(labels), folder, seed
@@ -124,6 +131,27 @@ class Model:
         with atomic(self.folder / "model.safetensors") as beside:
             save_model(self.net, str(beside))
         return cost
+
+    def restore(self) -> None:
+        """Load what `fit` saved in `folder`."""
+        self.vocabulary = read_json(self.folder / "vocabulary.json")
+        saved, s = load_file(self.folder / "model.safetensors", device=str(device())), self.settings
+        vectors = saved["embed.weight"].cpu().numpy()
+        self.net = Network(vectors, self.n_labels, s.kernel, s.filters, s.dropout).to(device())
+        self.net.load_state_dict(saved)
+
+    @torch.no_grad()
+    def attributions(self, text: str, label: int) -> list[tuple[int, int, float]]:
+        """Each n-gram that one filter sees, with the attention that the label's query pays it: (start, end, weight).
+
+        Source: early-DRG paper, which shows these n-grams. Weights are positive and sum to 1.
+        """
+        self.net.eval()
+        batch = self.collate([{"input_ids": self.tokens([text])[0]}])
+        _, weights = self.net.attend(*(part.to(device()) for part in batch.values()))
+        spans, half = [m.span() for m in WORD.finditer(text)][: self.settings.max_tokens], self.settings.kernel // 2
+        grams = [spans[max(0, i - half) : i + half + 1] for i in range(len(spans))]
+        return [(g[0][0], g[-1][1], w) for g, w in zip(grams, weights[0, :, label].tolist(), strict=False)]
 
     def predict(self, texts: list[str]) -> np.ndarray:
         """Logits, float32, shape (texts, labels)."""

@@ -6,6 +6,9 @@ matrices, so that the layer computes *Wx + (α/r)·BAx*: with rank 8 that is wel
 The head is trained in full. A causal model has seen the whole text only at its last token, hence the paper pools there;
 the mean over all tokens and a short prompt after the note are settings. Without training (0 epochs) and with
 ``head: probe`` this is the **frozen probe**: a logistic regression on what the model knows already.
+
+With two labels the head has an output for each base DRG and for each of the five CC/MCC labels, and the loss is the base
+DRG's cross-entropy plus half of the CC/MCC label's.
 """
 
 from __future__ import annotations
@@ -18,13 +21,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model
-from safetensors import safe_open
-from safetensors.torch import save_file
+from peft import LoraConfig, get_peft_model, load_peft_weights, set_peft_model_state_dict
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
+from drgstudy.drgs import CC_LABELS
 from drgstudy.models import weights
 from drgstudy.models.fast_lora import accelerate_on_cpu
 from drgstudy.study import StudyError, atomic
@@ -36,11 +38,14 @@ class Settings(NeuralSettings):
     """Defaults are the paper's (Training Details), for LLaMA 7B."""
 
     base: str = "huggyllama/llama-7b"  # a packaged name, a folder or a hub id
+    layers: int = 0  # only the first so many layers of the base; 0: all
     pooling: str = "last"  # "last": the last token, as in the paper; "mean": the mean over all tokens
     suffix: str = ""  # text after every note
     head: str = "random"  # where the head starts: "random", or "probe": a logistic regression on the frozen model
-    features_of: str = ""  # a run with the same base and tokens whose frozen features the probe takes; empty: its own
+    features_of: str = ""  # a run whose frozen features the probe takes where that run read the same texts
+    cuts: list[list[int]] = field(default_factory=list)  # [layers, tokens] of the runs that take features from this one
     probe_strength: float = 0.03  # inverse L2 penalty of the probe; one fitted too well leaves LoRA no error
+    severity_weight: float = 0.5  # with two labels: of the CC/MCC label's part of the loss
     lora_rank: int = 8
     lora_alpha: int = 8
     lora_dropout: float = 0.05
@@ -65,21 +70,39 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
     return (hidden.float() * kept).sum(1) / kept.sum(1)
 
 
+def label_loss(logits: torch.Tensor, labels: torch.Tensor, severity_weight: float) -> torch.Tensor:
+    """Mean cross-entropy; with two labels a text, of the base DRG plus `severity_weight` times that of the CC/MCC label.
+
+    Source: DRG-LLaMA, Methods: λ = ½.
+    """
+    if labels.ndim == 1:
+        return cross_entropy(logits, labels)
+    base, severity = logits[:, : -len(CC_LABELS)], logits[:, -len(CC_LABELS) :]
+    return cross_entropy(base, labels[:, 0]) + severity_weight * cross_entropy(severity, labels[:, 1])
+
+
 class Model:
-    """LLaMA with LoRA and a linear head, single label."""
+    """LLaMA with LoRA and a linear head, for one label a stay or two."""
 
     def __init__(self, settings: Settings, labels: list[str], folder: Path, seed: int):
         known = {"pooling": ("last", "mean"), "head": ("random", "probe"), "dtype": ("auto", "float32", "bfloat16")}
         for name, choices in known.items():
             if getattr(settings, name) not in choices:
                 raise StudyError(f"setting {name}: expected one of {choices}, got {getattr(settings, name)!r}")
+        if settings.cuts and (settings.suffix or any(len(cut) != 2 for cut in settings.cuts)):
+            raise StudyError(
+                "setting cuts: expected pairs [layers, tokens], and no suffix, which would follow each cut"
+            )
         self.settings, self.labels, self.folder, self.seed = settings, labels, folder, seed
         self.dtype = fast_dtype() if settings.dtype == "auto" else getattr(torch, settings.dtype)
         set_seed(seed)
         self.tokenizer = weights.load(AutoTokenizer, settings.base)
         if self.tokenizer.pad_token_id is None:  # the first LLaMA has none
             self.tokenizer.pad_token_id = self.tokenizer.unk_token_id
-        base = weights.load(AutoModelForSequenceClassification, settings.base, num_labels=len(labels), dtype=self.dtype)
+        options = {"num_labels": len(labels), "dtype": self.dtype}
+        if settings.layers:
+            options["num_hidden_layers"] = settings.layers
+        base = weights.load(AutoModelForSequenceClassification, settings.base, **options)
         base.config.pad_token_id = self.tokenizer.pad_token_id
         base.config.use_cache = False
         base.forward = types.MethodType(self._forward, base)
@@ -105,7 +128,9 @@ class Model:
         decoder = getattr(net, net.base_model_prefix)
         hidden = decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
         logits = net.score(pool(hidden, attention_mask, self.settings.pooling))
-        return {"logits": logits} | ({} if labels is None else {"loss": cross_entropy(logits, labels)})
+        if labels is None:
+            return {"logits": logits}
+        return {"logits": logits, "loss": label_loss(logits, labels, self.settings.severity_weight)}
 
     def tokens(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, cut so that text and suffix fit into `max_tokens`."""
@@ -115,41 +140,52 @@ class Model:
         ids = self.tokenizer(texts, truncation=True, max_length=self.settings.max_tokens - len(suffix)).input_ids
         return [row + suffix for row in ids]
 
-    def features(self, ids: list[list[int]]) -> np.ndarray:
-        """Pooled last hidden states of the frozen model, float32, shape (texts, width)."""
-        decoder = getattr(self.net.base_model.model, self.net.base_model.model.base_model_prefix)
+    def features(self, ids: list[list[int]], cuts: list[list[int]]) -> np.ndarray:
+        """Pooled states of the frozen model, float32, shape (texts, cuts, width); each cut is [layers, tokens].
+
+        One pass gives them all: what a causal model makes of its first tokens depends on nothing after them.
+        """
+        net = self.net.base_model.model
+        decoder, depth = getattr(net, net.base_model_prefix), net.config.num_hidden_layers
 
         def forward(batch):
-            hidden = decoder(**batch, use_cache=False).last_hidden_state
-            return pool(hidden, batch["attention_mask"], self.settings.pooling)
+            states = decoder(**batch, use_cache=False, output_hidden_states=len(cuts) > 1)
+            mask, pooled = batch["attention_mask"], []
+            for layers, tokens in cuts:
+                hidden = states.last_hidden_state if layers == depth else decoder.norm(states.hidden_states[layers])
+                pooled.append(pool(hidden[:, :tokens], mask[:, :tokens], self.settings.pooling))
+            return torch.stack(pooled, 1)
 
         self.net.eval()
         return predict(forward, self.collate, ids)  # before training: LoRA still adds nothing
 
     def _known_features(self, ids: list[list[int]]) -> np.ndarray:
-        """`features` of the training texts, which another run with the same base and texts may have computed."""
-        what = [self.settings.base, self.settings.pooling, ids]
-        made_of = {"made_of": hashlib.sha256(json.dumps(what).encode()).hexdigest()}
-        if not self.settings.features_of:
-            features = self.features(ids)
-            with atomic(self.folder / "features.safetensors") as beside:
-                save_file({"features": torch.from_numpy(features)}, beside, made_of)
-            return features
-        file = self.folder.parent / self.settings.features_of / "features.safetensors"
-        if not file.is_file():
-            raise StudyError(
-                f"setting features_of: run {self.settings.features_of!r} has left no {file.name}; run it first"
-            )
-        with safe_open(file, "np") as saved:
-            if saved.metadata() != made_of:
-                raise StudyError(
-                    f"setting features_of: run {self.settings.features_of!r} read other texts, or with another base, "
-                    "max_tokens, suffix or pooling; make these the same in both runs"
-                )
-            return saved.get_tensor("features")
+        """`features` of the texts, shape (texts, width), computed only where no run has left them in its folder."""
+        here = [self.net.config.num_hidden_layers, self.settings.max_tokens]
+        cuts = [here, *self.settings.cuts]
+
+        def key(cut: list[int], row: list[int]) -> str:
+            what = [self.settings.base, self.settings.pooling, str(self.dtype), cut[0], row[: cut[1]]]
+            return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
+
+        of = self.settings.features_of
+        file = (self.folder.parent / of if of else self.folder) / "features.npz"
+        if of and not file.is_file():
+            raise StudyError(f"setting features_of: run {of!r} has left no {file.name}; run it first")
+        known = {}
+        if file.is_file():
+            with np.load(file, allow_pickle=False) as saved:
+                known = dict(zip(saved["keys"].tolist(), saved["features"], strict=True))
+        if missing := [row for row in ids if not all(key(cut, row) in known for cut in cuts)]:
+            for row, features in zip(missing, self.features(missing, cuts), strict=True):
+                known |= {key(cut, row): pooled for cut, pooled in zip(cuts, features, strict=True)}
+            if not of:
+                with atomic(file) as beside:
+                    np.savez(beside, keys=list(known), features=list(known.values()))
+        return np.stack([known[key(here, row)] for row in ids])
 
     def _start_head(self, ids: list[list[int]], y: np.ndarray) -> None:
-        """Fit the probe; a label that the training stays lack keeps a head of zeros.
+        """Fit a probe for each of a stay's labels; an output that no training stay has keeps a head of zeros.
 
         The head has no intercept (transformers' has none), and features are scaled, not centred, so that the scale folds
         into the head.
@@ -158,25 +194,42 @@ class Model:
             return
         x = self._known_features(ids)
         scale = x.std(0) + 1e-6
-        probe = LogisticRegression(C=self.settings.probe_strength, fit_intercept=False, max_iter=300).fit(x / scale, y)
         head = self.score.modules_to_save["default"].weight
+        targets = [(0, y)] if y.ndim == 1 else [(0, y[:, 0]), (len(head) - len(CC_LABELS), y[:, 1])]
         with torch.no_grad():
             head.zero_()
-            head[probe.classes_] = torch.tensor(probe.coef_ / scale, dtype=head.dtype, device=head.device)
+            for first, target in targets:
+                probe = LogisticRegression(C=self.settings.probe_strength, fit_intercept=False, max_iter=300)
+                probe.fit(x / scale, target)
+                if len(probe.classes_) == 2:  # scikit-learn keeps one row, the second label's against the first
+                    probe.coef_ = np.vstack([-probe.coef_, probe.coef_]) / 2
+                head[first + probe.classes_] = torch.tensor(probe.coef_ / scale, dtype=head.dtype, device=head.device)
 
     def fit(self, texts: list[str], y: np.ndarray) -> dict:
-        """Start the head, train LoRA and head, and save the adapter in PEFT's format."""
+        """Start the head, train LoRA and head on labels of shape (texts,) or (texts, 2), and save both as PEFT does."""
+        if y.ndim == 2 and self.settings.validation:
+            raise StudyError(
+                "setting validation: chooses the best epoch for one label a stay only; set 0 for two labels"
+            )
         ids = self.tokens(texts)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._start_head(ids, y)
         cost = {}
         if self.settings.epochs:
             cost = train(self.net, self.collate, TokenDataset(ids, y), self.settings, self.folder, self.seed)
-            with atomic(self.folder / "adapter") as beside:
-                self.net.save_pretrained(beside, save_embedding_layers=False)
+        with atomic(self.folder / "adapter") as beside:
+            self.net.save_pretrained(beside, save_embedding_layers=False)
         return cost | {"dtype": str(self.dtype).removeprefix("torch."), "accelerated": self.accelerated}
 
+    def restore(self) -> None:
+        """Load the adapter and the head that `fit` saved."""
+        set_peft_model_state_dict(self.net, load_peft_weights(str(self.folder / "adapter"), device=str(device())))
+
     def predict(self, texts: list[str]) -> np.ndarray:
-        """Logits, float32, shape (texts, labels)."""
+        """Logits, float32, shape (texts, outputs)."""
+        ids = self.tokens(texts)
+        if not self.settings.epochs and self.settings.head == "probe":  # nothing but the head was fitted
+            head = self.score.modules_to_save["default"].weight.detach().float().cpu().numpy()
+            return self._known_features(ids) @ head.T
         self.net.eval()
-        return predict(lambda batch: self.net(**batch)["logits"], self.collate, self.tokens(texts))
+        return predict(lambda batch: self.net(**batch)["logits"], self.collate, ids)

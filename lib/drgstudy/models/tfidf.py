@@ -7,14 +7,18 @@ learned to read.
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import joblib
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+
+from drgstudy.study import atomic
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,10 @@ class Settings:
 class Model:
     """A scikit-learn pipeline behind the study's interface."""
 
+    attribution = "coefficient × tf-idf (logit)"
+
     def __init__(self, settings: Settings, labels: list[str], folder: Path, seed: int):
-        self.settings, self.n_labels = settings, len(labels)
+        self.settings, self.n_labels, self.folder = settings, len(labels), folder
         self.pipeline = make_pipeline(
             TfidfVectorizer(ngram_range=(1, settings.ngrams), min_df=settings.min_df, sublinear_tf=True),
             LogisticRegression(C=settings.strength, max_iter=1000),
@@ -40,7 +46,36 @@ class Model:
         """Learn terms, their weights and the regression."""
         start = time.perf_counter()
         self.pipeline.fit(texts, y)
-        return {"train_seconds": time.perf_counter() - start, "train_examples": len(texts)}
+        seconds = time.perf_counter() - start
+        with atomic(self.folder / "model.joblib") as beside:
+            joblib.dump(self.pipeline, beside)
+        return {"train_seconds": seconds, "train_examples": len(texts)}
+
+    def restore(self) -> None:
+        """Load what `fit` saved in `folder`."""
+        self.pipeline = joblib.load(self.folder / "model.joblib")
+
+    def attributions(self, text: str, label: int) -> list[tuple[int, int, float]]:
+        """Each term where it stands in the text, with its part of the label's logit: (start, end, score).
+
+        Exact: the scores and the label's intercept sum to the logit. A term's part is shared evenly among its places; a
+        label that the training stays lack has no parts.
+        """
+        vectorizer, regression = self.pipeline
+        row = np.flatnonzero(regression.classes_ == label)
+        if not len(row):
+            return []
+        parts = vectorizer.transform([text]).toarray()[0] * regression.coef_[row[0]]
+        # Lower case may be longer ("İ" becomes two characters): where in the text does each of its characters stand?
+        where = [i for i, character in enumerate(text) for _ in character.lower()]
+        words = list(re.finditer(vectorizer.token_pattern, text.lower()))
+        places: dict[str, list[tuple[int, int]]] = {}
+        for i, first in enumerate(words):
+            for n, last in enumerate(words[i : i + self.settings.ngrams], 1):
+                term = " ".join(word.group() for word in words[i : i + n])
+                places.setdefault(term, []).append((where[first.start()], where[last.end() - 1] + 1))
+        known = {term: spots for term, spots in places.items() if term in vectorizer.vocabulary_}
+        return [(*spot, parts[vectorizer.vocabulary_[t]] / len(spots)) for t, spots in known.items() for spot in spots]
 
     def predict(self, texts: list[str]) -> np.ndarray:
         """Log-odds, float32, shape (texts, labels); labels that the training stays lack get the row's least minus one."""

@@ -67,6 +67,26 @@ def in_v34(hospital: Hospital, truth: pd.DataFrame, column: str) -> pd.Series:
     return truth.merge(known, "left", on=["fiscal_year", column])["drg_v34"].set_axis(truth.index)
 
 
+def competing_drg(hospital: Hospital, truth: pd.DataFrame) -> pd.Series:
+    """The v34 code that what was written down gives if the competing problem counts as the principal diagnosis.
+
+    Missing where no problem competes, and unless both it and the true principal diagnosis were written down.
+
+    Parameters
+    ----------
+    truth : DataFrame
+        As `read_truth`.
+    """
+    drgs = []
+    for stay in truth.itertuples():
+        written, principal = stay.documented.split(), stay.codes.split()[0]
+        codes = [stay.competing, *(code for code in written if code != stay.competing)]
+        known = codes, stay.documented_procedures.split(), stay.sex, stay.status != "20"
+        both = {stay.competing, principal} <= set(written)
+        drgs.append(hospital.engine.get_drg(*known, discharge_status=stay.status) if both else "")
+    return in_v34(hospital, truth.assign(competing_drg=drgs), "competing_drg")
+
+
 class Dictionary:
     """All words for the hospital's codes, spelled in one way whatever an author's abbreviations."""
 

@@ -1,0 +1,187 @@
+"""May a model's confidence be believed, and what if it may pass a stay to a coder?
+
+The confidence of a stay is the softmax probability of its top-1 DRG. A resample is a count per stay, as
+`bootstrap.resample_counts` draws it: given the same counts, all models are judged on the same resamples.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+from statsmodels.stats.proportion import proportion_confint
+
+from drgstudy.bootstrap import summary
+from drgstudy.study import StudyError
+
+
+def top1(logits: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the confidence of each stay's top-1 DRG (float64) and whether that DRG is the true one (bool).
+
+    Parameters
+    ----------
+    logits : array of shape (n stays, k labels), float
+    truth : array of shape (n,), int
+        Label indices.
+
+    Raises
+    ------
+    StudyError
+        If the shapes do not fit, there is no stay, or a logit is not finite.
+    """
+    logits, truth = np.asarray(logits, np.float64), np.asarray(truth)
+    if logits.ndim != 2 or not logits.size or truth.shape != logits.shape[:1] or not np.isfinite(logits).all():
+        raise StudyError(
+            f"logits of shape {logits.shape} beside truth of shape {truth.shape}; give one row of finite numbers and "
+            "one label index for each stay, at least one"
+        )
+    return softmax(logits, axis=1).max(axis=1), logits.argmax(axis=1) == truth
+
+
+def reliability(confidence: np.ndarray, hit: np.ndarray, bins: int) -> pd.DataFrame:
+    """The points of a reliability diagram, from the least confident stays to the most.
+
+    The bins hold equally many stays, for a model's confidences crowd together: of ten bins of equal width several would
+    hold a handful of stays each, whose accuracy says nothing. Equal confidences share a bin, so there may be fewer bins.
+
+    Returns
+    -------
+    DataFrame, one row a bin
+        confidence (mean), accuracy, stays, and lower and upper: the accuracy's 95 % Wilson interval.
+
+    Raises
+    ------
+    StudyError
+        If `bins` is below 1.
+    """
+    stays = pd.DataFrame({"confidence": confidence, "hit": hit}).groupby(_bin(confidence, bins))
+    table = stays.agg(confidence=("confidence", "mean"), accuracy=("hit", "mean"), stays=("hit", "size"))
+    table["lower"], table["upper"] = proportion_confint(stays["hit"].sum(), table["stays"], method="wilson")
+    return table
+
+
+def calibration(confidence: np.ndarray, hit: np.ndarray, bins: int, counts: np.ndarray) -> pd.DataFrame:
+    """How far confidence and accuracy lie apart, with 95 % intervals.
+
+    Parameters
+    ----------
+    confidence, hit : arrays of shape (n,)
+        As `top1` returns them.
+    bins : int
+    counts : array of shape (resamples, n), int
+        The bins stay those of the stays as they are.
+
+    Returns
+    -------
+    DataFrame with value, sd, lower, upper, for
+        confidence (mean), accuracy, overconfidence (the first minus the second; negative: too modest) and ece, the
+        expected calibration error: the gap of each bin without its sign, weighted by the bin's stays. Noise in the bins
+        never cancels, so a resample's ece leans upward; `chance_error` says how much of it is chance.
+
+    Source: Naeini et al. 2015 and Guo et al. 2017 (equation 3), here with bins of equal mass.
+    """
+    n, index = confidence.size, _bin(confidence, bins)
+    weight = np.vstack([np.ones((1, n), int), counts]) / n  # the stays as they are come first
+    gaps = weight @ (np.eye(index.max() + 1)[index] * (confidence - hit)[:, None])
+    measures = {"confidence": weight @ confidence, "accuracy": weight @ hit, "overconfidence": gaps.sum(axis=1)}
+    samples = pd.DataFrame(measures | {"ece": np.abs(gaps).sum(axis=1)})
+    return summary(samples[1:]).assign(value=samples.iloc[0])[["value", "sd", "lower", "upper"]]
+
+
+def chance_error(confidence: np.ndarray, bins: int, draws: int, seed: int) -> np.ndarray:
+    """Calibration errors that a perfectly calibrated model with these confidences would show by chance: (draws,).
+
+    Each draw decides every stay anew, right with exactly the probability that the model states. Source: the consistency
+    resampling of Bröcker and Smith 2007.
+    """
+    member, rng = np.eye(bins)[_bin(confidence, bins)], np.random.default_rng(seed)
+    gaps = ((confidence - (rng.random(confidence.size) < confidence)) @ member for _ in range(draws))
+    return np.array([np.abs(gap).sum() for gap in gaps]) / confidence.size
+
+
+def coverage(confidence: np.ndarray, hit: np.ndarray, count: np.ndarray | None = None) -> pd.DataFrame:
+    """Accuracy among the most confident stays, if the model answers those and passes the others to a coder.
+
+    Equal confidences are answered together or not at all: the order of the stays never matters. `count`, of shape (n,),
+    says how often each stay is taken; left out, once.
+
+    Returns
+    -------
+    DataFrame, one row for each share that the model can answer, the smallest first
+        threshold (the least confidence that is answered), coverage (share of all stays), accuracy.
+    """
+    count = np.ones(confidence.size, int) if count is None else count
+    order = np.argsort(-confidence)
+    order = order[count[order] > 0]
+    last = np.diff(confidence[order], append=-1) != 0
+    stays, right = (np.cumsum(number[order])[last] for number in (count, count * hit))
+    return pd.DataFrame(
+        {"threshold": confidence[order][last], "coverage": stays / count.sum(), "accuracy": right / stays}
+    )
+
+
+def coverage_at(confidence: np.ndarray, hit: np.ndarray, targets: list[float], counts: np.ndarray) -> pd.DataFrame:
+    """The largest coverage at which the accuracy is at least each target; 0 if no threshold reaches it.
+
+    The threshold is sought on the stays that it is judged on, in every resample anew: a hospital that fixes it
+    beforehand should expect slightly less.
+
+    Returns
+    -------
+    DataFrame indexed by target
+        value (the coverage), sd, lower and upper (95 %) over the resamples, and the threshold, NaN if there is none.
+
+    Raises
+    ------
+    StudyError
+        If a target is not above 0 and at most 1.
+    """
+    if wrong := [target for target in targets if not 0 < target <= 1]:
+        raise StudyError(f"parameter targets: {wrong[0]} is no accuracy above 0 and at most 1; give e.g. [0.8, 0.9]")
+
+    def reached(curve: pd.DataFrame) -> dict:
+        return {target: curve["coverage"].where(curve["accuracy"] >= target, 0).max() for target in targets}
+
+    curve = coverage(confidence, hit)
+    table = summary(pd.DataFrame([reached(coverage(confidence, hit, count)) for count in counts]))
+    table = table.rename_axis("target").assign(value=reached(curve))
+    table["threshold"] = table["value"].map(curve.set_index("coverage")["threshold"])
+    return table[["value", "sd", "lower", "upper", "threshold"]]
+
+
+def temper(logits: np.ndarray, truth: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Would one number repair the confidences? Logits over a temperature that is fitted on the *other* stays.
+
+    The stays fall at random into two halves; each half's logits are divided by the temperature that gives the other half
+    the highest likelihood. So no stay's label has a say in its own confidence. The ranking of labels stays the same.
+
+    Returns
+    -------
+    tempered logits of shape (n, k), and the two temperatures; above 1 they make a model more modest.
+
+    Source: Guo et al. 2017, section 4.2, who fit it on validation stays.
+    """
+    if len(truth) < 2:
+        raise StudyError(f"{len(truth)} stays can't be halved to fit a temperature; give at least 2")
+    half = np.random.default_rng(seed).permutation(len(truth)) % 2
+    logits = np.asarray(logits, np.float64)
+
+    def fitted(part: np.ndarray) -> float:
+        rows, labels = logits[part], truth[part][:, None]
+
+        def loss(log_temperature: float) -> float:
+            return -np.take_along_axis(log_softmax(rows / np.exp(log_temperature), axis=1), labels, axis=1).mean()
+
+        return np.exp(minimize_scalar(loss, bounds=(-4, 4), method="bounded").x)
+
+    temperatures = np.array([fitted(half != side) for side in (0, 1)])
+    return logits / temperatures[half][:, None], temperatures
+
+
+def _bin(confidence: np.ndarray, bins: int) -> np.ndarray:
+    """Index of each stay's bin of equal mass, from 0; no bin is empty."""
+    if bins < 1:
+        raise StudyError(f"parameter bins is {bins}; give at least 1")
+    edges = np.quantile(confidence, np.arange(1, bins) / bins)
+    return np.unique(np.searchsorted(edges, confidence), return_inverse=True)[1]

@@ -1,0 +1,183 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.special import log_softmax, softmax
+from sklearn.calibration import calibration_curve
+
+from drgstudy import calibration
+from drgstudy.bootstrap import resample_counts
+from drgstudy.study import StudyError
+
+ONCE = np.ones((1, 4), int)
+shares = st.integers(0, 8).map(lambda eighths: eighths / 8)  # few values, hence many ties
+
+
+def calibrated(n, seed, sharpness=1.0):
+    """Logits times `sharpness`, and labels drawn from the softmax of the logits themselves."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(scale=2.0, size=(n, 6))
+    below = softmax(logits, axis=1).cumsum(axis=1) < rng.random((n, 1))
+    return logits * sharpness, below.sum(axis=1).clip(max=5)
+
+
+def stays(min_size=1):
+    return st.integers(min_size, 40).flatmap(
+        lambda n: st.tuples(arrays(float, n, elements=shares), arrays(bool, n), st.permutations(range(n)))
+    )
+
+
+def test_top1_by_hand():
+    logits = np.log([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]]) + 5  # softmax does not see the shift
+    confidence, hit = calibration.top1(logits.astype(np.float32), np.array([0, 1]))
+    assert confidence == pytest.approx([0.7, 0.4], abs=1e-6) and hit.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("bins", [1, 3, 10])
+def test_reliability_equals_scikit_learn(bins):
+    rng = np.random.default_rng(bins)
+    confidence = rng.random(212)  # no quantile falls on a stay, where rounding would decide
+    hit = rng.random(212) < confidence**2
+    table = calibration.reliability(confidence, hit, bins)
+    accuracy, mean = calibration_curve(hit, confidence, n_bins=bins, strategy="quantile")
+    np.testing.assert_allclose(table["accuracy"], accuracy)
+    np.testing.assert_allclose(table["confidence"], mean)
+    assert table["stays"].sum() == 212 and np.ptp(table["stays"]) <= 1
+    assert (table["lower"] <= table["accuracy"]).all() and (table["accuracy"] <= table["upper"]).all()
+
+
+def test_wilson_interval_by_hand():
+    table = calibration.reliability(np.full(10, 0.5), np.arange(10) < 8, 4)  # one confidence: a single bin
+    z = 1.959964
+    centre, reach = (0.8 + z**2 / 20) / (1 + z**2 / 10), z * np.sqrt(0.8 * 0.2 / 10 + z**2 / 400) / (1 + z**2 / 10)
+    assert table.iloc[0].to_dict() == pytest.approx(
+        {"confidence": 0.5, "accuracy": 0.8, "stays": 10, "lower": centre - reach, "upper": centre + reach}, abs=1e-6
+    )
+
+
+def test_calibration_by_hand():
+    confidence, hit = np.array([0.9, 0.5, 0.7, 0.1]), np.array([False, True, True, False])
+    # Two bins: {0.1, 0.5} is right half the time and says 0.3; {0.7, 0.9} is right half the time and says 0.8.
+    found = calibration.calibration(confidence, hit, 2, ONCE)["value"]
+    assert found.to_dict() == pytest.approx({"confidence": 0.55, "accuracy": 0.5, "overconfidence": 0.05, "ece": 0.25})
+
+
+@given(stays(), st.integers(1, 6))
+@settings(max_examples=80, deadline=None)
+def test_calibration_follows_its_definition_in_any_order(drawn, bins):
+    confidence, hit, order = drawn
+    counts = np.ones((2, hit.size), int)
+    found = calibration.calibration(confidence, hit, bins, counts)
+    table = calibration.reliability(confidence, hit, bins)
+    share = table["stays"] / hit.size
+    assert found.loc["ece", "value"] == pytest.approx((share * (table["accuracy"] - table["confidence"]).abs()).sum())
+    assert abs(found.loc["overconfidence", "value"]) <= found.loc["ece", "value"] + 1e-12 <= 1 + 1e-9
+    again = calibration.calibration(confidence[order], hit[order], bins, counts)
+    pd.testing.assert_frame_equal(found, again, atol=1e-12)
+    np.testing.assert_allclose(found["lower"], found["value"], atol=1e-12)  # each resample is the stays themselves
+
+
+def test_intervals_are_those_of_the_drawn_stays():
+    confidence, hit = calibration.top1(*calibrated(60, 3))
+    counts = resample_counts(60, 200, 1)
+    found = calibration.calibration(confidence, hit, 1, counts)  # one bin: it is the same for any resample
+    gaps = [(confidence[drawn] - hit[drawn]).mean() for drawn in (np.repeat(np.arange(60), c) for c in counts)]
+    assert found.loc["overconfidence", ["lower", "upper"]].tolist() == pytest.approx(np.quantile(gaps, [0.025, 0.975]))
+    assert found.loc["ece", "sd"] == pytest.approx(np.std(np.abs(gaps), ddof=1))
+
+
+def test_a_calibrated_model_shows_no_more_than_chance():
+    confidence, hit = calibration.top1(*calibrated(4000, 0))
+    found = calibration.calibration(confidence, hit, 10, resample_counts(4000, 100, 0))
+    chance = calibration.chance_error(confidence, 10, 300, 0)
+    assert found.loc["ece", "value"] < np.quantile(chance, 0.99) < 0.04
+    assert found.loc["overconfidence", "lower"] < 0.01 and found.loc["overconfidence", "upper"] > -0.01
+    sharp, hit = calibration.top1(*calibrated(4000, 0, sharpness=3))
+    boasting = calibration.calibration(sharp, hit, 10, resample_counts(4000, 100, 0))
+    assert boasting.loc["overconfidence", "lower"] > 0.1
+    assert boasting.loc["ece", "value"] > calibration.chance_error(sharp, 10, 300, 0).max()
+
+
+def test_chance_error_by_hand():
+    # Two stays that say one half: right 0, 1 or 2 times, so off by a half, nothing or a half.
+    errors = calibration.chance_error(np.array([0.5, 0.5]), 1, 4000, 7)
+    assert set(errors) == {0.0, 0.5} and errors.mean() == pytest.approx(0.25, abs=0.02)
+    assert (calibration.chance_error(np.ones(5), 3, 10, 0) == 0).all()
+
+
+def test_coverage_by_hand():
+    confidence, hit = np.array([0.6, 0.9, 0.6, 0.2]), np.array([True, True, False, False])
+    curve = calibration.coverage(confidence, hit)
+    assert curve.to_numpy().tolist() == [[0.9, 0.25, 1.0], [0.6, 0.75, 2 / 3], [0.2, 1.0, 0.5]]
+    reached = calibration.coverage_at(confidence, hit, [0.5, 0.6, 1.0], ONCE)
+    assert reached["value"].to_dict() == {0.5: 1.0, 0.6: 0.75, 1.0: 0.25}
+    assert reached["threshold"].to_dict() == {0.5: 0.2, 0.6: 0.6, 1.0: 0.9}
+    never = calibration.coverage_at(confidence, ~hit, [0.9], ONCE).loc[0.9]
+    assert never["value"] == 0 and np.isnan(never["threshold"])
+
+
+@given(stays())
+@settings(max_examples=80, deadline=None)
+def test_coverage_is_what_a_threshold_does_in_any_order(drawn):
+    confidence, hit, order = drawn
+    curve = calibration.coverage(confidence, hit)
+    assert curve["threshold"].tolist() == sorted(set(confidence), reverse=True)
+    for row in curve.itertuples():
+        answered = confidence >= row.threshold
+        assert (row.coverage, row.accuracy) == pytest.approx((answered.mean(), hit[answered].mean()))
+    pd.testing.assert_frame_equal(curve, calibration.coverage(confidence[order], hit[order]))
+
+
+@given(stays(), st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_coverage_of_a_resample_is_that_of_the_stays_drawn(drawn, seed):
+    confidence, hit, _ = drawn
+    count = resample_counts(hit.size, 1, seed)[0]
+    again = np.repeat(np.arange(hit.size), count)
+    pd.testing.assert_frame_equal(
+        calibration.coverage(confidence, hit, count), calibration.coverage(confidence[again], hit[again])
+    )
+
+
+def test_temperature_is_recovered_and_repairs():
+    logits, truth = calibrated(3000, 1, sharpness=2.5)
+    tempered, temperatures = calibration.temper(logits, truth, 42)
+    assert temperatures == pytest.approx([2.5, 2.5], rel=0.1)
+    confidence, hit = calibration.top1(tempered, truth)
+    counts = resample_counts(3000, 50, 0)
+    before = calibration.calibration(*calibration.top1(logits, truth), 10, counts)["value"]
+    after = calibration.calibration(confidence, hit, 10, counts)["value"]
+    assert after["ece"] < 0.04 < 0.1 < before["ece"] and after["accuracy"] == before["accuracy"]
+
+
+def test_no_stay_decides_its_own_temperature():
+    logits, truth = calibrated(200, 5)
+    tempered, (first, second) = calibration.temper(logits, truth, 0)
+    used = (logits / tempered)[:, 0]
+    mine = np.isclose(used, first)
+    assert mine.sum() == 100 and np.allclose(used[~mine], second) and first != second
+    changed = truth.copy()
+    changed[mine] = (truth[mine] + 1) % 6
+    _, (third, fourth) = calibration.temper(logits, changed, 0)
+    assert third == first and fourth != second
+    rows, labels = logits[~mine], truth[~mine]  # the other half's best temperature, by brute force
+    grid = np.geomspace(0.2, 5, 2001)
+    loss = [-log_softmax(rows / t, axis=1)[np.arange(100), labels].mean() for t in grid]
+    assert first == pytest.approx(grid[np.argmin(loss)], rel=0.003)
+
+
+def test_refuses():
+    logits, truth = calibrated(20, 0)
+    confidence, hit = calibration.top1(logits, truth)
+    for bad in ((logits, truth[1:]), (logits[:0], truth[:0]), (logits * np.nan, truth), (logits[0], truth)):
+        with pytest.raises(StudyError, match="one row of finite numbers"):
+            calibration.top1(*bad)
+    with pytest.raises(StudyError, match="bins is 0"):
+        calibration.reliability(confidence, hit, 0)
+    for target in (0, 1.2, 90):
+        with pytest.raises(StudyError, match=f"targets: {target} is no accuracy"):
+            calibration.coverage_at(confidence, hit, [0.8, target], ONCE)
+    with pytest.raises(StudyError, match="can't be halved"):
+        calibration.temper(logits[:1], truth[:1], 0)
