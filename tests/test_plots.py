@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from drgstudy import plots
+from drgstudy import drgs, errors, plots
 from drgstudy.spline import smoothing_spline
 
 DATASET = "synthetic hospital, seed 3"
@@ -65,7 +65,55 @@ HARD = {
     "attack": {"value": 0.27, "lower": 0.23, "upper": 0.31},
     "curve": [{"train_stays": n, "value": v, "lower": v - 0.1, "upper": v + 0.1} for n, v in ((350, 0.3), (2800, 0.5))],
 }
+SWEEP = pd.DataFrame(
+    [
+        {"size": size, "max_tokens": n, "metric": metric, "value": 0.1 + n / 200, "sd": 0.01}
+        for size in ("whole", "half")
+        for n in (32, 64)
+        for metric in plots.METRICS
+    ]
+)
+SPLITS = pd.DataFrame(
+    [
+        {"run": run, "model": plots.look(run)[0], "metric": metric, "together": 0.6, "apart": 0.5}
+        for run in ("llama", "tfidf")
+        for metric in plots.METRICS
+    ]
+)
+SEVERITIES = pd.DataFrame(np.arange(25).reshape(5, 5), index=list("abcde"), columns=list("abcde"))
+ERRORS = pd.DataFrame({"name": list(errors.CLASSES), "errors": range(7), "share": np.arange(7) / 21})
+CATEGORIES = pd.DataFrame({"name": list(errors.CATEGORIES), "errors": range(5), "share": np.arange(5) / 10})
+JUDGED = pd.DataFrame({"true_drg": ["291", "193", "470", "291"], "predicted_drg": ["292", "291", "470", "193"]})
+RELIABLE = pd.DataFrame(
+    {"confidence": [0.2, 0.8], "accuracy": [0.3, 0.7], "stays": [9, 10], "lower": [0.1, 0.5], "upper": [0.5, 0.9]}
+)
+COVERED = pd.DataFrame({"threshold": [0.9, 0.5], "coverage": [0.5, 1.0], "accuracy": [0.9, 0.6]})
+MIX = pd.DataFrame(
+    [
+        {"run": run, "model": run, "way": way, "measure": measure, "value": 3.0, "lower": 1.0, "upper": 5.0}
+        for run in ("llama", "caml")
+        for way in ("top-1", "expected")
+        for measure in ("error_percent", "mae_dollars")
+    ]
+)
+WEIGHTS = np.array([0.5, 1, 2, 8])
+PHRASES = {
+    "llama": ("291 HEART FAILURE AND SHOCK WITH MCC", "logit", pd.Series({"heart failure": 2.0, "denies": -1.0}))
+}
 FIGURES = {
+    "sweep": lambda: plots.sweep(SWEEP, SWEEP.assign(size="13B"), DATASET),
+    "splits": lambda: plots.split_effect(SPLITS, DATASET),
+    "severity": lambda: plots.severity_confusion(SEVERITIES, DATASET),
+    "error classes": lambda: plots.error_classes(ERRORS, DATASET),
+    "error categories": lambda: plots.error_categories(CATEGORIES, {"Table 4": CATEGORIES}, DATASET),
+    "mdc confusion": lambda: plots.mdc_confusion(errors.by_mdc(JUDGED), DATASET),
+    "reliability": lambda: plots.reliability(
+        {"llama": RELIABLE, "caml": RELIABLE}, {"llama": 0.1, "caml": 0.2}, DATASET
+    ),
+    "coverage": lambda: plots.coverage({"llama": COVERED}, [0.8], DATASET),
+    "case mix": lambda: plots.case_mix(MIX, DATASET),
+    "stay weights": lambda: plots.stay_weights(WEIGHTS, {"top-1": WEIGHTS, "expected": WEIGHTS + 1}, "LLaMA", DATASET),
+    "strongest words": lambda: plots.strongest_words(PHRASES, DATASET),
     "dials": lambda: plots.dials({0.1: pd.Series([5, 3]), 1.0: pd.Series([4, 2, 2])}, {62: STAYS["words"]}, DATASET),
     "hardness": lambda: plots.hardness(HARD, DATASET),
     "no curve": lambda: plots.hardness(HARD | {"curve": []}, DATASET),
@@ -117,8 +165,19 @@ def test_saving_twice_gives_equal_bytes_and_one_dataset_name(tmp_path):
 def test_the_order_and_looks_are_fixed_and_unknown_runs_come_last():
     assert plots.in_order(["zzz", "tfidf", "aaa", "llama"]) == ["llama", "tfidf", "aaa", "zzz"]
     assert plots.look("zzz")[0] == "zzz" and plots.look("llama")[0] == "DRG-LLaMA"
+    assert plots.look("llama-small-64") == ("DRG-LLaMA (small, 64)", *plots.look("llama")[1:])
     for column in zip(*plots.MODELS.values(), strict=True):
         assert len(set(column)) == len(plots.MODELS)
+
+
+def test_figure_3_tells_v34s_own_titles_and_both_rules():
+    said = " ".join(text.get_text().replace("\n", " ") for text in plots.approaches().axes[0].texts)
+    v34 = drgs.v34()
+    for code, label in (("291", "with MCC"), ("293", "without CC/MCC")):
+        assert f"DRG {code} {label}" in said and v34["title"][code] == f"HEART FAILURE AND SHOCK {label}".upper()
+    assert f"{v34['base'].nunique()} + {len(drgs.CC_LABELS)} logits" in said and "½ CE(CC/MCC label)" in said
+    assert all(label in said for label in drgs.CC_LABELS)
+    assert all(base in said.upper() for base in v34["base"][["291", "193", "682"]])
 
 
 def test_the_flow_diagram_shows_every_count():
@@ -190,4 +249,4 @@ def test_the_hardness_figure_tells_ceiling_attack_and_sizes():
 
 def test_the_study_map_names_every_notebook():
     words = " ".join(words_on(plots.study_map()))
-    assert all(name in words for name in ("01-hospital", "02-harmonization", "03-cohort", "05-train", "06-results"))
+    assert all(name in words for name in ("01-hospital", "02-harmonization", "03-cohort", "05-train", "06 to 12"))

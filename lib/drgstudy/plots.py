@@ -90,7 +90,7 @@ def study_map() -> Figure:
         "02-harmonization": "drgs.parquet\neach title in v34",
         "03-cohort": "stays.parquet\ntext, DRG, split",
         "05-train, once a model": "predictions.npz\nlogits",
-        "06-results": "tables, figures\nnumbers.json",
+        "06 to 12": "tables, figures\nnumbers.json",
     }
     for x, (notebook, file) in enumerate(chain.items()):
         if x:

@@ -16,6 +16,8 @@ from nbconvert import HTMLExporter
 from drgstudy import plots, tables
 from drgstudy.study import NOTEBOOKS, Paths, StudyError, atomic, read_json, write_json
 
+_NO_RESULT = {"stderr", "application/vnd.jupyter.widget-view+json"}
+
 
 def build(profile: str) -> None:
     """Write reports/<profile>: the merged numbers, a page for each executed notebook, and ``index.html``, which stands alone.
@@ -42,6 +44,9 @@ def build(profile: str) -> None:
     beside = f"MIMIC-IV (published) beside {source}"
     tables.write_table(tables.text_table(numbers["text"], source), paths.report / "tables", "text-numbers", beside)
     pages = Environment(loader=PackageLoader("drgstudy"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    pages.tests["words"] = lambda cell: (
+        re.search("[A-Za-z]{4}", cell) is not None
+    )  # set to the left; numbers to the right
     steps = sorted(file.stem for file in planned.glob("*.yaml"))
     notebooks = [_notebook(file) for step in steps if (file := paths.executed / f"{step}.ipynb").is_file()]
     shared = {"profile": profile, "numbers": numbers, "notebooks": notebooks, "steps": steps}
@@ -87,13 +92,14 @@ def _notebook(file: Path) -> dict:
 def _body(file: Path) -> Markup:
     """An executed notebook as HTML; a figure is described by the heading it stands under."""
     notebook = nbformat.read(file, as_version=4)
+    notebook.metadata.pop("widgets", None)
     heading = file.stem
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             heading = [heading, *re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)][-1]
         cell.metadata["alt"] = f"Figure: {heading}"
-        # Warnings name places on this machine and are no result.
-        cell.outputs = [output for output in cell.get("outputs", []) if output.get("name") != "stderr"]
+        # Warnings name places on this machine, and a progress bar needs a script; neither is a result.
+        cell.outputs = [o for o in cell.get("outputs", []) if not {o.get("name"), *o.get("data", {})} & _NO_RESULT]
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
     return Markup(exporter.from_notebook_node(notebook)[0])
 

@@ -100,7 +100,8 @@ def atomic(path: Path):
 def write_json(path: Path, content) -> None:
     """Write JSON with sorted keys, so that equal content is equal bytes."""
     with atomic(path) as beside:
-        beside.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        beside.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path):

@@ -155,14 +155,15 @@ def differences(scores: dict[str, Scores], run: str, resamples: int, seed: int) 
 def sentence(a: str, row) -> str:
     """What `row` says of a minus another model: above, below, or not to be told apart.
 
-    `row` has model, metric, difference, lower, upper and p_holm. A difference counts if it survives the correction.
+    `row` has model, metric, difference, lower, upper and p_holm. A difference counts if it survives the correction and its interval excludes zero.
     """
     amount = f"{row.difference:+.3f}, 95 % interval {row.lower:+.3f} to {row.upper:+.3f}".replace("-", "−")
     amount += f"; p = {row.p_holm:.3f} after correction" if row.p_holm >= 0.001 else "; p < 0.001 after correction"
     metric = plots.METRICS[row.metric]
-    if row.p_holm < 0.05:
+    apart = not row.lower <= 0 <= row.upper
+    if apart and row.p_holm < 0.05:
         return f"{a} is {'above' if row.difference > 0 else 'below'} {row.model} in {metric} ({amount})."
-    if row.lower <= 0 <= row.upper:
+    if not apart:
         return f"{a} and {row.model} can't be told apart in {metric} ({amount})."
     return f"{a} and {row.model} differ in {metric} by themselves, but not after correction for all comparisons ({amount})."
 
