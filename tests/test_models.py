@@ -10,6 +10,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
 from drgstudy import models
+from drgstudy.drgs import CC_LABELS
 from drgstudy.models import bert, caml, fast_lora, llama, tfidf
 from drgstudy.study import StudyError
 from drgstudy.training import ByLength, PadRight
@@ -174,6 +175,8 @@ def test_llama_learns_two_labels_and_comes_back_from_its_folder(tiny_llama, tmp_
     again = models.build("llama", settings, ["a", "b", "c", "d", *range(5)], tmp_path, 1)
     again.restore()
     np.testing.assert_array_equal(again.predict(texts), outputs)
+    with pytest.raises(StudyError, match="model 'tfidf' gives one label a stay"):
+        models.build("tfidf", {}, ["a", *CC_LABELS], tmp_path, 0)
     with pytest.raises(StudyError, match="setting validation"):
         models.build("llama", settings | {"validation": 0.2}, range(9), tmp_path, 0).fit(texts, two)
 

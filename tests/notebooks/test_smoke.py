@@ -1,8 +1,10 @@
 """The whole study on the smoke profile: make runs every notebook, and these tests read what it wrote."""
 
+import html
 import json
 import os
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,7 @@ import pytest
 from drgstudy import cohort, models, plots
 from drgstudy.labels import TwoLabels
 from drgstudy.predictions import read_predictions
-from drgstudy.study import NOTEBOOKS, ROOT, Paths, fingerprint, read_json, read_params
+from drgstudy.study import NOTEBOOKS, ROOT, Paths, fingerprint, read_json, read_params, write_json
 
 PATHS = Paths("smoke")
 RUNS = sorted(file.stem.removeprefix("05-train-") for file in (NOTEBOOKS / "params" / "smoke").glob("05-train-*.yaml"))
@@ -135,6 +137,37 @@ def test_a_trained_run_comes_back_and_names_real_notes(study, tmp_path):
     )
     table = next(o.data["text/html"] for cell in done.cells[-4:] for o in cell.get("outputs", []) if "data" in o)
     assert table.count("<tr>") == 1 + 52 and set(re.findall(r"% (\d{3}) ", table)) <= set(labels)
+
+
+def test_of_credentialed_data_no_note_text_leaves_the_ignored_folder(study, tmp_path):
+    """The smoke stays, said to be credentialed, through the notebooks that show or quote notes."""
+    paths = Paths("credentialed")
+    try:
+        shutil.copytree(PATHS.runs / "tfidf", paths.runs / "tfidf")
+        shutil.copy(PATHS.stays, paths.stays)
+        flow = read_json(PATHS.flow)
+        write_json(paths.flow, flow | {"source": flow["source"] | {"kind": "credentialed", "name": "MIMIC-IV v2.2"}})
+        for name, given in {
+            "09-errors": {"run": "tfidf"},
+            "12-why": {"runs": ["tfidf"]},
+            "13-try-it": {"run": "tfidf"},
+        }.items():
+            papermill.execute_notebook(
+                NOTEBOOKS / f"{name}.ipynb", tmp_path / f"{name}.ipynb", given | {"profile": paths.profile},
+                cwd=NOTEBOOKS, progress_bar=False,
+            )  # fmt: skip
+        cells = [cell for file in tmp_path.glob("*.ipynb") for cell in json.loads(file.read_text())["cells"]]
+        written = [file.read_text() for file in paths.report.rglob("*") if file.is_file() and file.suffix != ".png"]
+        shown = html.unescape(" ".join([*written, *(str(cell.get("outputs", "")) for cell in cells)]))
+        words = cohort.read_stays(paths.stays)["text"].str.split()
+        for text in words:
+            assert not any(" ".join(text[i : i + 6]) in shown for i in range(0, len(text) - 6, 3))
+        sheet = pd.read_csv(paths.data / "review" / "errors.csv")
+        assert sheet["text"].str.len().min() > 40 and sheet["category"].isna().all()
+        assert len(list((paths.data / "review").glob("*.html"))) == 2
+    finally:
+        shutil.rmtree(paths.data, ignore_errors=True)
+        shutil.rmtree(paths.report, ignore_errors=True)
 
 
 def test_the_report_stands_alone_and_says_whose_data_it_shows(study):

@@ -20,6 +20,7 @@ import pkgutil
 from pathlib import Path
 from types import ModuleType
 
+from drgstudy.drgs import CC_LABELS
 from drgstudy.predictions import read_predictions
 from drgstudy.study import StudyError, checked_settings
 
@@ -37,6 +38,8 @@ def module(name: str) -> ModuleType:
 def build(name: str, settings: dict, labels: list[str], folder: Path, seed: int):
     """The model called `name`, its settings checked, ready to be fitted."""
     chosen = module(name)
+    if labels[-1] in CC_LABELS and name != "llama":
+        raise StudyError(f"parameter labels: model {name!r} gives one label a stay; two are only for llama")
     return chosen.Model(checked_settings(chosen.Settings, settings), labels, Path(folder), seed)
 
 
