@@ -58,7 +58,9 @@ class Model:
     def fit(self, texts: list[str], y: np.ndarray) -> dict:
         """Fine-tune all weights."""
         data, autocast = TokenDataset(self.tokens(texts), y), fast_dtype() == torch.bfloat16
+        forward = self.net.forward
         cost = train(self.net, self.collate, data, self.settings, self.folder, self.seed, autocast)
+        self.net.forward = forward  # the trainer leaves its autocast around it
         with atomic(self.folder / "model.safetensors") as beside:
             save_model(self.net, str(beside))
         return cost | {"dtype": "bfloat16 autocast" if autocast else "float32"}
@@ -70,9 +72,8 @@ class Model:
     def predict(self, texts: list[str]) -> np.ndarray:
         """Logits, float32, shape (texts, labels)."""
         self.net.eval()
-        # The trainer leaves its autocast on; in bfloat16 the logits of two DRGs would often be equal.
-        with torch.autocast(device().type, enabled=False):
-            return predict(lambda batch: self.net(**batch)["logits"], self.collate, self.tokens(texts))
+        # In float32: in bfloat16 the logits of two DRGs would often be equal.
+        return predict(lambda batch: self.net(**batch)["logits"], self.collate, self.tokens(texts))
 
 
 def _mean_forward(net, input_ids, attention_mask, labels=None, **_):
