@@ -1,9 +1,9 @@
 """Why did it say that: which places of a text moved a model's logit of one DRG, and the picture of it.
 
 A model that can tell exactly (`attributions`) is asked. A language model is asked word by word: how far does the logit fall
-when attention can't see the word (captum's feature ablation)? Integrated gradients, the usual choice, fail here. On the
-straight path from padding to the text the demo's LLaMA is so rough that 16 gradients miss half of its logit's change (six
-stays), and the logit falls by 1.5 without the five words that they name, but by 4.4 without these five.
+when attention can't see the word (captum's feature ablation)? Integrated gradients, the usual choice, fail here: on the
+straight path from padding to the text the demo's LLaMA is so rough that their sum misses half of the logit's change, and
+the words that they name matter less (``benchmarks/attribution.py`` compares both).
 """
 
 from __future__ import annotations
