@@ -158,7 +158,7 @@ def sentence(a: str, row) -> str:
     `row` has model, metric, difference, lower, upper and p_holm. A difference counts if it survives the correction and its interval excludes zero.
     """
     amount = f"{row.difference:+.3f}, 95 % interval {row.lower:+.3f} to {row.upper:+.3f}".replace("-", "−")
-    amount += f"; p = {row.p_holm:.2g} after correction"
+    amount += f"; p {f'= {row.p_holm:.2g}' if row.p_holm >= 0.001 else '< 0.001'} after correction"
     metric = plots.METRICS[row.metric]
     apart = not row.lower <= 0 <= row.upper
     if apart and row.p_holm < 0.05:
