@@ -1,5 +1,6 @@
 """Paths, strict parameters, whole-or-nothing writes, the notebook runner, and the pins."""
 
+import os
 import re
 import subprocess
 import sys
@@ -137,6 +138,23 @@ def test_a_failing_notebook_leaves_nothing_and_says_its_sentence(smoke_params, t
     with pytest.raises(StudyError, match=r"03-cohort\.yaml: no such table$"):
         study.run_notebook(smoke_params("profile: smoke"))
     assert not list((tmp_path / "data" / "smoke" / "executed").iterdir())
+
+
+def test_two_notebooks_may_run_at_once(smoke_params, tmp_path):
+    cells = [nbformat.v4.new_code_cell('profile = "smoke"', metadata={"tags": ["parameters"]})]
+    cells += [nbformat.v4.new_code_cell("import time; time.sleep(2); profile")]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "notebooks" / "03-cohort.ipynb")
+    run = "import sys; from pathlib import Path; from drgstudy import study; root, notebooks, file = map(Path, sys.argv[1:]); "
+    run += "study.ROOT, study.NOTEBOOKS = root, notebooks; study.run_notebook(file)"
+    file, environment = smoke_params("profile: smoke"), os.environ | {"PYTHONPATH": str(ROOT / "lib")}
+    both = [
+        subprocess.Popen([sys.executable, "-c", run, tmp_path / name, tmp_path / "notebooks", file], env=environment)
+        for name in ("one", "two")
+    ]
+    assert [process.wait(50) for process in both] == [0, 0]
+    assert len(list(tmp_path.glob("*/data/smoke/executed/03-cohort.ipynb"))) == 2
 
 
 def pins(lines) -> set[str]:

@@ -221,7 +221,7 @@ def run_notebook(params: Path) -> Path:
     executed = Paths(values["profile"]).executed / f"{params.stem}.ipynb"
     start = time.perf_counter()
     print(f"{params.parent.name}/{params.stem} …", file=sys.stderr, flush=True)
-    with atomic(executed) as beside, _relayed_progress():
+    with atomic(executed) as beside, _relayed_progress() as folder:
         try:
             papermill.execute_notebook(
                 notebook,
@@ -230,8 +230,9 @@ def run_notebook(params: Path) -> Path:
                 cwd=NOTEBOOKS,
                 kernel_name="python3",
                 progress_bar=False,
-                # Sockets of the file system, not of the network: nobody else on the machine can listen to a kernel.
-                config=Config(KernelManager={"transport": "ipc"}),
+                # Sockets of the file system, not of the network: nobody else on the machine can listen to a kernel. By
+                # their default names two notebooks that run at once would share them.
+                config=Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"}),
             )
         except PapermillExecutionError as error:
             if error.ename == "StudyError":
@@ -247,7 +248,10 @@ def run_notebook(params: Path) -> Path:
 
 @contextlib.contextmanager
 def _relayed_progress():
-    """Show what the notebook's kernel writes to its progress channel (a kernel's own stderr ends up in the notebook)."""
+    """Show what the notebook's kernel writes to its progress channel (a kernel's own stderr ends up in the notebook).
+
+    Yields the temporary folder that holds the channel.
+    """
     with tempfile.TemporaryDirectory() as folder:
         channel = Path(folder) / "progress"
         channel.touch()
@@ -265,7 +269,7 @@ def _relayed_progress():
         thread = threading.Thread(target=relay)
         thread.start()
         try:
-            yield
+            yield folder
         finally:
             done.set()
             thread.join()
