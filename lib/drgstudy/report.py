@@ -66,7 +66,7 @@ def build(profile: str) -> None:
     }
     done = {notebook["name"] for notebook in notebooks}
     shared["to_come"] = [_describe(step) for step in steps if step not in done]
-    shared |= {"metrics": plots.METRICS, "order": plots.in_order(numbers["results"]["models"]), "costs": costs}
+    shared |= {"metrics": plots.METRICS, "order": plots.in_order(numbers["results"]["models"])}
     _write(paths.report / "index.html", pages.get_template("index.html").render(shared, figures=figures, tables=rows))
 
 

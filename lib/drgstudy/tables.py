@@ -254,7 +254,7 @@ def printed3(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def sizes(runs: dict[str, Predictions]) -> pd.DataFrame:
-    """What Table 2 varies: base, its layers ("all" or how many) and max_tokens of each run, as run.json records them."""
+    """What Table 2 varies, by run, as run.json records it: size (the base, and its layers if not all) and max_tokens."""
     settings = pd.DataFrame({name: p.run["settings"] for name, p in runs.items()}).T[["base", "layers", "max_tokens"]]
     layers = settings["layers"].astype(int)
     size = settings["base"] + np.where(layers > 0, ", first " + layers.astype(str) + " layers", "")
