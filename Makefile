@@ -27,11 +27,14 @@ STUDY := $(PYTHON) -m drgstudy.study
 PAGES := $(PYTHON) -m drgstudy.report $(PROFILE)
 
 # One YAML file is one run, and its executed notebook is the file that stands for it in this graph.
-TRAIN := $(patsubst $(PARAMS)/%.yaml,$(DONE)/%.ipynb,$(sort $(wildcard $(PARAMS)/05-train-*.yaml)))
+executed = $(patsubst $(PARAMS)/%.yaml,$(DONE)/%.ipynb,$(sort $(wildcard $(addprefix $(PARAMS)/,$(1)))))
 # What analyses say goes into the report, so each is known by the numbers that it writes there last.
-ANALYSES := $(patsubst $(PARAMS)/%.yaml,$(REPORT)/numbers/%.json,$(sort $(wildcard $(PARAMS)/0[4-9]-*.yaml $(PARAMS)/1*.yaml)))
-ANALYSES := $(filter-out $(REPORT)/numbers/05-train-% $(REPORT)/numbers/13-%,$(ANALYSES))
-TRY := $(patsubst $(PARAMS)/%.yaml,$(DONE)/%.ipynb,$(wildcard $(PARAMS)/13-try-it.yaml))
+analyses = $(patsubst $(PARAMS)/%.yaml,$(REPORT)/numbers/%.json,$(sort $(wildcard $(addprefix $(PARAMS)/,$(1)))))
+TRAIN := $(call executed,05-train-*.yaml)
+ANALYSES := $(filter-out $(REPORT)/numbers/05-train-% $(REPORT)/numbers/13-%,$(call analyses,0[4-9]-*.yaml 1*.yaml))
+EARLY_TRAIN := $(call executed,23-early-train-*.yaml)
+EARLY := $(call analyses,2[12]-*.yaml 2[4-9]-*.yaml)
+TRY := $(call executed,13-try-it.yaml)
 # In the order in which they are made: first what Table 1 and Figures 1 and 2 need.
 HEADLINE := $(patsubst %,$(DONE)/%.ipynb,00-index 01-hospital 02-harmonization 03-cohort) $(REPORT)/numbers/06-results.json
 
@@ -41,8 +44,16 @@ help: ## Show this help
 
 env: $(INSTALLED) ## Build .venv from requirements.lock, or complete the active environment
 
-report: $(REPORT)/index.html ## Run the whole study and write reports/PROFILE/index.html
+report: $(REPORT)/index.html ## Run the whole DRG-LLaMA study and write reports/PROFILE/index.html
 	@echo "the report: $(REPORT)/index.html"
+
+early: $(EARLY) $(EARLY_TRAIN) ## Run the early-DRG study and write its part of the same report
+	@$(PAGES)
+	@echo "the report: $(REPORT)/index.html#part-2"
+
+all: ## Run both studies, one after the other
+	@$(MAKE) --no-print-directory report
+	@$(MAKE) --no-print-directory early
 
 data: $(DONE)/01-hospital.ipynb ## Make (or check) the raw tables in MIMIC's shape
 
@@ -72,7 +83,7 @@ clean: ## Remove what make made and git does not track, but for what people wrot
 distclean: clean ## As clean, and the fetched models and .venv too
 	@rm -rf data/models .venv
 
-.PHONY: help env report data cohort hospital train headline test lint notebook clean distclean
+.PHONY: help env report early all data cohort hospital train headline test lint notebook clean distclean
 
 .venv/bin/python:
 	@for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -88,21 +99,31 @@ $(INSTALLED): requirements.lock pyproject.toml $(if $(filter .venv,$(ENV)),| .ve
 # What each step reads beyond its own notebook and parameters. A change of report.py or the templates trains nothing again.
 FACTS := $(addprefix data/reference/,msdrg.csv msdrg_v34_titles.csv)
 $(DONE)/00-index.ipynb: $(wildcard $(PARAMS)/*.yaml)
-$(DONE)/01-hospital.ipynb: $(wildcard $(LIB)/synthetic/*.py data/reference/synthetic/*) $(LIB)/mimic.py $(LIB)/drgs.py $(FACTS)
+ICU := $(addprefix $(LIB)/synthetic/,icu.py icu_notes.py physiology.py) \
+  $(addprefix data/reference/synthetic/,icu.yaml vitals.csv physiology.csv apr_groups.csv)
+HOSPITAL := $(filter-out $(ICU),$(wildcard $(LIB)/synthetic/*.py data/reference/synthetic/*))
+$(DONE)/01-hospital.ipynb: $(HOSPITAL) $(LIB)/mimic.py $(LIB)/drgs.py $(FACTS)
 $(DONE)/02-harmonization.ipynb: $(DONE)/01-hospital.ipynb $(LIB)/harmonize.py $(LIB)/drgs.py $(FACTS) \
   $(addprefix data/reference/,crosswalk.csv abbreviations.csv mimic_iii_demo_outcomes.csv) \
   $(wildcard $(shell sed -nE 's/^review: *"?([^" ]+).*/\1/p' $(PARAMS)/02-harmonization.yaml))
 $(DONE)/03-cohort.ipynb: $(DONE)/02-harmonization.ipynb $(LIB)/cohort.py $(LIB)/notes.py
 $(TRAIN): $(DONE)/03-cohort.ipynb $(addprefix $(LIB)/,training.py predictions.py labels.py) $(wildcard $(LIB)/models/*.py)
 # Runs that a parameter file names, in its lines `run: a`, `runs: [a, b]` or `features_of: a`.
-named = $(patsubst %,$(DONE)/05-train-%.ipynb,$(shell sed -nE 's/\#.*//; s/^ *([a-z]+_)*(runs?|features_of): *//p' $(1) | tr -d '[],"'))
+named = $(patsubst %,$(DONE)/$(2)-%.ipynb,$(shell sed -nE 's/\#.*//; s/^ *([a-z]+_)*(runs?|features_of): *//p' $(1) | tr -d '[],"'))
 # A run that takes the frozen features of another run waits for it; an analysis waits for the runs that it reads.
-$(foreach run,$(TRAIN),$(eval $(run): $(filter-out $(run),$(call named,$(PARAMS)/$(notdir $(run:.ipynb=.yaml))))))
-$(foreach file,$(ANALYSES) $(TRY),$(eval $(file): $(call named,$(PARAMS)/$(basename $(notdir $(file))).yaml)))
+$(foreach run,$(TRAIN),$(eval $(run): $(filter-out $(run),$(call named,$(PARAMS)/$(notdir $(run:.ipynb=.yaml)),05-train))))
+$(foreach file,$(ANALYSES) $(TRY),$(eval $(file): $(call named,$(PARAMS)/$(basename $(notdir $(file))).yaml,05-train)))
+$(foreach file,$(EARLY),$(eval $(file): $(call named,$(PARAMS)/$(basename $(notdir $(file))).yaml,23-early-train)))
 
 # The page is made again as steps finish: it says what is still to come.
 $(DONE)/05-train-%.ipynb: notebooks/05-train.ipynb $(PARAMS)/05-train-%.yaml | $(INSTALLED)
 	@$(STUDY) $(PARAMS)/05-train-$*.yaml
+	@$(PAGES)
+$(DONE)/23-early-train-%.ipynb: notebooks/23-early-train.ipynb $(PARAMS)/23-early-train-%.yaml | $(INSTALLED)
+	@$(STUDY) $(PARAMS)/23-early-train-$*.yaml
+	@$(PAGES)
+$(REPORT)/numbers/2%.json: notebooks/2%.ipynb $(PARAMS)/2%.yaml $(DONE)/20-icu.ipynb | $(INSTALLED)
+	@$(STUDY) $(PARAMS)/2$*.yaml
 	@$(PAGES)
 $(DONE)/%.ipynb: notebooks/%.ipynb $(PARAMS)/%.yaml | $(INSTALLED)
 	@$(STUDY) $(PARAMS)/$*.yaml
@@ -111,13 +132,28 @@ $(REPORT)/numbers/%.json: notebooks/%.ipynb $(PARAMS)/%.yaml $(DONE)/03-cohort.i
 	@$(PAGES)
 
 $(ANALYSES): $(addprefix $(LIB)/,tables.py plots.py metrics.py bootstrap.py) data/reference/published_tables.csv
-$(REPORT)/numbers/04-hardness.json: $(wildcard $(LIB)/synthetic/*.py) $(LIB)/models/tfidf.py
+$(REPORT)/numbers/04-hardness.json: $(HOSPITAL) $(LIB)/models/tfidf.py
 $(REPORT)/numbers/06-results.json: $(LIB)/spline.py
 $(REPORT)/numbers/07-two-labels.json: $(LIB)/labels.py
 $(REPORT)/numbers/09-errors.json: $(LIB)/errors.py data/reference/published_drgs.csv $(wildcard $(DATA)/review/errors.csv)
 $(REPORT)/numbers/11-trust.json: $(LIB)/calibration.py $(LIB)/casemix.py
 $(REPORT)/numbers/12-why.json $(TRY): $(LIB)/attribution.py
 $(TRY): $(LIB)/notes.py
+
+# The early-DRG study.
+COHORTS := $(REPORT)/numbers/21-early-cohort.json
+MEASURED := $(REPORT)/numbers/22-measurements.json
+APR := $(addprefix data/reference/,aprdrg_fy2013.csv msdrg.csv)
+$(DONE)/20-icu.ipynb: $(HOSPITAL) $(ICU) $(LIB)/mimic.py $(LIB)/drgs.py $(FACTS) $(APR) data/reference/measurements.csv
+$(COHORTS): $(LIB)/early.py $(LIB)/early_plots.py $(APR)
+$(MEASURED): $(COHORTS) $(LIB)/measurements.py $(LIB)/early_plots.py data/reference/measurements.csv
+$(EARLY_TRAIN): $(COHORTS) $(addprefix $(LIB)/,early_runs.py training.py predictions.py labels.py) $(wildcard $(LIB)/models/*.py)
+$(filter $(DONE)/23-early-train-lstm-%,$(EARLY_TRAIN)): $(MEASURED)
+$(filter-out $(COHORTS) $(MEASURED),$(EARLY)): $(addprefix $(LIB)/,early_tables.py early_plots.py tables.py plots.py) \
+  $(wildcard data/reference/published_early*.csv)
+$(filter %/24-early-results.json %/28-early-splits.json,$(EARLY)): $(LIB)/metrics.py $(LIB)/bootstrap.py
+$(filter %/25-case-mix.json %/26-regression.json,$(EARLY)): $(LIB)/casemix.py
+$(filter %/27-attention.json,$(EARLY)): $(LIB)/attribution.py
 
 # The analyses of runs that are there already come before those that need further runs.
 LATER := $(patsubst %,$(REPORT)/numbers/%.json,07-two-labels 10-splits 08-size-and-length)

@@ -11,7 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drgstudy import models
-from drgstudy.attribution import Explanation, bars, by_word, check, explain, page, picture, strongest, telling_stay, top
+from drgstudy.attribution import (
+    Explanation,
+    bars,
+    by_word,
+    check,
+    explain,
+    page,
+    picture,
+    strongest,
+    telling_stay,
+    top,
+    top_ngrams,
+)
 from drgstudy.models import caml
 from drgstudy.predictions import Predictions, write_predictions
 from drgstudy.study import StudyError
@@ -136,6 +148,38 @@ def test_caml_shows_the_ngrams_its_filters_see(taught):
     ]
     assert len(pieces) == 9 and sum(weight for *_, weight in pieces) == pytest.approx(1)
     assert " ".join(caml.words_of(text)) == "admitted with chest pain and nstemi treated with heparin"
+
+
+class Weighs:
+    """Stands for a model whose query weighs the five words around each word."""
+
+    def __init__(self, *weights):
+        self.weights = weights
+
+    def attributions(self, text, label):
+        words = [m.span() for m in re.finditer(r"\S+", text)]
+        grams = [words[max(0, i - 2) : i + 3] for i in range(len(words))]
+        return [(gram[0][0], gram[-1][1], weight) for gram, weight in zip(grams, self.weights, strict=True)]
+
+
+def test_top_ngrams_are_the_strongest_that_share_at_most_half_of_their_words():
+    text = "a b  c\nd e f g h i"
+    # With the strongest, "a b c" shares two of its three words, "d e f g h" three of five, "e f g h i" two of five.
+    assert top_ngrams(Weighs(0.2, 0.0, 0.0, 0.3, 0.01, 0.05, 0.04, 0.0, 0.0), text, 0) == [
+        ("b c d e f", 0.3),
+        ("e f g h i", 0.04),
+    ]
+    assert top_ngrams(Weighs(*[0.1] * 9), text, 0, k=1) == [("a b c", 0.1)]
+    assert top_ngrams(Weighs(), "", 0) == []
+
+
+def test_top_ngrams_of_caml_begin_with_its_strongest(taught):
+    model, _ = models.load(taught[0] / "caml")
+    text = "Admitted with CHEST pain\n\nand nstemi  treated with heparin"
+    start, end, weight = max(model.attributions(text, 0), key=lambda piece: piece[2])
+    found = top_ngrams(model, text, 0)
+    assert found[0] == (" ".join(text[start:end].split()), weight)
+    assert [w for _, w in found] == sorted((w for _, w in found), reverse=True) and len(found) > 1
 
 
 def test_the_words_of_caml_are_alphanumeric_runs_with_a_letter():

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import rankdata
 
 from drgstudy import casemix, drgs
 from drgstudy.bootstrap import resample_counts
@@ -90,3 +91,104 @@ def test_refuses():
     for true, predicted in (([1.0, 2.0], [1.0]), ([], []), ([0.0, 0.0], [1.0, 1.0])):
         with pytest.raises(StudyError, match="one of each for each stay"):
             casemix.case_mix(np.array(true), np.array(predicted), np.ones((1, len(true)), int), 6000.0)
+
+
+# --- the early-DRG paper's errors by hour and by size, and its regression
+
+
+@pytest.fixture
+def cohort():
+    """True weights of 300 stays, and what three models make of them: 10 % too little, noise, and 5 % too much."""
+    rng = np.random.default_rng(3)
+    true = rng.lognormal(0.8, 0.7, 300)
+    return true, np.array([0.9 * true, true + rng.normal(0, 2, 300), 1.05 * true])
+
+
+def test_cmi_error_by_hand():
+    true = np.array([1.0, 3.0])
+    assert casemix.cmi_error(true, np.array([1.0, 2.0])) == pytest.approx(25)
+    assert casemix.cmi_error(true, np.array([3.0, 1.0])) == 0
+    assert casemix.cmi_error(true, np.array([[2.0, 3.0], [0.0, 0.0]])).tolist() == pytest.approx([25, 100])
+
+
+@given(weights, st.floats(0.1, 10))
+@settings(max_examples=60, deadline=None)
+def test_cmi_error_is_that_of_case_mix_and_has_no_unit(drawn, factor):
+    true, predicted, _ = drawn
+    signed = casemix.case_mix(true, predicted, resample_counts(true.size, 2, 0), 1.0).loc["error_percent", "value"]
+    assert casemix.cmi_error(true, predicted) == pytest.approx(abs(signed), abs=1e-9)
+    assert casemix.cmi_error(factor * true, factor * predicted) == pytest.approx(abs(signed), abs=1e-9)
+
+
+def test_errors_by_hour(cohort):
+    true, predicted = cohort
+    table = casemix.errors_by_hour(true, {-24: predicted[[0, 2]], 48: predicted[[2]]})
+    assert table["hour"].tolist() == [-24, 48]
+    assert table["each"][0] == pytest.approx([10, 5])
+    assert table["mean"].tolist() == pytest.approx([7.5, 5])
+    assert table["sd"][0] == pytest.approx(5 / np.sqrt(2)) and np.isnan(table["sd"][1])
+
+
+def test_errors_by_size(cohort):
+    true, predicted = cohort
+    sizes = [20, 300, 1500]  # the last is larger than the cohort
+    table = casemix.errors_by_size(true, predicted, sizes, draws=20, seed=1).set_index("size")
+    assert (table["lower"] < table["mean"]).all() and (table["mean"] < table["upper"]).all()
+    assert table["mean"].is_monotonic_decreasing  # of a noisy model's error
+    # 60 populations of one size: the mean of a model that is 10 % off everywhere is 10, whichever stays are drawn.
+    ten = casemix.errors_by_size(true, predicted[:1], sizes, seed=1)
+    assert ten[["mean", "lower", "upper"]].to_numpy() == pytest.approx(np.full((3, 3), 10.0))
+    assert ten["cmi_predicted"].tolist() == pytest.approx((0.9 * ten["cmi_true"]).tolist())
+    # A size's populations depend on the seed, not on which other sizes or hours are asked for.
+    alone = casemix.errors_by_size(true, predicted, [300], seed=1).set_index("size")
+    pd.testing.assert_frame_equal(alone, table.loc[[300]])
+    assert casemix.errors_by_size(true, predicted, [300], seed=2)["mean"][0] != alone.loc[300, "mean"]
+
+
+def test_populations_are_not_shared_between_models(cohort):
+    """Three equal models meet 60 different populations, so that their mean is surer than that of 20."""
+    true, predicted = cohort
+    one = casemix.errors_by_size(true, predicted[[1]], [200], seed=5).iloc[0]
+    three = casemix.errors_by_size(true, predicted[[1, 1, 1]], [200], seed=5).iloc[0]
+    assert three["upper"] - three["lower"] < one["upper"] - one["lower"]
+    assert three["cmi_true"] != one["cmi_true"]
+
+
+def test_payments_of_the_early_drg_papers_example():
+    """500 stays at a case-mix index of 3.15, 5 % too little, at $6,000: $472,500."""
+    true = np.tile([3.0, 3.3], 250)
+    predicted = {24: np.array([0.94 * true, 0.96 * true]), 48: true[None]}
+    table = casemix.payments(true, predicted, np.arange(500)).set_index("hour")
+    assert table["cmi_true"].tolist() == pytest.approx([3.15, 3.15]) and table["stays"].tolist() == [500, 500]
+    owed = table["dollars_true"] - table["dollars_predicted"]
+    assert owed.tolist() == pytest.approx([472_500, 0], abs=1e-3)
+    assert table.loc[24, ["lowest", "highest"]].tolist() == pytest.approx([0.94 * 3.15, 0.96 * 3.15])
+    drawn = casemix.payments(true, predicted, np.array([1, 1, 1, 0]), base=1000.0).set_index("hour")  # repeated stays
+    assert drawn.loc[48, "dollars_true"] == pytest.approx(1000 * (3 * 3.3 + 3))
+
+
+@given(weights)
+@settings(max_examples=60, deadline=None)
+def test_regression_scores(drawn):
+    true, predicted, _ = drawn
+    found = casemix.regression_scores(true, predicted)
+    assert abs(predicted.mean() - true.mean()) <= found["mae"] + 1e-9 and found["mae"] <= found["rmse"] + 1e-9
+    assert found["cmi_error_percent"] == casemix.cmi_error(true, predicted)
+    if np.ptp(true) and np.ptp(predicted):
+        ranks = np.corrcoef(rankdata(true), rankdata(predicted))[0, 1]
+        assert found["spearman"] == pytest.approx(ranks, abs=1e-9)
+
+
+def test_regression_scores_by_hand():
+    found = casemix.regression_scores(np.array([1.0, 2.0, 6.0]), np.array([2.0, 4.0, 6.0]))
+    assert found == pytest.approx({"mae": 1, "rmse": np.sqrt(5 / 3), "spearman": 1, "cmi_error_percent": 100 / 3})
+    assert np.isnan(casemix.regression_scores(np.array([1.0, 2.0]), np.array([3.0, 3.0]))["spearman"])
+
+
+def test_refuses_populations_that_have_no_index():
+    for true, predicted in (([1.0, 2.0], [1.0]), ([], []), ([0.0, 0.0], [1.0, 1.0]), ([1.0, 2.0], [1.0, np.nan])):
+        with pytest.raises(StudyError, match="one finite weight of each for each stay"):
+            casemix.cmi_error(np.array(true), np.array(predicted))
+    for sizes, draws in (([200, 0], 20), ([200], 0)):
+        with pytest.raises(StudyError, match="populations need at least 1 of each"):
+            casemix.errors_by_size(np.ones(5), np.ones((2, 5)), sizes, draws)

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from drgstudy import drgs
+from drgstudy.study import StudyError
 
 
 def test_v34_has_the_papers_counts():
@@ -86,3 +87,39 @@ def test_titles_by_year_covers_fiscal_years_2008_to_2019():
 )
 def test_severity(title, phrase):
     assert drgs.severity(title) == phrase
+
+
+@pytest.mark.parametrize(
+    ("system", "codes", "targets", "outside"),
+    [
+        ("ms", 751, 738, {"789", "795", "945", "946", "949", "950", "998", "999"}),
+        ("apr", 1256, 1136, {"5801", "6404", "8621", "8624", "8631", "8634"}),
+    ],
+)
+def test_fiscal_2013_has_the_papers_target_space(system, codes, targets, outside):
+    table = drgs.fiscal_2013(system)
+    assert list(table) == ["title", "mdc", "relative_weight", "target"]
+    assert len(table) == codes and table["target"].sum() == targets
+    assert table.index.is_unique and table.index.is_monotonic_increasing
+    assert not table.loc[sorted(outside), "target"].any() and not table.query("mdc == '15'")["target"].any()
+    assert table.query("target")["relative_weight"].gt(0).all()
+
+
+@pytest.mark.parametrize(
+    ("system", "drg", "title", "mdc", "weight"),
+    [
+        ("ms", "001", "HEART TRANSPLANT OR IMPLANT OF HEART ASSIST SYSTEM W MCC", "PRE", 26.0295),
+        ("ms", "951", "OTHER FACTORS INFLUENCING HEALTH STATUS", "23", 0.8105),
+        ("ms", "981", "EXTENSIVE O.R. PROCEDURE UNRELATED TO PRINCIPAL DIAGNOSIS W MCC", "99", 5.0270),
+        ("apr", "0014", "", "PRE", 20.7878),
+        ("apr", "1944", "", "05", 3.1622),
+        ("apr", "9504", "", "UNK", 9.2074),
+    ],
+)
+def test_fiscal_2013_facts(system, drg, title, mdc, weight):
+    assert tuple(drgs.fiscal_2013(system).loc[drg, ["title", "mdc", "relative_weight"]]) == (title, mdc, weight)
+
+
+def test_fiscal_2013_knows_two_systems():
+    with pytest.raises(StudyError, match="expected 'ms' or 'apr', got 'MS-DRG'"):
+        drgs.fiscal_2013("MS-DRG")

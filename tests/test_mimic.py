@@ -69,6 +69,96 @@ def test_columns_and_names_of_mimic_iii_are_in_capitals(tmp_path):
     assert mimic.source(tmp_path).name == "MIMIC-III"
 
 
+def mimic_iii(folder, **tables):
+    """Write tables under MIMIC-III's names and columns, a list of dicts each; what a row does not say is empty."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for table, rows in tables.items():
+        with open(folder / f"{table.upper()}.csv", "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, [name.upper() for name in mimic.MIMIC_III[table]], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows({name.upper(): value for name, value in row.items()} for row in rows)
+    return folder
+
+
+def test_the_file_decides_whose_columns_a_table_has(tmp_path):
+    three = mimic_iii(
+        tmp_path / "three", patients=[{"row_id": 1, "subject_id": 7, "expire_flag": 0, "dob": "1880-02-01"}]
+    )
+    assert mimic.read(three, "patients", ["subject_id", "dob"])["dob"][0] == pd.Timestamp("1880-02-01")
+    with pytest.raises(StudyError, match=r"PATIENTS.csv has no column anchor_age"):
+        mimic.read(three, "patients", ["anchor_age"])
+    four = dataset(tmp_path / "four", ["patients"])
+    assert mimic.read(four, "patients")["anchor_age"].tolist() == [7]
+
+
+def test_numbers_may_be_empty_or_have_a_fraction(tmp_path):
+    rows = [
+        {"row_id": i, "subject_id": 7, "itemid": 211, "value": str(v), "valuenum": v}
+        for i, v in enumerate(["80", "", "1.5e2"])
+    ]
+    folder = mimic_iii(tmp_path, chartevents=rows)
+    read = mimic.read(folder, "chartevents", ["valuenum", "value", "hadm_id"])
+    assert read["valuenum"].fillna(-1).tolist() == [80, -1, 150] and read["value"].tolist() == ["80", "", "1.5e2"]
+    assert read["hadm_id"].isna().all()
+    mimic_iii(tmp_path, chartevents=[rows[0] | {"valuenum": "high"}])
+    with pytest.raises(StudyError, match="column VALUENUM holds 'high', expected a number"):
+        mimic.read(folder, "chartevents", ["valuenum"])
+
+
+def test_batches_hold_the_columns_asked_for(tmp_path, monkeypatch):
+    rows = [
+        {"row_id": i, "subject_id": 7, "itemid": 1, "valuenum": i / 2, "value": "not asked for"} for i in range(500)
+    ]
+    folder = mimic_iii(tmp_path, chartevents=rows)
+    monkeypatch.setattr(mimic, "BATCH_BYTES", 1000)
+    batches = list(mimic.batches(folder, "chartevents", ["valuenum", "row_id"]))
+    assert len(batches) > 5 and batches[0].columns.tolist() == ["valuenum", "row_id"]
+    whole = pd.concat(batches)
+    assert whole["valuenum"].tolist() == [i / 2 for i in range(500)]
+    assert whole.index.tolist() == list(range(1, 501))
+
+
+def test_only_the_notes_of_mimic_iii_may_be_an_empty_table(tmp_path):
+    folder = mimic_iii(tmp_path, noteevents=[], icustays=[])
+    notes = mimic.read(folder, "noteevents", ["hadm_id", "charttime", "text"])
+    assert notes.empty and notes.dtypes.astype(str).tolist() == ["Int64", "datetime64[s]", "str"]
+    with pytest.raises(StudyError, match=r"ICUSTAYS.csv is empty; expected a CSV table"):
+        mimic.read(folder, "icustays")
+
+
+def test_tables_that_only_mimic_iii_needs_are_looked_for_in_capitals(tmp_path):
+    four = dataset(tmp_path, ALL)
+    before = mimic.source(four)
+    assert before.fingerprint == "6715faa8f730a1cd"  # as before the study read MIMIC-III
+    for table in ("labevents", "d_labitems", "noteevents"):
+        (four / "hosp" / f"{table}.csv").write_text("subject_id\n1\n")  # MIMIC-IV's own, in its own columns
+        with pytest.raises(StudyError, match=f"has no {table.upper()}.csv.gz or {table.upper()}.csv"):
+            mimic.find(four, table)
+    assert mimic.source(four) == before
+
+
+def test_the_source_of_mimic_iii(tmp_path):
+    folder = mimic_iii(
+        tmp_path / "mimic-iii-clinical-database-1.4",
+        patients=[{"row_id": 1, "subject_id": 7, "expire_flag": 0}],
+        drgcodes=[{"row_id": 1, "subject_id": 7, "hadm_id": 8, "drg_type": "MS", "drg_code": "001"}],
+        icustays=[{"row_id": 1, "subject_id": 7, "hadm_id": 8, "icustay_id": 9}] * 2,
+        noteevents=[],
+    )
+    source = mimic.source(folder)
+    assert (source.kind, source.name, source.version) == ("credentialed", "MIMIC-III v1.4", "1.4")
+    assert source.rows == {"patients": 1, "drgcodes": 1, "icustays": 2}
+    mimic_iii(folder, labevents=[])
+    assert mimic.source(folder).fingerprint != source.fingerprint
+    with pytest.raises(StudyError, match="column icustay_id, row 1: 9 breaks the rule field_uniqueness"):
+        mimic.read(folder, "icustays", ["icustay_id"])
+    (folder / "LICENSE.txt").write_text("## ODC OPEN DATABASE LICENSE (ODBL)\n")
+    renamed = folder.rename(tmp_path / "mimic-iii-clinical-database-demo-1.4")
+    assert (mimic.source(renamed).kind, mimic.source(renamed).name) == ("open demo", "MIMIC-III demo v1.4")
+    (renamed / "hospital.json").write_text('{"source": "synthetic", "seed": 7}')
+    assert (mimic.source(renamed).kind, mimic.source(renamed).name) == ("synthetic", "synthetic hospital, seed 7")
+
+
 def test_notes_keep_their_lines_quotes_and_missing_stay(folder):
     notes = read_notes(folder)
     assert notes["text"].tolist() == ['He said "ouch",\n\nand left.', "secret words"]
@@ -176,7 +266,17 @@ def test_the_source_is_found_from_the_files(folder):
 
 @pytest.mark.skipif(not DEMO.exists(), reason="the open MIMIC-III demo is not here")
 def test_the_real_mimic_iii_demo():
-    assert (mimic.source(DEMO).kind, mimic.source(DEMO).name) == ("open demo", "MIMIC-III demo")
+    source = mimic.source(DEMO)
+    assert (source.kind, source.name) == ("open demo", "MIMIC-III demo")
+    assert source.rows == {"patients": 100, "admissions": 129, "drgcodes": 297, "icustays": 136}
+    for table, columns in mimic.MIMIC_III.items():
+        header = gzip.decompress((DEMO / f"{table.upper()}.csv.gz").read_bytes()).partition(b"\n")[0]
+        assert list(columns) == header.decode().strip().lower().split(","), table
+        if table != "chartevents":  # read below, in batches
+            assert mimic.read(DEMO, table).columns.tolist() == list(columns)
+    values = pd.concat(mimic.batches(DEMO, "chartevents", ["itemid", "valuenum"]))
+    assert len(values) == 758_355 and values["valuenum"].dtype == "float64"
+    assert values.loc[values["itemid"] == 211, "valuenum"].median() == pytest.approx(88, abs=15)  # heart rate
     drgs = mimic.read(DEMO, "drgcodes")
     assert drgs["drg_type"].str.strip().value_counts().to_dict() == {"APR": 168, "MS": 72, "HCFA": 57}
     assert drgs["hadm_id"].nunique() == 129

@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import hashlib
+import json
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
-from drgstudy import models
+from drgstudy import models, training
 from drgstudy.drgs import CC_LABELS
 from drgstudy.models import bert, caml, fast_lora, llama, tfidf
 from drgstudy.study import StudyError
@@ -269,6 +271,90 @@ def test_caml_learns_and_repeats_itself(tmp_path, notes):
         outputs.append(model.predict([*texts, "", "word-never-seen"]))
     np.testing.assert_array_equal(*outputs)
     assert (outputs[0][:-2].argmax(1) == y).all()
+
+
+SMALL = dict(epochs=12.0, batch_size=4, learning_rate=3e-3, filters=16, vector_size=12, min_count=1)
+
+
+def test_the_best_epoch_is_judged_by_the_stays_given_for_it(tmp_path, notes):
+    texts, y = notes[0], np.array(notes[1])
+    ends = {}
+    for name, judged in {"right": y, "wrong": (y + 1) % 4}.items():
+        model = models.build("caml", SMALL | {"patience": 2}, LABELS, tmp_path / name, 3)
+        cost = model.fit(texts, y, (texts[:8], judged[:8]))
+        seen = [entry["eval_accuracy"] for entry in cost["history"] if "eval_accuracy" in entry]
+        assert (model.predict(texts[:8]).argmax(1) == judged[:8]).mean() == max(seen)
+        assert cost["train_examples"] == 24 * len(seen)  # none of the training stays is kept back
+        ends[name] = seen
+    assert max(ends["right"]) == 1 and len(ends["wrong"]) < len(ends["right"]) and ends["wrong"][-1] == 0
+
+
+def test_stays_to_judge_by_are_not_looked_at_without_need(tmp_path, notes, monkeypatch):
+    texts, y, folders, outputs = notes[0], np.array(notes[1]), [], []
+    plain = training._checkpoints
+    monkeypatch.setattr(training, "_checkpoints", lambda *about: folders.append(plain(*about).name) or plain(*about))
+    for share, given in [(0.0, None), (0.0, (texts[:4], y[:4])), (0.5, None), (0.5, (texts[:4], y[:4]))]:
+        about = SMALL | {"epochs": 2.0, "validation": share, "patience": 0}
+        model = models.build("caml", about, LABELS, tmp_path, 3)
+        model.fit(texts, y, given)
+        outputs.append(model.predict(texts))
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    assert folders[0] == folders[1] and len(set(folders)) == 3
+
+
+@pytest.mark.parametrize("as_array", [False, True])
+def test_checkpoints_are_of_one_training(tmp_path, as_array):
+    ids = np.ones((3, 2, 2), np.float32) if as_array else [[1], [2, 3], [4]]
+    y, settings = np.array([0, 1, 2]), training.NeuralSettings()
+
+    def name(*parts):
+        return training._checkpoints(tmp_path, settings, 0, [training.TokenDataset(*part) for part in parts]).name
+
+    first = name((ids, y))
+    other = copy.deepcopy(ids)
+    other[2][0] = 9
+    assert name((copy.deepcopy(ids), y.copy())) == first
+    different = [
+        [(other, y)],
+        [(ids, y[::-1])],
+        [(ids, y), (ids, y)],
+        [(ids, y), (other, y)],
+        [(ids, y), (ids, y[::-1])],
+    ]
+    assert len({first, *(name(*parts) for parts in different)}) == 6
+    if not as_array:  # runs that were begun before there were arrays go on
+        what = json.dumps([vars(settings), 0, ids, y.tolist()]).encode()
+        assert first == f"checkpoints-{hashlib.sha256(what).hexdigest()[:12]}"
+
+
+def test_caml_learns_a_number_from_its_mean_on(tmp_path):
+    rng, words = np.random.default_rng(0), np.array(["alpha", "beta", "gamma", "delta"])
+    drawn = rng.integers(0, 4, (80, 6))
+    texts, y = [" ".join(row) for row in words[drawn]], np.array([0.5, 1.0, 2.0, 6.0])[drawn].mean(1)
+    still = models.build("caml", SMALL | {"epochs": 1.0, "learning_rate": 1e-9}, ["relative weight"], tmp_path / "0", 3)
+    still.fit(texts, y)
+    assert still.net.score.bias.item() == pytest.approx(y.mean(), abs=1e-5)
+    model = models.build("caml", SMALL | {"epochs": 40.0, "dropout": 0.0}, ["relative weight"], tmp_path / "1", 3)
+    cost = model.fit(texts[:60], y[:60], (texts[60:], y[60:]))
+    predicted = model.predict(texts)
+    assert predicted.shape == (80, 1) and predicted.dtype == np.float32
+    error = np.abs(predicted[60:, 0] - y[60:]).mean()
+    assert error < 0.2 * np.abs(y[60:] - y[:60].mean()).mean()
+    judged = [entry["eval_mean_absolute_error"] for entry in cost["history"] if "eval_mean_absolute_error" in entry]
+    assert error == pytest.approx(min(judged), abs=1e-6) and judged[0] > 2 * min(judged)
+
+
+def test_numbers_are_refused_where_classes_are_learned(tiny_llama, tiny_bert, tmp_path, notes):
+    y = np.linspace(0.5, 2, 24)
+    for name, settings in {
+        "llama": settings_of(tiny_llama), "bert": {"base": str(tiny_bert)}, "tfidf": {}, "lstm": {}
+    }.items():  # fmt: skip
+        with pytest.raises(StudyError, match="only model caml"):
+            models.build(name, settings, ["relative weight"], tmp_path, 0).fit(notes[0], y)
+    with pytest.raises(StudyError, match="got 4 outputs"):
+        models.build("caml", SMALL, LABELS, tmp_path, 0).fit(notes[0], y)
+    with pytest.raises(StudyError, match="finite"):
+        models.build("caml", SMALL, ["relative weight"], tmp_path, 0).fit(notes[0], y * np.nan)
 
 
 def test_caml_words_leave_out_numbers_and_placeholders():

@@ -147,6 +147,23 @@ def strongest(text: str, pieces: list[Piece], n: int) -> pd.Series:
     return series[series.abs() >= series.abs().max() / 100]
 
 
+def top_ngrams(model, text: str, label: int, k: int = 3) -> list[tuple[str, float]]:
+    """The `k` n-grams that `label`'s query attends to most, with their attention, strongest first.
+
+    Of two that share more than half of the shorter one's words (runs of visible characters) only the stronger is given.
+    White space is tidied.
+
+    Source: early-DRG paper, Table 3.
+    """
+    found: list[tuple[set[int], str, float]] = []
+    starts, ends = np.array([m.span() for m in re.finditer(r"\S+", text)]).reshape(-1, 2).T
+    for start, end, weight in sorted(model.attributions(text, label), key=lambda piece: -piece[2]):
+        words = set(range(np.searchsorted(ends, start, side="right"), np.searchsorted(starts, end)))
+        if len(found) < k and all(2 * len(words & other) <= min(len(words), len(other)) for other, *_ in found):
+            found.append((words, " ".join(text[start:end].split()), weight))
+    return [(phrase, weight) for _, phrase, weight in found]
+
+
 def top(logits: np.ndarray, labels: np.ndarray, n: int = 5) -> pd.DataFrame:
     """The `n` DRGs of largest logit: label (index), drg, title, relative_weight and probability (softmax, among `labels`)."""
     p = np.exp(logits - logits.max(), dtype=np.float64)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
+from scipy.stats import spearmanr
 
-from drgstudy.bootstrap import summary
+from drgstudy.bootstrap import resample_counts, summary
 from drgstudy.study import StudyError
 
 
@@ -74,3 +75,134 @@ def case_mix(true: np.ndarray, predicted: np.ndarray, counts: np.ndarray, paymen
     measures |= {"dollars_per_100": 100 * payment * (guess - cmi), "mae_weight": off, "mae_dollars": payment * off}
     samples = pd.DataFrame(measures)
     return summary(samples[1:]).assign(value=samples.iloc[0])[["value", "sd", "lower", "upper"]]
+
+
+def cmi_error(true: np.ndarray, predicted: np.ndarray) -> np.ndarray | float:
+    """Absolute error of the case-mix index in per cent: |predicted - true| / true mean weight.
+
+    Parameters
+    ----------
+    true, predicted : arrays of shape (..., n stays), float
+        Relative weights. The means are taken over the last axis, the others are broadcast.
+
+    Raises
+    ------
+    StudyError
+        If there are no stays, not one weight of each kind for each stay, or true weights whose mean is not above zero.
+
+    Source: Early DRG, Methods, Cross-validation and statistical analysis.
+    """
+    true, predicted = np.asarray(true), np.asarray(predicted)
+    if not (true.shape[-1] == predicted.shape[-1] > 0 and np.isfinite(predicted).all() and (true.mean(-1) > 0).all()):
+        raise StudyError(
+            f"true weights of shape {true.shape} beside predicted ones of shape {predicted.shape}; give one finite weight "
+            "of each for each stay, and true weights that are not all zero"
+        )
+    return 100 * np.abs(predicted.mean(-1) - true.mean(-1)) / true.mean(-1)
+
+
+def errors_by_hour(true: np.ndarray, predicted: dict[int, np.ndarray]) -> pd.DataFrame:
+    """The error of the case-mix index as the stays go on.
+
+    Parameters
+    ----------
+    true : array of shape (n,), float
+    predicted : dict of hour to array of shape (models, n), float
+
+    Returns
+    -------
+    DataFrame, one row an hour
+        hour; mean and sd (n - 1; NaN with one model) over the models; each, the list of the models' errors, in per cent.
+
+    Source: Early DRG, Figure 1 and Supplementary Table 2.
+    """
+    each = {hour: pd.Series(cmi_error(true, weights)) for hour, weights in predicted.items()}
+    rows = [{"hour": hour, "mean": e.mean(), "sd": e.std(ddof=1), "each": e.tolist()} for hour, e in each.items()]
+    return pd.DataFrame(rows)
+
+
+def errors_by_size(
+    true: np.ndarray, predicted: np.ndarray, sizes: list[int], draws: int = 20, seed: int = 0
+) -> pd.DataFrame:
+    """The error of the case-mix index of populations of several sizes, drawn with replacement from the test cohort.
+
+    Parameters
+    ----------
+    true : array of shape (n,), float
+    predicted : array of shape (models, n), float
+    sizes : list of int
+        Stays of a population; may exceed n.
+    draws : int
+        Populations of each size that each model meets, none of them shared. With equal seeds they are the same stays.
+
+    Returns
+    -------
+    DataFrame, one row a size
+        size; mean, and lower and upper of its 95 % bootstrap interval over the models times draws errors (per cent);
+        cmi_true and cmi_predicted, the mean indices.
+
+    Source: Early DRG, Results (CMI prediction) and Figure 2.
+    """
+    table = []
+    for size in sizes:
+        if min(size, draws) < 1:
+            raise StudyError(f"sizes holds {size} and draws is {draws}; populations need at least 1 of each")
+        rows = np.random.default_rng([seed, size]).integers(true.size, size=(len(predicted), draws, size))
+        drawn = np.take_along_axis(predicted[:, None], rows, axis=2)
+        errors = cmi_error(true[rows], drawn).ravel()
+        means = resample_counts(errors.size, 1000, seed) @ errors / errors.size
+        lower, upper = np.quantile(means, [0.025, 0.975])
+        row = {"size": size, "mean": errors.mean(), "lower": lower, "upper": upper}
+        table.append(row | {"cmi_true": true[rows].mean(), "cmi_predicted": drawn.mean()})
+    return pd.DataFrame(table)
+
+
+def payments(
+    true: np.ndarray, predicted: dict[int, np.ndarray], rows: np.ndarray, base: float = 6000.0
+) -> pd.DataFrame:
+    """True and predicted case-mix index and payment of some stays, by hour.
+
+    Parameters
+    ----------
+    true : array of shape (n,), float
+    predicted : dict of hour to array of shape (models, n), float
+    rows : array of int
+        The sampled stays, repeated or not.
+    base : float
+        Dollars for a relative weight of 1.
+
+    Returns
+    -------
+    DataFrame, one row an hour
+        hour; stays; cmi_true; cmi_predicted (mean over the models), lowest and highest of the models;
+        dollars_true and dollars_predicted of all sampled stays.
+
+    Source: Early DRG, Figure 3.
+    """
+    table = []
+    for hour, weights in predicted.items():
+        cmi, each = true[rows].mean(), weights[:, rows].mean(axis=1)
+        row = {"hour": hour, "stays": len(rows), "cmi_true": cmi, "cmi_predicted": each.mean()}
+        row |= {"lowest": each.min(), "highest": each.max()}
+        table.append(row | {f"dollars_{key}": row[f"cmi_{key}"] * len(rows) * base for key in ("true", "predicted")})
+    return pd.DataFrame(table)
+
+
+def regression_scores(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """How near predicted weights come to the true ones, stay by stay and in the mean.
+
+    Parameters
+    ----------
+    true, predicted : arrays of shape (n,), float
+
+    Returns
+    -------
+    dict
+        mae and rmse (in relative weight), spearman (NaN where all weights of a kind are equal), cmi_error_percent.
+
+    Source: Early DRG, Supplementary Method 3 and Supplementary Table 1.
+    """
+    error, off = float(cmi_error(true, predicted)), np.asarray(predicted) - true
+    spearman = float(spearmanr(true, predicted).statistic) if np.ptp(predicted) and np.ptp(true) else np.nan
+    mae, rmse = float(np.abs(off).mean()), float(np.sqrt((off**2).mean()))
+    return {"mae": mae, "rmse": rmse, "spearman": spearman, "cmi_error_percent": error}

@@ -106,7 +106,7 @@ def build_cohort(
     courses = [_courses(batch, label) for batch in notes]
     if not courses:
         raise StudyError("the cohort is empty: there are no notes")
-    stays, note_steps = _sieve(
+    stays, note_steps = sieve(
         pd.concat(courses, ignore_index=True),
         {
             "hospital course found": lambda notes: notes["words"] > 0,
@@ -116,12 +116,12 @@ def build_cohort(
             "first note of its stay": lambda notes: ~notes["hadm_id"].duplicated(),
         },
     )
-    rows, more = _sieve(rows, {"stay has such a note": lambda rows: rows["hadm_id"].isin(stays["hadm_id"])})
+    rows, more = sieve(rows, {"stay has such a note": lambda rows: rows["hadm_id"].isin(stays["hadm_id"])})
     row_steps += more
     frequent = {f"DRG has at least {min_stays} stays": lambda frame: _stays_of_drg(frame) >= min_stays}
-    stays, more = _sieve(stays, frequent)
+    stays, more = sieve(stays, frequent)
     note_steps += more
-    row_steps += _sieve(rows, frequent)[1]
+    row_steps += sieve(rows, frequent)[1]
     flow = {
         "notes": [{"step": "discharge summaries", "kept": sum(map(len, courses)), "removed": 0}, *note_steps],
         "drg_rows": [{"step": "DRG rows", "kept": len(drgcodes), "removed": 0}, *row_steps],
@@ -204,17 +204,17 @@ def word_count_test(stays: pd.DataFrame, split: str = "split") -> dict:
     return {"train_mean": float(train.mean()), "test_mean": float(test.mean()), "t": t, "df": df, "p": p}
 
 
-def write_stays(stays: pd.DataFrame, path: Path) -> None:
-    """Write stays.parquet, checked against `STAYS`."""
-    checked(stays, STAYS, path)
+def write_stays(stays: pd.DataFrame, path: Path, schema: pa.DataFrameSchema = STAYS) -> None:
+    """Write stays.parquet, or another file of the cohort, checked against its schema."""
+    checked(stays, schema, path)
     with atomic(path) as beside:
         stays.to_parquet(beside, index=False)
 
 
-def read_stays(path: Path) -> pd.DataFrame:
-    """Read stays.parquet and check it against `STAYS`; raises StudyError if it is missing or damaged."""
+def read_stays(path: Path, schema: pa.DataFrameSchema = STAYS) -> pd.DataFrame:
+    """Read what `write_stays` wrote and check it against its schema; raises StudyError if it is missing or damaged."""
     try:
-        return checked(pd.read_parquet(path), STAYS, path)
+        return checked(pd.read_parquet(path), schema, path)
     except FileNotFoundError:
         raise StudyError(f"{path} is missing; the notebook that builds the cohort writes it") from None
     except (OSError, pyarrow.ArrowException) as error:
@@ -224,7 +224,7 @@ def read_stays(path: Path) -> pd.DataFrame:
 def _labelled_rows(drgcodes: pd.DataFrame, mapping: pd.DataFrame) -> tuple[pd.DataFrame, list[dict]]:
     """The DRG rows that label a stay, one a stay, with drg_v34, and the steps that led to them."""
     rows = drgcodes.assign(code=standard_code(drgcodes["drg_code"]), title=drgcodes["description"].astype("str"))
-    return _sieve(
+    return sieve(
         rows.merge(mapping[["code", "title", "drg_v34"]], "left", on=["code", "title"], validate="m:1"),
         {
             "MS-DRG": is_ms_drg,
@@ -247,8 +247,22 @@ def _courses(batch: pd.DataFrame, label: pd.Series) -> pd.DataFrame:
     )
 
 
-def _sieve(frame: pd.DataFrame, steps: dict[str, Callable]) -> tuple[pd.DataFrame, list[dict]]:
-    """Keep the rows that pass one step after the other, and count them."""
+def sieve(frame: pd.DataFrame, steps: dict[str, Callable]) -> tuple[pd.DataFrame, list[dict]]:
+    """Keep the rows that pass one step after the other, and count them.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    steps : dict of str to callable
+        By the step's name, a function of the rows left so far to a bool Series: which of them pass.
+
+    Returns
+    -------
+    DataFrame
+        The rows that passed all steps.
+    list of {"step", "kept", "removed"}
+        Counts of rows, a step each.
+    """
     counts = []
     for step, passes in steps.items():
         kept = passes(frame)

@@ -1,7 +1,8 @@
-"""MS-DRG reference facts: titles, relative weights, MDC, base DRG and CC/MCC label.
+"""DRG reference facts: titles, relative weights, MDC, base DRG and CC/MCC label.
 
 The facts are those of CMS's yearly Table 5 (``data/reference/msdrg.csv``, MS-DRG v25-v36 = fiscal years 2008-2019)
-and the titles of the v34 definitions manual (``msdrg_v34_titles.csv``). Every cohort is expressed in v34.
+and the titles of the v34 definitions manual (``msdrg_v34_titles.csv``), in which DRG-LLaMA's cohort is expressed. The
+early-DRG study reads the codes of fiscal year 2013, MS-DRG's and APR-DRG's (``aprdrg_fy2013.csv``), as they are.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from functools import cache
 
 import pandas as pd
 
-from drgstudy.study import REFERENCE
+from drgstudy.study import REFERENCE, StudyError
 
 CC_LABELS = ("without CC/MCC", "with CC", "with MCC", "without MCC", "not applicable")
 """Names of the CC/MCC labels 0 to 4."""
@@ -24,6 +25,10 @@ _LABEL = {"WITHOUT CC/MCC": 0, "WITH CC": 1, "WITH CC/MCC": 1, "WITH MCC": 2, "W
 # The manual words one base DRG in two ways (CHOLECYST for CHOLECYSTECTOMY, a lost OF, PROCEDURE for PROCEDURES, and a
 # severity phrase that stands in the middle of 838 and 839): the first code takes the base title of the second.
 _SAME_BASE = {"410": "408", "497": "495", "718": "717", "837": "838"}
+
+# Outside the early-DRG study's target space, besides newborns (MDC 15): in MS-DRG rehabilitation, aftercare, and what
+# cannot be grouped; in APR-DRG the groups of aftercare and of newborns' aftercare.
+_NO_TARGET = {"ms": ("945", "946", "949", "950", "998", "999"), "apr": ("862", "863")}
 
 
 def severity(title: str) -> str:
@@ -64,3 +69,38 @@ def v34() -> pd.DataFrame:
     table.loc[list(_SAME_BASE), "base"] = table.loc[list(_SAME_BASE.values()), "base"].to_numpy()
     table["cc_label"] = table["title"].map(severity).map(_LABEL).astype("int64")
     return table
+
+
+@cache
+def fiscal_2013(system: str) -> pd.DataFrame:
+    """The codes and weights of fiscal year 2013, the early-DRG study's; shared, so copy before changing.
+
+    Parameters
+    ----------
+    system : "ms" (MS-DRG v30: 751 codes) or "apr" (APR-DRG: 1,256 codes of group and severity 1 to 4, such as "1943")
+
+    Returns
+    -------
+    DataFrame indexed by ``drg`` (ascending): title (as billed; "" in APR-DRG), mdc (as below), relative_weight, and
+    target (bool: in the paper's target space of 738 or 1,136 codes).
+
+    Raises
+    ------
+    StudyError
+        For another system.
+
+    Notes
+    -----
+    The MDC is "01"-"25" or "PRE"; where any is possible "99" in MS-DRG and "UNK" in APR-DRG. HIV is "25" and multiple
+    significant trauma "24" in MS-DRG, the other way round in APR-DRG. Source: early-DRG paper, Dataset and
+    preprocessing. It leaves out codes of neonates and of care afterwards without naming them; ours give its counts.
+    """
+    if system == "ms":
+        table = titles_by_year().query("fiscal_year == 2013").rename(columns={"drg": "code"})
+    elif system == "apr":
+        text = {"code": str, "mdc": str}
+        table = pd.read_csv(REFERENCE / "aprdrg_fy2013.csv", dtype=text, keep_default_na=False).assign(title="")
+    else:
+        raise StudyError(f"DRG system: expected 'ms' or 'apr', got {system!r}")
+    table = table.set_index("code").rename_axis("drg")[["title", "mdc", "relative_weight"]]
+    return table.assign(target=~(table["mdc"].eq("15") | table.index.str.startswith(_NO_TARGET[system])))

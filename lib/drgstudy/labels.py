@@ -17,22 +17,24 @@ from drgstudy.study import StudyError
 
 
 class LabelSpace:
-    """One-to-one map between v34 codes and 0, 1, ...: ascending, as in DRG-LLaMA's published code.
+    """One-to-one map between DRG codes and 0, 1, ...: ascending, as in DRG-LLaMA's published code.
 
     Parameters
     ----------
-    codes : v34 codes ("001"), in any order, repeated or not.
+    codes : DRG codes ("001"), in any order, repeated or not.
+    known : the codes that there are, v34's by default.
 
     Raises
     ------
     StudyError
-        For a code that v34 does not have, and in `encode` and `decode` for one that this space does not have.
+        For a code that is not known, and in `encode` and `decode` for one that this space does not have.
     """
 
-    def __init__(self, codes: Iterable[str]):
+    def __init__(self, codes: Iterable[str], known: Iterable[str] | None = None):
         self.codes = np.array(sorted(set(codes)), dtype=object)
-        if unknown := sorted(set(self.codes) - set(drgs.v34().index)):
-            raise StudyError(f"label space: {unknown[0]!r} is not a v34 code like '001'; harmonize the codes first")
+        if unknown := sorted(set(self.codes) - set(drgs.v34().index if known is None else known)):
+            system = "a v34 code like '001'; harmonize the codes first" if known is None else "a code of this system"
+            raise StudyError(f"label space: {unknown[0]!r} is not {system}")
         self._position = {code: position for position, code in enumerate(self.codes)}
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """Reading MIMIC's tables: where they lie, which columns they have, and whose data they are.
 
-Known are the tables of MIMIC-IV (2.0 to 3.1) and MIMIC-IV-Note that the study needs and, with its names in capitals,
-the DRGCODES of MIMIC-III. Notes come in batches, so that memory does not grow with their file.
+Known are the tables of MIMIC-IV (2.0 to 3.1), MIMIC-IV-Note and MIMIC-III (1.4) that the two studies need. A file whose
+name is in capitals is MIMIC-III's. Long tables come in batches, so that memory does not grow with their file.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from drgstudy.study import StudyError, fingerprint, read_json
 KINDS = {  # how a column is read: Arrow type, pandas dtype, and whether it may be empty
     "id": (pyarrow.int64(), "Int64", False),
     "number": (pyarrow.int64(), "Int64", True),
+    "float": (pyarrow.float64(), "float64", True),
     "text": (pyarrow.string(), "str", False),
     "time": (pyarrow.timestamp("s"), "datetime64[s]", True),
 }
@@ -40,13 +41,39 @@ _COLUMNS = {  # name:kind, text where no kind is given
     "procedures_icd": "subject_id:id hadm_id:id seq_num:id chartdate:time icd_code icd_version:id",
     "discharge": "note_id subject_id:id hadm_id:number note_type note_seq:id charttime:time storetime:time text",
 }
-COLUMNS = {
-    table: {name: kind or "text" for name, _, kind in (entry.partition(":") for entry in columns.split())}
-    for table, columns in _COLUMNS.items()
+_MIMIC_III = {
+    "admissions": "row_id:id subject_id:id hadm_id:id admittime:time dischtime:time deathtime:time admission_type"
+    " admission_location discharge_location insurance language religion marital_status ethnicity edregtime:time"
+    " edouttime:time diagnosis hospital_expire_flag:id has_chartevents_data:id",
+    "patients": "row_id:id subject_id:id gender dob:time dod:time dod_hosp:time dod_ssn:time expire_flag:id",
+    "icustays": "row_id:id subject_id:id hadm_id:id icustay_id:id dbsource first_careunit last_careunit first_wardid:id"
+    " last_wardid:id intime:time outtime:time los:float",
+    "drgcodes": f"row_id:id {_COLUMNS['drgcodes']}",
+    "noteevents": "row_id:id subject_id:id hadm_id:number chartdate:time charttime:time storetime:time category"
+    " description cgid:number iserror:number text",
+    "chartevents": "row_id:id subject_id:id hadm_id:number icustay_id:number itemid:id charttime:time storetime:time"
+    " cgid:number value valuenum:float valueuom warning:number error:number resultstatus stopped",
+    "labevents": "row_id:id subject_id:id hadm_id:number itemid:id charttime:time value valuenum:float valueuom flag",
+    "outputevents": "row_id:id subject_id:id hadm_id:number icustay_id:number charttime:time itemid:id value:float"
+    " valueuom storetime:time cgid:number stopped newbottle iserror:number",
+    "d_items": "row_id:id itemid:id label abbreviation dbsource linksto category unitname param_type conceptid:number",
+    "d_labitems": "row_id:id itemid:id label fluid category loinc_code",
 }
-"""Each known table's columns in order, with their `KINDS`."""
-KEYS = {"patients": "subject_id", "admissions": "hadm_id"}
-COUNTED = ("patients", "admissions", "drgcodes")  # the cohort's flow counts the notes, which are read but once
+
+
+def _kinds(tables: dict[str, str]) -> dict[str, dict[str, str]]:
+    split = {table: [entry.partition(":") for entry in columns.split()] for table, columns in tables.items()}
+    return {table: {name: kind or "text" for name, _, kind in entries} for table, entries in split.items()}
+
+
+COLUMNS, MIMIC_III = _kinds(_COLUMNS), _kinds(_MIMIC_III)
+"""Each known table's columns in order, with their `KINDS`: in MIMIC-IV and MIMIC-IV-Note, and in MIMIC-III."""
+# MIMIC-IV has some of these tables too, which no study reads: what is needed of MIMIC-III alone is looked for in capitals.
+FILES = {table: (table, table.upper()) for table in COLUMNS}
+FILES |= {table: (table.upper(),) for table in MIMIC_III if table not in FILES}
+KEYS = {"patients": "subject_id", "admissions": "hadm_id", "icustays": "icustay_id"}
+COUNTED = ("patients", "admissions", "drgcodes", "icustays")  # the notes, read but once, are counted by the flow
+MAY_BE_EMPTY = ("noteevents",)  # as it is in MIMIC-III's open demo
 BATCH_BYTES = 1 << 23  # of CSV text: far more than the longest note, far less than any machine's memory
 LEVELS = 5  # from a folder that holds physionet.org/ down to hosp/
 LAYOUT = re.compile(r"physionet\.org|files|.*mimic.*|v?\d+(\.\d+)+|hosp|note", re.IGNORECASE)  # what `find` enters
@@ -90,16 +117,18 @@ def find(folder: Path, table: str) -> Path:
     """
     if path := _dataset(folder, table).get(table):
         return path
-    raise StudyError(f"{folder} has no {table}.csv.gz or {table}.csv, neither directly nor in hosp/ or note/ below it")
+    name = FILES[table][0]
+    raise StudyError(f"{folder} has no {name}.csv.gz or {name}.csv, neither directly nor in hosp/ or note/ below it")
 
 
 def _dataset(folder: Path, table: str) -> dict[str, Path]:
     """All known tables below a folder that belong with `table`: the notes alone, or MIMIC's others, of one version."""
     roots: dict[Path, dict[str, Path]] = {}
     for place in _places(Path(os.path.abspath(folder))):
-        for known in COLUMNS:
-            names = [f"{name}.csv{end}" for name in (known, known.upper()) for end in (".gz", "")]
-            path = next((place / name for name in names if os.path.isfile(place / name)), None)
+        present = set(os.listdir(place))  # as written, also where the file system takes small letters for capitals
+        for known in FILES:
+            names = [f"{name}.csv{end}" for name in FILES[known] for end in (".gz", "")]
+            path = next((place / name for name in names if name in present and os.path.isfile(place / name)), None)
             if path and (known == "discharge") == (table == "discharge"):
                 roots.setdefault(_root(path), {}).setdefault(known, path)
     if len(roots) > 1:
@@ -151,10 +180,10 @@ def source(folder: Path, note_folder: Path | None = None) -> Source:
         find(folder, "drgcodes")  # says what is missing
     if note_folder:
         find(note_folder, "discharge")
-    rows = {table: sum(map(len, _batches(folder, table, ["subject_id"]))) for table in COUNTED if table in paths}
+    rows = {table: sum(map(len, batches(folder, table, ["subject_id"]))) for table in COUNTED if table in paths}
     digest = hashlib.sha256()
     roots: dict[Path, list[str]] = {}
-    for table in COLUMNS:
+    for table in FILES:
         if path := paths.get(table):
             roots.setdefault(_root(path), []).append(path.name)
             with _explained(path):
@@ -194,23 +223,25 @@ def read(folder: Path, table: str, columns: Sequence[str] | None = None) -> pd.D
     folder : Path
         What `find` accepts.
     table : str
-        A key of `COLUMNS`.
+        A key of `COLUMNS` or `MIMIC_III`.
     columns : sequence of str, optional
         Those to read; all by default.
 
     Returns
     -------
     DataFrame
-        int64 ids, str text ("" where empty), Int64 and datetime64[s] (NA where empty); rows in the file's order.
+        int64 ids, str text ("" where empty), float64, Int64 and datetime64[s] (NA where empty); rows in the file's order.
 
     Raises
     ------
     StudyError
         For a file that is missing, empty, truncated, not UTF-8, without a column, or with a value of another kind.
     """
-    frame = pd.concat(_batches(folder, table, columns or COLUMNS[table]))
-    checked(frame, _schema(table, frame.columns), find(folder, table))
-    ids = [name for name in frame.columns if COLUMNS[table][name] == "id"]
+    path = find(folder, table)
+    kinds = _columns(path, table)
+    frame = pd.concat(batches(folder, table, columns or list(kinds)))
+    checked(frame, _schema(path, table, frame.columns), path)
+    ids = [name for name in frame.columns if kinds[name] == "id"]
     return frame.astype(dict.fromkeys(ids, "int64")).reset_index(drop=True)
 
 
@@ -223,8 +254,9 @@ def notes(folder: Path) -> Iterator[pd.DataFrame]:
         As `read`, and for a note_id that occurs twice. The error may come after some batches.
     """
     columns, seen = ("note_id", "subject_id", "hadm_id", "text"), set()
-    path, schema = find(folder, "discharge"), _schema("discharge", columns)
-    for batch in _batches(folder, "discharge", columns):
+    path = find(folder, "discharge")
+    schema = _schema(path, "discharge", columns)
+    for batch in batches(folder, "discharge", columns):
         for row, note_id in batch["note_id"].items():
             if note_id in seen:
                 raise StudyError(f"{path}, row {row}: the note_id {note_id} occurs twice; each must be unique")
@@ -243,29 +275,56 @@ def checked(frame: pd.DataFrame, schema: pa.DataFrameSchema, path: Path) -> pd.D
         raise StudyError(f"{path}{column}{row}: {first['failure_case']} breaks the rule {first['check']}") from None
 
 
-def _schema(table: str, columns: Sequence[str]) -> pa.DataFrameSchema:
+def _columns(path: Path, table: str) -> dict[str, str]:
+    """The columns of a table and their kinds, as the database has them to which the file belongs."""
+    return MIMIC_III[table] if table in MIMIC_III and path.name[0].isupper() else COLUMNS[table]
+
+
+def _schema(path: Path, table: str, columns: Sequence[str]) -> pa.DataFrameSchema:
     schema = {}
     for name in columns:
-        _, dtype, nullable = KINDS[COLUMNS[table][name]]
+        _, dtype, nullable = KINDS[_columns(path, table)[name]]
         schema[name] = pa.Column(dtype, nullable=nullable, unique=name == KEYS.get(table))
     return pa.DataFrameSchema(schema)
 
 
-def _batches(folder: Path, table: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-    """Some columns of a table; the index is the row's number in the file, the first row after the header being 1.
+def batches(folder: Path, table: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Some columns of a table of any length, in batches; nothing else of the file is converted or held.
 
     Arrow's reader is used because it streams quoted text of many lines, decompresses beside it and checks UTF-8.
+
+    Parameters
+    ----------
+    folder : Path
+        What `find` accepts.
+    table : str
+        A key of `COLUMNS` or `MIMIC_III`.
+    columns : sequence of str
+        In lower case.
+
+    Yields
+    ------
+    DataFrame
+        Columns as `read` gives them, but ids as Int64: whether one is missing is not checked. The index is the row's
+        number in the file, the first row after the header being 1.
+
+    Raises
+    ------
+    StudyError
+        For a file that is missing, empty, truncated, not UTF-8, without a column, or with a value of another kind. The
+        error may come after some batches.
     """
     path = find(folder, table)
     empty = StudyError(f"{path} is empty; expected a CSV table: a line of column names and rows below it")
     with _explained(path), _opened(path) as file:
         header = next(csv.reader([file.readline().decode("utf-8-sig")]), [])
-        if not header or not file.read(1):
+        if not header or not (file.read(1) or table in MAY_BE_EMPTY):
             raise empty
     as_written = {name.lower(): name for name in header}
     if missing := [name for name in columns if name not in as_written]:
         raise StudyError(f"{path} has no column {', '.join(missing)}; it has {', '.join(header)}")
-    types = {as_written[name]: KINDS[COLUMNS[table][name]][0] for name in columns}
+    kinds = {name: KINDS[_columns(path, table)[name]] for name in columns}
+    types = {as_written[name]: arrow for name, (arrow, _, _) in kinds.items()}
     row = 1
     with _explained(path, header), _opened(path) as file:
         counted = _CountingQuotes(file)
@@ -280,8 +339,10 @@ def _batches(folder: Path, table: str, columns: Sequence[str]) -> Iterator[pd.Da
             yield frame
         if counted.quotes % 2:  # Arrow takes the rest of the file for one text
             raise pyarrow.ArrowInvalid("a quote is never closed")
-    if row == 1:
+    if row == 1 and table not in MAY_BE_EMPTY:
         raise empty
+    if row == 1:
+        yield pd.DataFrame({name: pd.Series(dtype=dtype) for name, (_, dtype, _) in kinds.items()})
 
 
 class _CountingQuotes:
@@ -311,7 +372,8 @@ def _explained(path: Path, header: Sequence[str] = ()):
         place = f"{path}, column {header[int(column[1])]}" if column and header else str(path)
         value = re.search(r"error to (\w+).*: invalid value (.*)", said, re.DOTALL)
         if value:
-            expected = "a whole number" if value[1].startswith("int") else "a time such as 2180-05-06 22:15:00"
+            expected = {"int64": "a whole number", "double": "a number"}
+            expected = expected.get(value[1], "a time such as 2180-05-06 22:15:00")
             raise StudyError(f"{place} holds {value[2][:30]}, expected {expected}") from None
         if isinstance(error, UnicodeDecodeError) or "UTF8" in said:
             raise StudyError(f"{place} is not UTF-8 text (perhaps Latin-1); convert the file to UTF-8") from None

@@ -28,7 +28,10 @@ MODELS = {  # run: name, colour, marker. Brightness and shape differ too, so tha
     "bert": ("BERT", _C[2], "^"),
     "caml": ("CAML", _C[3], "D"),
     "tfidf": ("TF-IDF + LR", _C[4], "P"),
+    "lstm": ("LSTM", _C[8], "h"),
+    "clinicalbert": ("ClinicalBERT", _C[9], "<"),
 }
+SYSTEMS = {"ms": "MS-DRG", "apr": "APR-DRG"}
 # The paper's models, and the run whose look each gets.
 PUBLISHED = {"DRG-LLaMA-7B": "llama", "ClinicalBERT": "bert", "CAML": "caml"}
 METRICS = {"macro_f1": "macro-F1", "acc_at_1": "top-1 accuracy", "acc_at_5": "top-5 accuracy"}
@@ -57,13 +60,13 @@ sns.set_theme(
 def look(run: str) -> tuple[str, str, str]:
     """Name, colour and marker of a run.
 
-    A variant ("llama-64") looks like its model ("llama") and says what it varies; what `MODELS` does not know at all
-    keeps its own name and gets a grey cross.
+    A variant ("llama-64", "caml-ms") looks like its model ("llama") and says what it varies; what `MODELS` does not
+    know at all keeps its own name and gets a grey cross.
     """
-    model, _, variant = run.partition("-")
+    model, *variant = run.split("-")
     if run not in MODELS and model in MODELS:
         name, *rest = MODELS[model]
-        return f"{name} ({variant.replace('-', ', ')})", *rest
+        return f"{name} ({', '.join(SYSTEMS.get(word, word) for word in variant)})", *rest
     return MODELS.get(run, (run, "0.4", "X"))
 
 
@@ -229,20 +232,24 @@ def drg_frequencies(stays: pd.DataFrame, dataset: str) -> Figure:
 
 
 def learning_curve(histories: dict[str, list[dict]], dataset: str) -> Figure:
-    """Training loss by step, a panel a run; validation accuracy too, dashed, where the run kept stays back for it.
+    """Training loss by step, a panel a run; dashed, by what the run was judged on stays kept back, where it was.
 
-    `histories` holds each run's ``cost["history"]``: entries {"step", "loss"} or {"step", "eval_accuracy"}.
+    `histories` holds each run's ``cost["history"]``: entries {"step", "loss"} or {"step", "eval_accuracy"} (or
+    "eval_mean_absolute_error").
     """
     figure, axes = _axes(max(5, 3.4 * len(histories)), 3, columns=len(histories), squeeze=False)
     for ax, run in zip(axes.flat, in_order(histories), strict=True):
         log = pd.DataFrame(histories[run]).set_index("step")
-        log["loss"].dropna().plot(ax=ax, color=look(run)[1])
-        ax.set(title=look(run)[0], xlabel="step", ylabel="training loss (nats)")
+        if "loss" in log:  # else too short a run to have logged any
+            log["loss"].dropna().plot(ax=ax, color=look(run)[1])
+        number = "eval_mean_absolute_error" in log
+        loss = "mean squared error" if number else "nats"
+        ax.set(title=look(run)[0], xlabel="step", ylabel=f"training loss ({loss})")
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        if "eval_accuracy" in log:
+        for judged in log.columns[log.columns.str.startswith("eval_")]:
             right = ax.twinx()
-            log["eval_accuracy"].dropna().plot(ax=right, color=_INK, ls="--", marker=".")
-            right.set_ylabel("validation accuracy (dashed)")
+            log[judged].dropna().plot(ax=right, color=_INK, ls="--", marker=".")
+            right.set_ylabel(f"validation {judged.removeprefix('eval_').replace('_', ' ')} (dashed)")
             right.spines["right"].set_visible(True)
     return _stamp(figure, dataset)
 
@@ -637,9 +644,9 @@ def _log_counts(ax: Axes) -> None:
     ax.yaxis.set_minor_locator(NullLocator())
 
 
-def _dots(ax: Axes, rows: pd.DataFrame, column: str, form: str) -> None:
+def _dots(ax: Axes, rows: pd.DataFrame, column: str, form: str, order: list[str] | None = None) -> None:
     """A dot with its interval and its number for each run, the first on top."""
-    rows = rows.set_index("run").loc[in_order(rows["run"])]
+    rows = rows.set_index("run").loc[order or in_order(rows["run"])]
     for y, (run, row) in enumerate(rows.iterrows()):
         _, colour, marker = look(run)
         ax.plot([row["lower"], row["upper"]], [y, y], color=colour, lw=1.8)

@@ -30,7 +30,7 @@ class Predictions:
     truth : numpy.ndarray of int64, shape (stays,)
         Index into `labels` of each stay's billed DRG.
     labels : numpy.ndarray of str, shape (labels,)
-        v34 codes, ascending.
+        DRG codes, ascending: v34's, or in the early study those of its system.
     logits : numpy.ndarray of float32, shape (stays, labels)
     run : dict
         The content of ``run.json``.
@@ -68,7 +68,7 @@ def versions() -> dict[str, str]:
 def write_predictions(folder: Path, predictions: Predictions) -> None:
     """Write ``predictions.npz``, then ``run.json``, which marks the run as complete: its checkpoints are then removed."""
     arrays = {key: getattr(predictions, key) for key in ("stay_ids", "truth", "labels", "logits", "outputs")}
-    types = {"labels": "U3", "logits": np.float32, "outputs": np.float32}
+    types = {"labels": str, "logits": np.float32, "outputs": np.float32}
     with atomic(folder / "predictions.npz") as beside:
         np.savez_compressed(beside, **{k: np.asarray(a, types.get(k)) for k, a in arrays.items() if a is not None})
     digest = fingerprint(folder / "predictions.npz")

@@ -16,13 +16,15 @@ from nbconvert import HTMLExporter
 from drgstudy import plots, tables
 from drgstudy.study import NOTEBOOKS, Paths, StudyError, atomic, read_json, write_json
 
+STUDIES = {"results": range(20), "early_cohort": range(20, 30)}
+"""What each study's page needs first, by topic, and the numbers of its notebooks."""
 _NO_RESULT = {"stderr", "application/vnd.jupyter.widget-view+json"}
 
 
 def build(profile: str) -> None:
     """Write reports/<profile>: the merged numbers, a page for each executed notebook, and ``index.html``, which stands alone.
 
-    Steps that have not run yet are named on the page; before the headline's have, there is no page.
+    Steps that have not run yet are named on the page; before a study's headline has, it has no part of the page.
 
     Raises
     ------
@@ -33,30 +35,35 @@ def build(profile: str) -> None:
     if not planned.is_dir():
         raise StudyError(f"{planned} does not exist; the profiles are the folders beside it")
     parts = {file.stem: read_json(file) for file in sorted(paths.report.glob("numbers/[!.]*.json"))}
-    if "06-results" not in parts:
-        return
     numbers = {_topic(name): part["numbers"] for name, part in parts.items()}
+    begun = [topic for topic in STUDIES if topic in numbers]
+    if not begun:
+        return
     numbers["text"] = {key: value for part in parts.values() for key, value in part["text"].items()}
     costs = {_topic(name): part["costs"] for name, part in parts.items() if part["costs"]}
     write_json(paths.report / "numbers.json", numbers)
     write_json(paths.report / "costs.json", costs)
-    source = numbers["results"]["dataset"]["name"]
-    beside = f"MIMIC-IV (published) beside {source}"
-    tables.write_table(tables.text_table(numbers["text"], source), paths.report / "tables", "text-numbers", beside)
+    if "results" in begun:
+        source = numbers["results"]["dataset"]["name"]
+        beside = f"MIMIC-IV (published) beside {source}"
+        tables.write_table(tables.text_table(numbers["text"], source), paths.report / "tables", "text-numbers", beside)
     pages = Environment(loader=PackageLoader("drgstudy"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     pages.tests["words"] = lambda cell: (
         re.search("[A-Za-z]{4}", cell) is not None
     )  # set to the left; numbers to the right
     steps = sorted(file.stem for file in planned.glob("*.yaml"))
-    notebooks = [_notebook(file) for step in steps if (file := paths.executed / f"{step}.ipynb").is_file()]
-    shared = {"profile": profile, "numbers": numbers, "notebooks": notebooks, "steps": steps}
+    of_begun = [step for step in steps if _study(step) in begun]
+    notebooks = [_notebook(file) for step in of_begun if (file := paths.executed / f"{step}.ipynb").is_file()]
+    made = [notebook["name"] for notebook in notebooks]
+    shared = {"profile": profile, "numbers": numbers, "notebooks": notebooks}
     for file in set(paths.report.glob("pages/*.html")) - {paths.report / notebook["page"] for notebook in notebooks}:
         file.unlink()
     ours = max(file.stat().st_mtime for file in [Path(__file__), *(Path(__file__).parent / "templates").iterdir()])
     for notebook in notebooks:
         page = paths.report / notebook["page"]
         if not page.is_file() or page.stat().st_mtime < max(notebook["made"], ours):
-            _write(page, pages.get_template("notebook.html").render(shared, body=_body(notebook["file"]), **notebook))
+            about = {"body": _body(notebook["file"]), "studies": [numbers[_study(notebook["name"])]], "steps": of_begun}
+            _write(page, pages.get_template("notebook.html").render(shared | about, **notebook))
     figures = {
         file.stem: base64.b64encode(file.read_bytes()).decode() for file in paths.report.glob("figures/[!.]*.png")
     }
@@ -64,9 +71,10 @@ def build(profile: str) -> None:
         file.stem: pd.read_csv(file, dtype="str", keep_default_na=False).drop(columns="dataset")
         for file in paths.report.glob("tables/[!.]*.csv")
     }
-    done = {notebook["name"] for notebook in notebooks}
-    shared["to_come"] = [_describe(step) for step in steps if step not in done]
-    shared |= {"metrics": plots.METRICS, "order": plots.in_order(numbers["results"]["models"])}
+    waiting = [step for step in of_begun if step not in made]
+    shared["to_come"] = {topic: [_describe(step) for step in waiting if _study(step) == topic] for topic in begun}
+    shared |= {"metrics": plots.METRICS, "studies": [numbers[topic] for topic in begun]}
+    shared["order"] = plots.in_order(numbers["results"]["models"]) if "results" in begun else []
     _write(paths.report / "index.html", pages.get_template("index.html").render(shared, figures=figures, tables=rows))
 
 
@@ -75,8 +83,14 @@ def _topic(notebook: str) -> str:
     return notebook[3:].replace("-", "_")
 
 
+def _study(step: str) -> str:
+    """The topic of the study that a step belongs to."""
+    return next(topic for topic, numbered in STUDIES.items() if int(step[:2]) in numbered)
+
+
 def _describe(step: str) -> str:
-    return plots.look(step.removeprefix("05-train-"))[0] if step.startswith("05-train-") else step
+    run = re.sub(r"^\d\d-(early-)?train-", "", step)
+    return step if run == step else plots.look(run)[0]
 
 
 def _notebook(file: Path) -> dict:
@@ -84,7 +98,7 @@ def _notebook(file: Path) -> dict:
     notebook = nbformat.read(file, as_version=4)
     titles = re.findall(r"^# (.+)$", notebook.cells[0].source, re.MULTILINE)
     run = notebook.metadata.get("papermill", {}).get("parameters", {}).get("run", "")
-    of_run = plots.look(run)[0] if file.stem == f"05-train-{run}" else ""
+    of_run = plots.look(run)[0] if run and file.stem.endswith(f"-train-{run}") else ""
     about = {"file": file, "name": file.stem, "page": f"pages/{file.stem}.html", "made": file.stat().st_mtime}
     return about | {"title": titles[0] if titles else file.stem, "of_run": of_run}
 

@@ -73,6 +73,31 @@ class Paths:
         return ROOT / "reports" / self.profile
 
 
+@dataclass(frozen=True)
+class EarlyPaths(Paths):
+    """Where the early-DRG study of the same profile keeps its own; executed notebooks and reports are shared."""
+
+    @property
+    def data(self) -> Path:
+        return ROOT / "data" / self.profile / "early"
+
+    @property
+    def notes(self) -> Path:
+        return self.data / "notes.parquet"
+
+    @property
+    def measurements(self) -> Path:
+        return self.data / "measurements.npz"
+
+    @property
+    def executed(self) -> Path:
+        return Paths(self.profile).executed
+
+    def cohort(self, system: str) -> Path:
+        """The stays of a DRG system, "ms" or "apr"."""
+        return self.data / f"{system}.parquet"
+
+
 @contextlib.contextmanager
 def atomic(path: Path):
     """Yield a temporary path beside `path`; it takes the final name only if the block succeeds.

@@ -294,6 +294,14 @@ def split_effect(apart: dict, together: dict, resamples: int, seed: int) -> pd.D
     return table[["run", "model", "metric", "together", "apart", "difference", "lower", "upper", "p", "p_holm"]]
 
 
+def leakage_sentence(row) -> str:
+    """What `row` of `split_effect` says: does a model score higher where patients are on both sides?"""
+    amount = f"{row.difference:+.3f}, 95 % interval {row.lower:+.3f} to {row.upper:+.3f}".replace("-", "−")
+    certain = row.p_holm < 0.05 and row.difference > 0
+    verdict = "scores higher with patients on both sides" if certain else "shows no certain leakage"
+    return f"{row.model} {verdict} in {plots.METRICS[row.metric]} ({amount})."
+
+
 def text_table(numbers: dict, dataset: str) -> pd.DataFrame:
     """The numbers that the paper's text quotes, published and ours; a dash where the cohort has no such number."""
     values = pd.read_csv(REFERENCE / "published_tables.csv").set_index(["row", "column"])["value"]

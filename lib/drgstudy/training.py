@@ -34,8 +34,8 @@ class NeuralSettings:
     warmup: float = 0.0  # share of the steps over which the learning rate rises
     order: str = "random"  # of the training stays; "by_length" batches texts of like length: less padding
     checkpoint_steps: int = 100  # steps between checkpoints, from which a killed run goes on
-    validation: float = 0.0  # share of the training stays kept back to choose the best epoch; 0 takes the last
-    patience: int = 0  # epochs without a better validation accuracy after which training stops; 0 never does
+    validation: float = 0.0  # share kept back to choose the best epoch (or stays given for that); 0 takes the last
+    patience: int = 0  # epochs without a better validation score after which training stops; 0 never does
 
     def __post_init__(self):
         known = {"order": ("random", "by_length"), "schedule": ("linear", "cosine", "constant")}
@@ -80,9 +80,15 @@ def device() -> torch.device:
 
 
 class TokenDataset(torch.utils.data.Dataset):
-    """Token ids with labels, one or more a text, as the trainer wants them."""
+    """Token ids, or measurements, with what is to be learned of each stay, as the trainer wants them.
 
-    def __init__(self, input_ids: list[list[int]], labels: np.ndarray | None = None):
+    Parameters
+    ----------
+    input_ids : list of list of int, or array of float32 with shape (stays, hours, variables)
+    labels : array of int (classes; one or more a stay) or of float (a number a stay), optional
+    """
+
+    def __init__(self, input_ids: list[list[int]] | np.ndarray, labels: np.ndarray | None = None):
         self.input_ids, self.labels = input_ids, labels
 
     def __len__(self) -> int:
@@ -138,6 +144,12 @@ class ByLength(torch.utils.data.Sampler):
         return iter([*batches.ravel().tolist(), *order[whole:].tolist()])
 
 
+_SCORES = {
+    "accuracy": lambda outputs, labels: outputs.argmax(-1) == labels,
+    "mean_absolute_error": lambda outputs, labels: np.abs(outputs[:, 0] - labels),
+}
+
+
 class _Trainer(Trainer):
     """Transformers' trainer with the order of texts as an object."""
 
@@ -174,10 +186,11 @@ class _Progress(TrainerCallback):
         self.bar.close()
 
 
-def _checkpoints(folder: Path, settings: NeuralSettings, seed: int, data: TokenDataset) -> Path:
+def _checkpoints(folder: Path, settings: NeuralSettings, seed: int, parts: list[TokenDataset]) -> Path:
     """Where the checkpoints of exactly this training lie; those of another one in the same folder are removed."""
-    what = json.dumps([vars(settings), seed, data.input_ids, data.labels.tolist()]).encode()
-    chosen = folder / f"checkpoints-{hashlib.sha256(what).hexdigest()[:12]}"
+    what = [vars(settings), seed, *(x for part in parts for x in (part.input_ids, part.labels.tolist()))]
+    text = json.dumps(what, default=lambda array: [array.shape, hashlib.sha256(array.tobytes()).hexdigest()])
+    chosen = folder / f"checkpoints-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     for other in folder.glob("checkpoints-*"):
         if other != chosen:
             shutil.rmtree(other)
@@ -185,7 +198,14 @@ def _checkpoints(folder: Path, settings: NeuralSettings, seed: int, data: TokenD
 
 
 def train(
-    model, collate, data: TokenDataset, settings: NeuralSettings, folder: Path, seed: int, autocast=False
+    model,
+    collate,
+    data: TokenDataset,
+    settings: NeuralSettings,
+    folder: Path,
+    seed: int,
+    autocast: bool = False,
+    validation: TokenDataset | None = None,
 ) -> dict:
     """Train `model` in place and return what it cost.
 
@@ -194,11 +214,14 @@ def train(
     model : torch.nn.Module
         Takes a batch of `collate`; returns an object or a dict with ``loss`` and ``logits``.
     data : TokenDataset
-        Training stays with labels.
+        Training stays with labels; where these are numbers, the model's one output is judged by its mean absolute error.
     folder : Path
         Where checkpoints live while training; a killed run goes on from the last one.
     autocast : bool
         Multiply in bfloat16 (float32 weights stay float32).
+    validation : TokenDataset, optional
+        Stays by which the best epoch is chosen, instead of a share of `data`; not looked at where
+        ``settings.validation`` is 0.
 
     Returns
     -------
@@ -207,13 +230,15 @@ def train(
         ``train_tokens`` (padding not counted), and
         ``history``: the trainer's log, one dict per entry, with the loss of each.
     """
-    kept = data, None
-    if settings.validation:
+    parts = [data] if validation is None or not settings.validation else [data, validation]
+    checkpoints = _checkpoints(folder, settings, seed, parts)
+    if settings.validation and validation is None:
         rows = np.random.default_rng(seed).permutation(len(data))
         cut = max(1, round(settings.validation * len(data)))
-        kept = [TokenDataset([data.input_ids[i] for i in part], data.labels[part]) for part in (rows[cut:], rows[:cut])]
-    training, validation = kept
-    checkpoints = _checkpoints(folder, settings, seed, data)
+        drawn = rows[cut:], rows[:cut]
+        parts = [TokenDataset([data.input_ids[i] for i in part], data.labels[part]) for part in drawn]
+    training, validation = (*parts, None)[:2]
+    metric = "mean_absolute_error" if data.labels.dtype.kind == "f" else "accuracy"
     strategy = "epoch" if validation else "steps"
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
@@ -230,7 +255,8 @@ def train(
         save_total_limit=1,
         eval_strategy="epoch" if validation else "no",
         load_best_model_at_end=bool(validation),
-        metric_for_best_model="accuracy" if validation else None,
+        metric_for_best_model=metric if validation else None,
+        greater_is_better=metric == "accuracy",
         seed=seed,
         bf16=autocast,
         use_cpu=not torch.cuda.is_available(),
@@ -246,7 +272,7 @@ def train(
         data_collator=collate,
         train_dataset=training,
         eval_dataset=validation,
-        compute_metrics=lambda p: {"accuracy": float((p.predictions.argmax(-1) == p.label_ids).mean())},
+        compute_metrics=lambda p: {metric: float(_SCORES[metric](p.predictions, p.label_ids).mean())},
         preprocess_logits_for_metrics=lambda logits, labels: logits,
     )
     if settings.order == "by_length":
@@ -266,12 +292,12 @@ def train(
         "train_steps": result.global_step,
         "train_examples": round(trainer.state.epoch * len(training)),
         "train_tokens": round(trainer.state.epoch * sum(map(len, training.input_ids))),
-        "history": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_accuracy" in entry],
+        "history": [entry for entry in trainer.state.log_history if "loss" in entry or f"eval_{metric}" in entry],
     }
 
 
 @torch.no_grad()
-def predict(forward, collate, input_ids: list[list[int]], tokens_per_batch: int = 4096) -> np.ndarray:
+def predict(forward, collate, input_ids: list[list[int]] | np.ndarray, tokens_per_batch: int = 4096) -> np.ndarray:
     """Apply `forward` to every text, in batches of like length, and return the rows in the texts' order.
 
     Parameters

@@ -4,7 +4,9 @@ A model's module holds a docstring that tells a student what the model is, a fro
 `Model` with
 
 - ``Model(settings, labels, folder, seed)``: nothing is read or trained yet; `folder` is the run's own;
-- ``fit(texts, y) -> dict``: train on texts (list of str) and label indices (int array); returns the cost;
+- ``fit(texts, y, validation=None) -> dict``: train on texts (list of str; for `lstm`, measurements) and label indices (int
+  array); returns the cost. `validation`, a pair (texts, y), takes the place of the share that ``settings.validation`` keeps
+  back; models that choose no epoch don't look at it. `caml`, built with one label, learns a number a stay (float array);
 - ``predict(texts) -> float32 array (texts, labels)``: logits, columns in the order of `labels`;
 - ``restore()``: load what `fit` saved in `folder`, instead of training;
 - ``attributions(text, label)`` and ``attribution``, the scores' name, where the model can say exactly which places of the
@@ -41,6 +43,12 @@ def build(name: str, settings: dict, labels: list[str], folder: Path, seed: int)
     if labels[-1] in CC_LABELS and name != "llama":
         raise StudyError(f"parameter labels: model {name!r} gives one label a stay; two are only for llama")
     return chosen.Model(checked_settings(chosen.Settings, settings), labels, Path(folder), seed)
+
+
+def refuse_numbers(y) -> None:
+    """Raise StudyError if `y` holds numbers to be learned instead of label indices; for the models that only classify."""
+    if y.dtype.kind == "f":
+        raise StudyError(f"y: expected label indices, got {y.dtype}; only model caml learns a number a stay")
 
 
 def load(folder: Path) -> tuple:

@@ -17,7 +17,7 @@ from safetensors.torch import load_model, save_model
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
-from drgstudy.models import weights
+from drgstudy.models import refuse_numbers, weights
 from drgstudy.models.llama import pool
 from drgstudy.study import StudyError, atomic
 from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fast_dtype, predict, train
@@ -55,11 +55,13 @@ class Model:
         """Token ids of each text, special tokens included, cut at `max_tokens`."""
         return self.tokenizer(texts, truncation=True, max_length=self.settings.max_tokens).input_ids
 
-    def fit(self, texts: list[str], y: np.ndarray) -> dict:
+    def fit(self, texts: list[str], y: np.ndarray, validation: tuple | None = None) -> dict:
         """Fine-tune all weights."""
+        refuse_numbers(y)
         data, autocast = TokenDataset(self.tokens(texts), y), fast_dtype() == torch.bfloat16
+        kept = validation and TokenDataset(self.tokens(validation[0]), validation[1])
         forward = self.net.forward
-        cost = train(self.net, self.collate, data, self.settings, self.folder, self.seed, autocast)
+        cost = train(self.net, self.collate, data, self.settings, self.folder, self.seed, autocast, kept)
         self.net.forward = forward  # the trainer leaves its autocast around it
         with atomic(self.folder / "model.safetensors") as beside:
             save_model(self.net, str(beside))

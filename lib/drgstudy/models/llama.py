@@ -27,7 +27,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
 from drgstudy.drgs import CC_LABELS
-from drgstudy.models import weights
+from drgstudy.models import refuse_numbers, weights
 from drgstudy.models.fast_lora import accelerate_on_cpu
 from drgstudy.study import StudyError, atomic
 from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fast_dtype, predict, train
@@ -205,8 +205,9 @@ class Model:
                     probe.coef_ = np.vstack([-probe.coef_, probe.coef_]) / 2
                 head[first + probe.classes_] = torch.tensor(probe.coef_ / scale, dtype=head.dtype, device=head.device)
 
-    def fit(self, texts: list[str], y: np.ndarray) -> dict:
+    def fit(self, texts: list[str], y: np.ndarray, validation: tuple | None = None) -> dict:
         """Start the head, train LoRA and head on labels of shape (texts,) or (texts, 2), and save both as PEFT does."""
+        refuse_numbers(y)
         if y.ndim == 2 and self.settings.validation:
             raise StudyError(
                 "setting validation: chooses the best epoch for one label a stay only; set 0 for two labels"
@@ -216,7 +217,8 @@ class Model:
         self._start_head(ids, y)
         cost = {}
         if self.settings.epochs:
-            cost = train(self.net, self.collate, TokenDataset(ids, y), self.settings, self.folder, self.seed)
+            data, kept = TokenDataset(ids, y), validation and TokenDataset(self.tokens(validation[0]), validation[1])
+            cost = train(self.net, self.collate, data, self.settings, self.folder, self.seed, validation=kept)
         with atomic(self.folder / "adapter") as beside:
             self.net.save_pretrained(beside, save_embedding_layers=False)
         return cost | {"dtype": str(self.dtype).removeprefix("torch."), "accelerated": self.accelerated}

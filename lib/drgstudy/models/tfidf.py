@@ -18,6 +18,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
+from drgstudy.models import refuse_numbers
 from drgstudy.study import atomic
 
 
@@ -42,8 +43,9 @@ class Model:
             LogisticRegression(C=settings.strength, max_iter=1000),
         )
 
-    def fit(self, texts: list[str], y: np.ndarray) -> dict:
-        """Learn terms, their weights and the regression."""
+    def fit(self, texts: list[str], y: np.ndarray, validation: tuple | None = None) -> dict:
+        """Learn terms, their weights and the regression; there is no epoch to choose by `validation`."""
+        refuse_numbers(y)
         start = time.perf_counter()
         self.pipeline.fit(texts, y)
         seconds = time.perf_counter() - start

@@ -83,11 +83,16 @@ def make_hospital(folder: Path, *, patients: int, seed: int, course_words: int, 
     Source: METHODS, "The synthetic hospital". ``truth.csv.gz`` says which codes each course lets a careful reader
     know, and the DRG of these alone (the documentation ceiling); no model may read it.
     """
-    dials = {"seed": seed, "course_words": course_words, "tail": tail}
+    build(folder, COLUMNS, _part, patients, workers, {"seed": seed, "course_words": course_words, "tail": tail})
+
+
+def build(folder: Path, columns: dict[str, str], part, patients: int, workers: int, dials: dict) -> None:
+    """Check the parameters and write a hospital, of which `part` makes the rows of some patients (see `_part`)."""
     limits = {
         "patients": (1, 800_000),
         "seed": (0, 2**63),
         "course_words": (40, 1000),
+        "note_words": (40, 10_000),
         "tail": (0, 1),
         "workers": (1, 999),
     }
@@ -98,15 +103,15 @@ def make_hospital(folder: Path, *, patients: int, seed: int, course_words: int, 
             raise StudyError(f"{name} is {value!r}; a synthetic hospital needs {noun} from {low} to {high}")
     starts = range(0, patients, PART)
     parts = Parallel(n_jobs=min(workers, len(starts)), return_as="generator")(
-        delayed(_part)(range(start, min(start + PART, patients)), **dials) for start in starts
+        delayed(part)(range(start, min(start + PART, patients)), **dials) for start in starts
     )
     n_stays = 0
     with atomic(Path(folder)) as beside, contextlib.ExitStack() as stack:
-        for name in COLUMNS:
+        for name in columns:
             (beside / name).parent.mkdir(parents=True, exist_ok=True)
-        files = {name: stack.enter_context(open(beside / f"{name}.csv.gz", "wb")) for name in COLUMNS}
-        for name, columns in COLUMNS.items():
-            files[name].write(_packed([columns.split()]))
+        files = {name: stack.enter_context(open(beside / f"{name}.csv.gz", "wb")) for name in columns}
+        for name, header in columns.items():
+            files[name].write(_packed([header.split()]))
         for tables, stays in progress(parts, total=len(starts), desc=f"{PART} patients each", unit="part"):
             n_stays += stays
             for name, packed in tables.items():
@@ -205,9 +210,13 @@ def _write_drgs(table, hospital: Hospital, ids: list[int], stay: Stay, rng: np.r
     if at < NO_DRG:
         return
     base = hospital.base_title(stay.drg_v36)
-    levels = [hospital.severity(code) for code in stay.codes[1:]]
-    severity = min(4, 1 + min(1, levels.count(1)) + min(2, levels.count(2)) + (levels.count(1) > 3))
-    mortality = min(4, 1 + min(2, levels.count(2)) + (stay.age > 75))
-    table.append([*ids, "APR", hospital.base_code[base], f"SURROGATE APR: {base}", severity, mortality])
+    table.append([*ids, "APR", hospital.base_code[base], f"SURROGATE APR: {base}", *apr_levels(hospital, stay)])
     if at >= NO_DRG + NO_MS_DRG:
         table.append([*ids, "HCFA", stay.drg, hospital.facts[stay.fiscal_year, stay.drg][0], "", ""])
+
+
+def apr_levels(hospital: Hospital, stay: Stay) -> tuple[int, int]:
+    """The surrogate's severity of illness and risk of mortality, 1 to 4."""
+    levels = [hospital.severity(code) for code in stay.codes[1:]]
+    severity = min(4, 1 + min(1, levels.count(1)) + min(2, levels.count(2)) + (levels.count(1) > 3))
+    return severity, min(4, 1 + min(2, levels.count(2)) + (stay.age > 75))

@@ -72,8 +72,8 @@ def weighted(rng: np.random.Generator, choices):
     return choices[-1][0]
 
 
-def draw_patient(hospital: Hospital, index: int, rng: np.random.Generator) -> Patient:
-    """The patient of this number, with all stays; `rng` is the patient's own."""
+def draw_patient(hospital: Hospital, index: int, rng: np.random.Generator, last_day: datetime = LAST_DAY) -> Patient:
+    """The patient of this number, with all stays that begin before `last_day`; `rng` is the patient's own."""
     first = weighted(rng, [(scenario, scenario.weight) for scenario in hospital.scenarios])
     sex = first.sex or pick(rng, "FM")
     age = first.ages[int(len(first.ages) * rng.beta(1.6, 1.4))]
@@ -86,7 +86,7 @@ def draw_patient(hospital: Hospital, index: int, rng: np.random.Generator) -> Pa
         again = not patient.stays or (first.recurs and rng.random() < 0.6)
         stay = _draw_stay(hospital, first if again else weighted(rng, fitting), sex, age, frailty, chronic, rng)
         patient.stays += [stay] if stay else []
-    _date(hospital, patient, age, rng)
+    _date(hospital, patient, age, last_day, rng)
     for number, stay in enumerate(patient.stays):  # a bijection on 0..9,999,990: unique, and in no order
         stay.hadm_id = 20_000_001 + ((index * MAX_STAYS + number) * 7_654_321 + 1_234_567) % 9_999_991
     return patient
@@ -136,19 +136,19 @@ def reconcile(rules: list[tuple[list[str], str, str]], principal, secondary: lis
     return secondary
 
 
-def _date(hospital: Hospital, patient: Patient, age: int, rng: np.random.Generator) -> None:
+def _date(hospital: Hospital, patient: Patient, age: int, last_day: datetime, rng: np.random.Generator) -> None:
     """Date the stays in their order, each DRG within its years; what would fall after the last day is dropped."""
     offset, plan, earliest = 0, [], FIRST_DAY
     for stay in patient.stays:
         length = max(0.3, hospital.facts[2019, stay.drg_v36][1] * float(rng.lognormal(0.08, 0.45)))
         first_year = 2008 if stay.drg_v36 in hospital.drg_before else hospital.first_year.get(stay.drg_v36, 2008)
         begin = max(earliest, datetime(first_year - 1, 10, 1) - timedelta(days=offset))
-        if (LAST_DAY - begin).days > offset:
+        if (last_day - begin).days > offset:
             plan.append((stay, offset, length))
             earliest = begin
             offset += int(length) + 3 + int(rng.exponential(220.0))
     patient.stays = [stay for stay, _, _ in plan]
-    start = earliest + timedelta(days=int(rng.random() * ((LAST_DAY - earliest).days - (plan[-1][1] if plan else 0))))
+    start = earliest + timedelta(days=int(rng.random() * ((last_day - earliest).days - (plan[-1][1] if plan else 0))))
     for stay, days, length in plan:
         stay.admitted = start + timedelta(days=days, minutes=int(rng.random() * 1440))
         stay.discharged = stay.admitted + timedelta(days=length)

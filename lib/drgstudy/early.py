@@ -1,0 +1,281 @@
+"""The early-DRG study's stays: who is in the cohort of a DRG system, what was written by which hour, who is held out.
+
+Hours count from ICU admission (MIMIC-III's ICUSTAYS.INTIME) and are negative before it. A stay is a hospital stay
+(HADM_ID). Where the paper is silent: notes charted at one hour are ordered by their category and text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+
+from drgstudy import drgs, mimic
+from drgstudy.cohort import sieve
+from drgstudy.study import StudyError, progress
+
+SYSTEMS = {"ms": "MS", "apr": "APR"}
+"""The two DRG systems, and what MIMIC-III's DRG_TYPE calls them."""
+STAYS = pa.DataFrameSchema(
+    {
+        "stay_id": pa.Column("int64", unique=True),
+        "subject_id": pa.Column("int64"),
+        "drg": pa.Column("str", pa.Check.str_matches(r"^\d{3,4}$")),
+        "weight": pa.Column("float64", pa.Check.gt(0)),
+        "mdc": pa.Column("str"),
+        "diagnosis": pa.Column("str"),
+        "icu_in": pa.Column("datetime64[ms]"),  # the coarsest unit that parquet has
+        "first_visit": pa.Column("bool"),
+        "fold": pa.Column("int64", pa.Check.in_range(0, 5)),
+        "fold_stays": pa.Column("int64", pa.Check.in_range(0, 5)),
+    },
+    strict=True,
+)
+"""Schema of ms.parquet and apr.parquet: one row a stay, by ascending stay_id. Weights are relative weights of fiscal
+year 2013; diagnosis is the admitting one; first_visit marks the patient's first stay in this cohort. Fold 0 is the
+hold-out test set, 1 to 5 are the parts of the cross-validation: apart by patient in fold, drawn by stay in fold_stays."""
+NOTES = pa.DataFrameSchema(
+    {
+        "stay_id": pa.Column("int64"),
+        "hours": pa.Column("float64"),
+        "category": pa.Column("str"),
+        "text": pa.Column("str"),
+    },
+    strict=True,
+)
+"""Schema of notes.parquet: one row a note, by stay_id and hours."""
+_COLUMNS = {
+    "admissions": ["subject_id", "hadm_id", "diagnosis"],
+    "patients": ["subject_id", "dob"],
+    "icustays": ["hadm_id", "icustay_id", "first_careunit", "last_careunit", "first_wardid", "last_wardid", "intime"],
+    "drgcodes": ["hadm_id", "drg_type", "drg_code", "description", "drg_severity"],
+}
+_PLACEHOLDER = re.compile(r"\[\*\*.*?\*\*\]", re.DOTALL)  # [**Known lastname 123**]
+
+
+def read_tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """What the cohort depends on of MIMIC-III's ADMISSIONS, PATIENTS, ICUSTAYS and DRGCODES, for `build`.
+
+    Raises
+    ------
+    StudyError
+        As `mimic.read`.
+    """
+    return {table: mimic.read(folder, table, columns) for table, columns in _COLUMNS.items()}
+
+
+def build(
+    tables: dict[str, pd.DataFrame],
+    system: str,
+    notes: pd.DataFrame | None = None,
+    *,
+    one_icu_stay: bool = True,
+    same_unit: bool = True,
+    min_age: int = 18,
+    hours: float = 48,
+    seed: int = 42,
+) -> tuple[pd.DataFrame, list[dict]]:
+    """The cohort of one DRG system, and what each step of Supplementary Figure 1 kept.
+
+    Parameters
+    ----------
+    tables : dict of DataFrame
+        From `read_tables`.
+    system : str
+        A key of `SYSTEMS`.
+    notes : DataFrame, optional
+        From `read_notes`: stays without a note up to `hours` are left out; without it nobody is, for want of notes.
+    one_icu_stay, same_unit : bool
+        Leave out stays with several ICU stays, and those whose (first) ICU stay ends in another ward or care unit.
+    min_age : int
+        Years at ICU admission; 0 leaves nobody out. MIMIC-III makes whoever is older than 89 some 300 years old.
+    hours : float
+        After ICU admission.
+    seed : int
+        Of the folds.
+
+    Returns
+    -------
+    stays : DataFrame
+        As `STAYS`.
+    flow : list of {"step", "kept", "removed"}
+        In stays.
+
+    Raises
+    ------
+    StudyError
+        For an unknown system, or if fewer than six patients are left: one to test on and one for each fold.
+
+    Notes
+    -----
+    Of several APR rows of one description the severest counts; a stay that still has two codes is left out. One patient
+    in ten is held out, alike of those with one stay and of those with several. Source: early-DRG paper, Methods,
+    "Dataset and preprocessing" and "Cross-validation", and its code; fold_stays is ours.
+    """
+    if system not in SYSTEMS:
+        raise StudyError(f"parameter system: expected {' or '.join(SYSTEMS)}, got {system!r}")
+    facts = drgs.fiscal_2013(system).query("target and relative_weight.notna()")
+    stays = _all_stays(tables, system)
+    most = 1 if one_icu_stay else np.inf
+    steps: dict[str, Callable] = {
+        f"has an {SYSTEMS[system]}-DRG": lambda stays: stays["codes"] > 0,
+        "one DRG only": lambda stays: stays["codes"] == 1,
+        "one ICU stay" if one_icu_stay else "has an ICU stay": lambda stays: stays["icu_stays"].between(1, most),
+    }
+    if same_unit:
+        steps["same ward and care unit throughout"] = lambda stays: stays["same_unit"].astype("bool")
+    if min_age:
+        steps[f"aged {min_age} or more"] = lambda stays: stays["age"] >= min_age
+    if notes is not None:
+        written = notes.loc[notes["hours"] <= hours, "stay_id"].unique()
+        steps[f"has a note up to hour {hours:g}"] = lambda stays: stays["stay_id"].isin(written)
+    steps["DRG in the target space"] = lambda stays: stays["drg"].isin(facts.index)
+    kept, counts = sieve(stays, steps)
+    flow = [{"step": "hospital stays", "kept": len(stays), "removed": 0}, *counts]
+    if (patients := kept["subject_id"].nunique()) < 6:
+        step = max(counts[1:], key=lambda step: step["removed"])["step"]
+        raise StudyError(
+            f"the {SYSTEMS[system]}-DRG cohort has {patients} patients, expected 6 or more; the step '{step}' leaves out "
+            "most stays: loosen one of the parameters one_icu_stay, same_unit, min_age and needs_note"
+        )
+    kept = kept.join(facts[["relative_weight", "mdc"]], on="drg").rename(columns={"relative_weight": "weight"})
+    kept = kept.sort_values("stay_id", ignore_index=True)
+    fold, fold_stays = _folds(kept["subject_id"], seed)
+    first_visit = ~kept.sort_values(["icu_in", "stay_id"]).duplicated("subject_id")
+    return kept.assign(first_visit=first_visit, fold=fold, fold_stays=fold_stays)[list(STAYS.columns)], flow
+
+
+def read_notes(folder: Path, stays: pd.DataFrame, hours: float = 48) -> pd.DataFrame:
+    """What was charted on these stays up to `hours` after ICU admission, without de-identification placeholders.
+
+    Discharge summaries, notes marked as errors and notes without a time of day are left out; of NOTEEVENTS, which is
+    read in batches, no other text is held.
+
+    Parameters
+    ----------
+    folder : Path
+        What `mimic.find` accepts.
+    stays : DataFrame
+        stay_id and icu_in; a stay may be there twice.
+    hours : float
+
+    Returns
+    -------
+    DataFrame
+        As `NOTES`.
+
+    Raises
+    ------
+    StudyError
+        As `mimic.batches`.
+    """
+    icu_in = stays.drop_duplicates("stay_id").set_index("stay_id")["icu_in"]
+    columns, parts = ["hadm_id", "charttime", "category", "iserror", "text"], []
+    for batch in progress(mimic.batches(folder, "noteevents", columns), desc="notes", unit=" batches"):
+        since = (batch["charttime"] - batch["hadm_id"].map(icu_in)).dt.total_seconds() / 3600
+        notes = batch.assign(hours=since, category=batch["category"].str.strip())
+        is_early = (notes["hours"] <= hours) & (notes["iserror"].fillna(0) != 1)
+        parts.append(notes[is_early & (notes["category"].str.lower() != "discharge summary")])
+    notes = pd.concat(parts).rename(columns={"hadm_id": "stay_id"}).astype({"stay_id": "int64"})
+    tidied = [" ".join(_PLACEHOLDER.sub(" ", text).split()) for text in notes["text"]]
+    notes = notes.assign(text=pd.Series(tidied, notes.index, dtype="str"))[list(NOTES.columns)]
+    return notes[notes["text"] != ""].sort_values(list(NOTES.columns), ignore_index=True)
+
+
+def texts(stays: pd.DataFrame, notes: pd.DataFrame, hours: float) -> list[str]:
+    """What is known of each stay at an hour: the admitting diagnosis, then its notes up to `hours`, a line each.
+
+    Parameters
+    ----------
+    stays : DataFrame
+        As `STAYS`, or some of its rows.
+    notes : DataFrame
+        As `NOTES`.
+    hours : float
+        After ICU admission.
+
+    Returns
+    -------
+    list of str
+        In the order of the stays.
+    """
+    known = notes[(notes["hours"] <= hours) & notes["stay_id"].isin(stays["stay_id"])]
+    written = {stay: "\n".join(group) for stay, group in known.groupby("stay_id")["text"]}
+    pairs = zip(stays["diagnosis"], stays["stay_id"], strict=True)
+    return [f"{diagnosis}\n{written.get(stay, '')}".strip() for diagnosis, stay in pairs]
+
+
+def table1(stays: pd.DataFrame) -> pd.DataFrame:
+    """Table 1 in long form: who is in the training set, in the test set, and in the test cohort (its first visits).
+
+    Returns
+    -------
+    DataFrame
+        drg_set ("Train set", "Test set", "Test cohort"), metric (n_patients, n_stays, n_drgs, relative_weight, and of the
+        cohort's three most frequent MDCs n_stays_mdc_05, percent_stays_mdc_05 and the like), value, and sd of the weight.
+    """
+    is_test = stays["fold"] == 0
+    parts = {"Train set": ~is_test, "Test set": is_test, "Test cohort": is_test & stays["first_visit"]}
+    common = stays["mdc"].value_counts().sort_index().sort_values(ascending=False, kind="stable").index[:3]
+    columns = {}
+    for name, members in parts.items():
+        part = stays[members]
+        values = {"n_patients": part["subject_id"].nunique(), "n_stays": len(part), "n_drgs": part["drg"].nunique()}
+        values["relative_weight"] = part["weight"].mean()
+        for mdc, counted in ((mdc, part["mdc"] == mdc) for mdc in common):
+            values |= {f"n_stays_mdc_{mdc}": counted.sum(), f"percent_stays_mdc_{mdc}": 100 * counted.mean()}
+        columns[name] = pd.DataFrame(
+            {"value": values, "sd": {"relative_weight": part["weight"].std()}}, index=list(values)
+        )
+    return pd.concat(columns, names=["drg_set", "metric"]).reset_index()
+
+
+def printed(table: pd.DataFrame) -> pd.DataFrame:
+    """Table 1 as it is printed, ours or the published one: a row for each metric, a column for each set."""
+    counts = {"n_patients": "Patients", "n_stays": "Hospital stays", "n_drgs": "Unique DRGs"}
+    columns = {}
+    for drg_set, part in table.set_index("metric").groupby("drg_set", sort=False):
+        value, sd = part["value"], part["sd"]
+        cells = {name: f"{value[metric]:,.0f}" for metric, name in counts.items()}
+        cells["DRG weight"] = f"{value['relative_weight']:.3f} ({sd['relative_weight']:.3f})"
+        for mdc in value.index[value.index.str.startswith("n_stays_mdc_")].str[12:]:
+            count, percent = value[f"n_stays_mdc_{mdc}"], value[f"percent_stays_mdc_{mdc}"]
+            cells[f"Stays of MDC {mdc}"] = f"{count:,.0f} ({percent:.1f} %)"
+        columns[drg_set] = cells
+    return pd.DataFrame(columns).rename_axis("Data").reset_index()
+
+
+def _all_stays(tables: dict[str, pd.DataFrame], system: str) -> pd.DataFrame:
+    """Every hospital stay: its DRG and how many codes it has, its ICU stays, and of the first its time, unit and age."""
+    rows = tables["drgcodes"][tables["drgcodes"]["drg_type"].str.strip() == SYSTEMS[system]]
+    severest = rows.groupby(["hadm_id", "description"])["drg_severity"].transform("max")
+    rows = rows[severest.isna() | (rows["drg_severity"] == severest)]
+    codes = rows["drg_code"].str.strip().groupby(rows["hadm_id"]).agg(codes="nunique", drg="min")
+    icu = tables["icustays"].rename(columns={"intime": "icu_in"}).astype({"icu_in": "datetime64[ms]"})
+    icu = icu.dropna(subset="icu_in").sort_values(["icu_in", "icustay_id"])
+    is_same = (icu["first_careunit"] == icu["last_careunit"]) & (icu["first_wardid"] == icu["last_wardid"])
+    icu = icu.assign(same_unit=is_same, icu_stays=icu.groupby("hadm_id")["icu_in"].transform("size"))
+    icu = icu.drop_duplicates("hadm_id").set_index("hadm_id")
+    stays = tables["admissions"].join(codes, on="hadm_id").join(icu, on="hadm_id")
+    stays = stays.join(tables["patients"].set_index("subject_id"), on="subject_id")
+    years = (stays["icu_in"] - stays["dob"]).dt.days / 365.2425
+    return stays.assign(age=years).rename(columns={"hadm_id": "stay_id"})
+
+
+def _folds(patients: pd.Series, seed: int) -> tuple[pd.Series, np.ndarray]:
+    """The folds of stays, 0 being held out: by patient, and equally large ones by stay.
+
+    Patients are shuffled, those with one stay put before those with several, and dealt out: of each ten the sixth is
+    held out, so that one in ten is, to the nearest patient; the others go to the five folds in turn.
+    """
+    rng = np.random.default_rng(seed)
+    visits = patients.value_counts().sort_index().iloc[rng.permutation(patients.nunique())]
+    visits = visits.iloc[np.argsort(visits.to_numpy() > 1, kind="stable")]
+    place = np.arange(len(visits))
+    dealt = np.where(place % 10 == 5, 0, (place - (place + 4) // 10) % 5 + 1)
+    fold = patients.map(pd.Series(dealt, visits.index))
+    return fold, rng.permutation(fold)

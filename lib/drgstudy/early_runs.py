@@ -1,0 +1,158 @@
+"""Runs of the early-DRG study: one model trained once a fold, and what it says at different hours of the stay.
+
+``runs/<run>/fold-<k>/`` holds the model that was trained without fold k, and below it one predictions file an hour,
+``hour+48/`` and so on, of the hold-out stays as they were known then; a model of the relative weight leaves
+``weights.parquet`` instead.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from drgstudy import drgs, early, measurements, models
+from drgstudy.labels import LabelSpace
+from drgstudy.predictions import Predictions, read_predictions, write_predictions
+from drgstudy.study import EarlyPaths, StudyError, atomic, fingerprint, peak_memory_gb, read_json, write_json
+
+SPLITS = ("fold", "fold_stays")
+"""Columns of the cohort: no patient in two folds, as in the paper; or drawn by stay, so that patients overlap."""
+
+
+def target_space(system: str, codes: pd.Series, space: str) -> LabelSpace:
+    """The labels of a model: "official", every target of the DRG system (738 or 1,136), or "cohort", those that occur."""
+    if space not in ("official", "cohort"):
+        raise StudyError(f"parameter space: expected 'official' or 'cohort', got {space!r}")
+    facts = drgs.fiscal_2013(system)
+    targets = facts.index[facts["target"]]
+    return LabelSpace(targets if space == "official" else codes, targets)
+
+
+def known_at(paths: EarlyPaths, stays: pd.DataFrame, reads: str) -> Callable:
+    """What a model may know: a function of some stays (bool mask), an hour, and the training stays (bool mask).
+
+    With `reads` "notes" it returns texts (list of str), with "measurements" an array (stays, 48, 208), in which nothing
+    was measured after that hour.
+    """
+    if reads == "notes":
+        notes = pd.read_parquet(paths.notes)
+        return lambda some, hours, training: early.texts(stays[some], notes, hours)
+    if reads != "measurements":
+        raise StudyError(f"parameter reads: expected 'notes' or 'measurements', got {reads!r}")
+    stay_ids, _, values = measurements.read_measurements(paths.measurements)
+    values = values[pd.Index(stay_ids).get_indexer_for(stays["stay_id"])]
+
+    def measured(some, hours, training):
+        until = values.copy()
+        until[:, max(0, hours) :] = np.nan
+        return measurements.inputs(until, training)[some]
+
+    return measured
+
+
+def run_fold(
+    folder: Path, about: dict, stays: pd.DataFrame, known: Callable, labels: LabelSpace | None, hours: list[int]
+) -> dict:
+    """Train the model of one fold, unless it is there already, and write what it says of the hold-out stays.
+
+    Parameters
+    ----------
+    folder : Path
+        The fold's own.
+    about : dict
+        What identifies the run (model, settings, fold, split, seed, dataset, ...), as its run.json will hold it.
+    stays : DataFrame
+        As `early.STAYS`.
+    known : callable
+        From `known_at`.
+    labels : LabelSpace or None
+        None trains on the relative weight instead of the DRG.
+    hours : list of int
+        The model is trained on what was known at the last, and predicts at each.
+
+    Returns
+    -------
+    dict
+        What it cost.
+    """
+    last = folder / f"hour{hours[-1]:+03d}" if labels else folder
+    if (last / "run.json").is_file():
+        done = read_json(last / "run.json")
+        if all(done.get(key) == value for key, value in about.items()):
+            return done["cost"]
+    fold, split = about["fold"], about["split"]
+    test, validation = (stays[split] == 0).to_numpy(), (stays[split] == fold).to_numpy()
+    training = ~test & ~validation
+    if labels:
+        y = labels.encode(stays["drg"])
+        outputs = labels.outputs.tolist()
+    else:
+        y, outputs = stays["weight"].to_numpy(np.float32), ["relative weight"]
+    network = models.build(about["model"], about["settings"], outputs, folder, about["seed"] + fold)
+    start = time.perf_counter()
+    rows = known(training, hours[-1], training), known(validation, hours[-1], training)
+    cost = network.fit(rows[0], y[training], (rows[1], y[validation]))
+    cost["fit_seconds"] = time.perf_counter() - start + cost.pop("seconds_before_kill", 0.0)
+    cost |= {"predict_examples": int(test.sum()), "peak_memory_gb": peak_memory_gb()}
+    for hour in hours:
+        start = time.perf_counter()
+        said = network.predict(known(test, hour, training))
+        cost["predict_seconds"] = time.perf_counter() - start
+        made = about | {"hours": hour, "cost": cost}
+        if labels:
+            ids = stays.loc[test, "stay_id"].to_numpy()
+            write_predictions(folder / f"hour{hour:+03d}", Predictions(ids, y[test], labels.codes, said, made))
+    if not labels:
+        weights = pd.DataFrame({"stay_id": stays.loc[test, "stay_id"], "true": y[test], "predicted": said[:, 0]})
+        with atomic(folder / "weights.parquet") as beside:
+            weights.to_parquet(beside, index=False)
+        write_json(folder / "run.json", made)
+    for checkpoints in folder.glob("checkpoints-*"):
+        shutil.rmtree(checkpoints)
+    return cost
+
+
+def read_run(paths: EarlyPaths, run: str, hours: int = 48) -> list[Predictions]:
+    """What each fold's model of a run says of the hold-out stays at an hour, in the order of the folds.
+
+    Raises
+    ------
+    StudyError
+        If the run has not been made at that hour, or was made on another cohort.
+    """
+    folders = sorted((paths.runs / run).glob(f"fold-*/hour{hours:+03d}"))
+    if not folders:
+        raise StudyError(f"run {run!r} has no predictions at hour {hours} under {paths.runs}; train it (notebook 23)")
+    return [read_predictions(folder, paths.cohort(read_json(folder / "run.json")["system"])) for folder in folders]
+
+
+def read_fold(paths: EarlyPaths, run: str, fold: int, hours: int = 48) -> Predictions:
+    """As `read_run`, of one fold's model alone."""
+    for made in read_run(paths, run, hours):
+        if made.run["fold"] == fold:
+            return made
+    raise StudyError(f"run {run!r} has no model for fold {fold}; choose one of those in its parameter file")
+
+
+def keep_folds(folder: Path, folds: list[int]) -> None:
+    """Remove a run's models of other folds, which an earlier parameter file asked for."""
+    for model in folder.glob("fold-*"):
+        if int(model.name.removeprefix("fold-")) not in folds:
+            shutil.rmtree(model)
+
+
+def read_weights(paths: EarlyPaths, run: str) -> list[pd.DataFrame]:
+    """True and predicted relative weight of the hold-out stays (stay_id, true, predicted), a table a fold's model."""
+    files = sorted((paths.runs / run).glob("fold-*/weights.parquet"))
+    if not files:
+        raise StudyError(f"run {run!r} has predicted no weights under {paths.runs}; train it (notebook 23)")
+    for file in files:
+        made = read_json(file.with_name("run.json"))
+        if made["dataset"]["fingerprint"] != fingerprint(paths.cohort(made["system"])):
+            raise StudyError(f"run {run} was made on another cohort than {paths.cohort(made['system'])}; run it again")
+    return [pd.read_parquet(file) for file in files]

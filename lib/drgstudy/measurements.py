@@ -1,0 +1,209 @@
+"""What was measured at the bedside and in the laboratory, hour by hour: the LSTM's input.
+
+``data/reference/measurements.csv`` maps MIMIC-III's item ids, those of both charting systems, to 104 clinical groups in
+the manner of MIMIC-Extract. An item whose numbers may come in one of two units has a row for each of them, the more
+usual first: a value is taken in the first unit in which it is plausible (an inspired oxygen of 0.4 is a fraction, for
+0.4 % is none; one of 40 is a percentage). MetaVision charts only the three parts of the coma scale: each counts
+thrice, so that their mean over an hour is their sum.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from drgstudy import mimic
+from drgstudy.study import REFERENCE, StudyError, atomic
+
+HOURS = 48
+_TABLES = {  # the columns that hold the number and the flag of an error; the laboratory takes its errors back itself
+    "chartevents": {"valuenum": "value", "error": "error"},
+    "labevents": {"valuenum": "value"},
+    "outputevents": {"value": "value", "iserror": "error"},
+}
+_KEYS = ["hadm_id", "itemid", "charttime"]
+COUNTS = ("read", "other items", "other stays", "errors", "no number", "other hours", "implausible", "kept")
+
+
+def items() -> pd.DataFrame:
+    """The item ids and what to make of their numbers, as the reference file has them.
+
+    Returns
+    -------
+    DataFrame
+        itemid, source ("chart", "lab", "output"), system ("carevue", "metavision", "hospital"), label, group, unit
+        (the group's), factor and offset (value in that unit = number * factor + offset), low and high (plausible
+        values in that unit). An itemid that may be charted in two units has two rows.
+    """
+    return pd.read_csv(REFERENCE / "measurements.csv")
+
+
+def groups() -> pd.DataFrame:
+    """The 104 groups in the order of the arrays: their unit, by name."""
+    return items().drop_duplicates("group").set_index("group")[["unit"]]
+
+
+def events(folder: Path) -> Iterator[pd.DataFrame]:
+    """Charted, laboratory and output events in batches: hadm_id, itemid, charttime, value, error.
+
+    Raises
+    ------
+    StudyError
+        As `mimic.batches`.
+    """
+    for table, columns in _TABLES.items():
+        for batch in mimic.batches(folder, table, [*_KEYS, *columns]):
+            yield batch.rename(columns=columns).reindex(columns=[*_KEYS, "value", "error"])
+
+
+def hourly(events: Iterable[pd.DataFrame], stays: pd.DataFrame) -> tuple[np.ndarray, dict[str, int]]:
+    """Mean of each group in each of the first 48 hours of each stay; no event is held longer than its batch.
+
+    Parameters
+    ----------
+    events : iterable of DataFrame
+        As `events` yields them.
+    stays : DataFrame
+        stay_id (the hospital stay's hadm_id; unique) and icu_in.
+
+    Returns
+    -------
+    values : numpy.ndarray of float32, shape (stays, 48, 104)
+        In the groups' units, hour 0 beginning with the ICU admission; NaN where nothing was measured.
+    counts : dict of str to int
+        Rows by `COUNTS`: read, left out for the first reason that applies, and kept.
+
+    Raises
+    ------
+    StudyError
+        If a stay occurs twice.
+
+    Notes
+    -----
+    Source: Methods, time series of 104 clinically aggregated variables (MIMIC-Extract).
+    """
+    stay_ids = pd.Index(stays["stay_id"].to_numpy("int64"))
+    if not stay_ids.is_unique:
+        raise StudyError(f"the table of stays, column stay_id: {stay_ids[stay_ids.duplicated()][0]} occurs twice")
+    icu_in = stays["icu_in"].to_numpy("datetime64[s]")
+
+    table = items()
+    wide = table.assign(unit=table.groupby("itemid").cumcount()).pivot(index="itemid", columns="unit")
+    factor, offset, low, high = (wide[name].to_numpy() for name in ("factor", "offset", "low", "high"))
+    group = groups().index.get_indexer(wide["group"][0])
+
+    shape = (len(stays), HOURS, group.max() + 1)
+    sums, numbers = np.zeros(np.prod(shape), np.float32), np.zeros(np.prod(shape), np.uint16)
+    counts = dict.fromkeys(COUNTS, 0)
+    for batch in events:
+        item = wide.index.get_indexer(batch["itemid"].to_numpy("int64", na_value=-1))
+        stay = stay_ids.get_indexer(batch["hadm_id"].to_numpy("int64", na_value=-1))
+        ours = (item >= 0) & (stay >= 0)  # few of them: the rest of the work is on these alone
+        counts["read"] += len(batch)
+        counts["other items"] += int((item < 0).sum())
+        counts["other stays"] += int(((item >= 0) & (stay < 0)).sum())
+        batch, item, stay = batch[ours], item[ours], stay[ours]
+
+        number = batch["value"].to_numpy("float64", na_value=np.nan)
+        hour = (batch["charttime"].to_numpy("datetime64[s]") - icu_in[stay]) / np.timedelta64(1, "h")
+        value = number[:, None] * factor[item] + offset[item]  # a column a unit
+        plausible = (low[item] <= value) & (value <= high[item])
+        left_out = {
+            "errors": batch["error"].to_numpy("float64", na_value=np.nan) == 1,
+            "no number": np.isnan(number),
+            "other hours": ~((hour >= 0) & (hour < HOURS)),
+            "implausible": ~plausible.any(axis=1),
+        }
+        kept = np.ones(len(batch), bool)
+        for reason, out in left_out.items():
+            counts[reason] += int((kept & out).sum())
+            kept &= ~out
+        counts["kept"] += int(kept.sum())
+
+        cell = np.ravel_multi_index((stay[kept], hour[kept].astype(int), group[item[kept]]), shape)
+        np.add.at(sums, cell, value[kept, plausible[kept].argmax(axis=1)].astype(np.float32))
+        np.add.at(numbers, cell, 1)
+    with np.errstate(invalid="ignore"):  # nothing over nothing is NaN: not measured
+        sums /= numbers
+    return sums.reshape(shape), counts
+
+
+def inputs(values: np.ndarray, training: np.ndarray) -> np.ndarray:
+    """What the LSTM reads: every group filled and standardised, then whether it was measured in that hour.
+
+    A value stands until the next one of the same stay; before the first one, the mean of the training stays' measured
+    values stands in. Mean and standard deviation are those of the training stays' measured values; a group that was
+    never measured in training is 0.
+
+    Parameters
+    ----------
+    values : numpy.ndarray of float32, shape (stays, hours, groups)
+        As `hourly` returns them.
+    training : numpy.ndarray of bool, shape (stays,)
+
+    Returns
+    -------
+    numpy.ndarray of float32, shape (stays, hours, 2 * groups)
+        First the values in standard deviations from the mean, then 1 where measured and 0 where filled.
+
+    Raises
+    ------
+    StudyError
+        If `training` does not fit `values`, or holds no stay.
+    """
+    n, hours, size = values.shape
+    if training.shape != (n,) or training.dtype != bool or not training.any():
+        raise StudyError(f"training must be a mask over the {n} stays with at least one True, got {training!r}")
+    made = np.zeros((n, hours, 2 * size), np.float32)
+    for j in range(size):  # one at a time: the whole in float64 would take gigabytes
+        series = values[:, :, j].astype("float64")
+        made[:, :, size + j] = measured = ~np.isnan(series)
+        seen = series[training][measured[training]]
+        if seen.size:
+            deviation = seen.std() if seen.min() < seen.max() else 1
+            last = np.maximum.accumulate(np.where(measured, np.arange(hours), -1), axis=1)
+            series = np.where(last < 0, seen.mean(), np.take_along_axis(series, last.clip(0), axis=1))
+            made[:, :, j] = (series - seen.mean()) / deviation
+    return made
+
+
+def write_measurements(path: Path, stay_ids: np.ndarray, values: np.ndarray) -> None:
+    """Write stay_ids, the groups' names and the values, as `hourly` returns them, in one .npz; checked."""
+    names = groups().index.to_numpy(str)
+    _check(path, stay_ids, names, values)
+    with atomic(path) as beside:
+        np.savez_compressed(beside, stay_ids=stay_ids, groups=names, values=values)
+
+
+def read_measurements(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The stay_ids, the groups' names and the values that `write_measurements` wrote.
+
+    Raises
+    ------
+    StudyError
+        If the file is missing, damaged, or has other groups than the reference file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            stay_ids, names, values = (arrays[name] for name in ("stay_ids", "groups", "values"))
+    except FileNotFoundError:
+        raise StudyError(f"{path} is missing; notebook 22-measurements writes it") from None
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise StudyError(f"{path} is damaged ({error}); run notebook 22-measurements again") from None
+    _check(path, stay_ids, names, values)
+    return stay_ids, names, values
+
+
+def _check(path: Path, stay_ids: np.ndarray, names: np.ndarray, values: np.ndarray) -> None:
+    known = groups().index
+    expected = (len(np.unique(stay_ids)), HOURS, len(known))
+    if list(names) != list(known) or values.shape != expected or values.dtype != np.float32:
+        raise StudyError(
+            f"{path}: expected float32 values of {expected[0]} unique stays, {HOURS} hours and the {expected[2]} groups "
+            f"of measurements.csv, got {values.dtype} {values.shape}; run notebook 22-measurements again"
+        )
