@@ -278,3 +278,13 @@ def test_bad_dials(tmp_path, name, value):
     with pytest.raises(StudyError, match=f"^{name} is {value}"):
         make_icu_hospital(tmp_path / "raw", **DIALS | {name: value})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_second_group_is_one_that_exists(monkeypatch):
+    monkeypatch.setattr(icu, "TWO_GROUPS", 1)
+    ward, rng = icu._Ward(Hospital(0.2), {}, 100, 0), np.random.default_rng(1)
+    stay = draw_patient(ward.hospital, 1, np.random.default_rng(4), icu.LAST_DAY).stays[0]
+    for number in range(3000):
+        ward._bill([1, number], stay, True, rng)
+    codes = {row[3] for row in ward.rows["DRGCODES"] if row[2] == "APR "}
+    assert len(codes) > 200 and codes <= set(drgs.fiscal_2013("apr").index)

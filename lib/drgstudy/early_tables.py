@@ -63,7 +63,7 @@ def table2(system: str, runs: dict[tuple[str, int], list[Predictions]]) -> pd.Da
     -------
     DataFrame
         system, run, hours, model, drg_set, metric, value (mean over the models), sd (n - 1; NaN with one model), models,
-        n_drgs and n_stays of the set, percent_stays, and `each`: the list of the models' values.
+        n_drgs and n_stays of the set, percent_stays, and `each`: the list of the models' values (NaN left out).
 
     Notes
     -----
@@ -85,7 +85,7 @@ def table2(system: str, runs: dict[tuple[str, int], list[Predictions]]) -> pd.Da
                 "percent_stays": 100 * among.mean(),
             }
             for metric in METRICS:
-                value = {"value": each[metric].mean(), "sd": each[metric].std(ddof=1), "each": each[metric].tolist()}
+                value = {"value": each[metric].mean(), "sd": each[metric].std(ddof=1), "each": each[metric].dropna().tolist()}
                 rows.append(about | {"metric": metric} | value | size)
     return pd.DataFrame(rows)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 
 from drgstudy.drgs import CC_LABELS
-from drgstudy.predictions import read_predictions
+from drgstudy.predictions import Predictions, read_predictions
 from drgstudy.study import StudyError, checked_settings
 
 HELPERS = {"fast_lora", "weights"}
@@ -51,15 +51,23 @@ def refuse_numbers(y) -> None:
         raise StudyError(f"y: expected label indices, got {y.dtype}; only model caml learns a number a stay")
 
 
-def load(folder: Path) -> tuple:
+def load(folder: Path, done: Predictions | None = None) -> tuple:
     """The trained model of a finished run, and its labels (numpy array of str, in the logits' order).
+
+    Parameters
+    ----------
+    folder : Path
+        Where the model lies.
+    done : Predictions, optional
+        What it predicted, if that lies elsewhere.
 
     Raises
     ------
     StudyError
         If the run was not finished, has two labels a stay, or has left no weights.
     """
-    done = read_predictions(folder := Path(folder))
+    folder = Path(folder)
+    done = done or read_predictions(folder)
     if done.run.get("labels", "one") == "two":
         raise StudyError(f"run {folder.name} gives two labels a stay; choose a run that names the DRG in one step")
     model = build(done.run["model"], done.run["settings"], done.labels.tolist(), folder, done.run["seed"])

@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from transformers import set_seed
 
 from drgstudy.study import StudyError, atomic, read_json, write_json
-from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, predict, train
+from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fast_dtype, predict, train
 
 PAD, UNKNOWN = 0, 1
 WORD = re.compile(r"[0-9]*[a-z][a-z0-9]*", re.ASCII | re.IGNORECASE)  # no number, no de-identification mark
@@ -46,6 +46,7 @@ class Settings(NeuralSettings):
     min_count: int = 3  # words seen less often in the training notes share one vector
     vectors: str = ""  # a word2vec-format file such as BioWordVec; empty: word2vec on the training notes
     vector_size: int = 100  # of the word2vec trained here
+    bfloat16: bool = False  # multiply in bfloat16 where this machine is faster at it
 
 
 class Network(nn.Module):
@@ -143,7 +144,9 @@ class Model:
             nn.init.constant_(self.net.score.bias, y.mean())
         data = TokenDataset(self.tokens(texts), y)
         kept = validation and TokenDataset(self.tokens(validation[0]), validation[1])
-        cost = train(self.net, self.collate, data, s, self.folder, self.seed, validation=kept)
+        autocast, forward = s.bfloat16 and fast_dtype() == torch.bfloat16, self.net.forward
+        cost = train(self.net, self.collate, data, s, self.folder, self.seed, autocast, kept)
+        self.net.forward = forward  # the trainer leaves its autocast around it
         write_json(self.folder / "vocabulary.json", self.vocabulary)
         with atomic(self.folder / "model.safetensors") as beside:
             save_model(self.net, str(beside))

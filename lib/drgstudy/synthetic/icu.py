@@ -183,6 +183,7 @@ def _chance(hospital: Hospital, stay: Stay) -> float:
     critical = sum(bool(_CRITICAL.match(code)) for code in stay.codes)
     odds = -2.35 + 3 * (stay.scenario.acuity - 0.8) + _SERVICE.get(stay.scenario.service, -0.4)
     odds += 0.5 * min(3, severe) + 1.2 * min(3, critical) + 1.8 * (not stay.alive)
+    odds -= 1.2 * stay.codes[0].startswith("A4")  # most of sepsis stays on the ward
     odds += 5.0 * any(_HEART.match(code) or _BRAIN.match(code) or _VENTILATED.match(code) for code in stay.procedures)
     return 1 / (1 + np.exp(-odds))
 
@@ -304,14 +305,15 @@ class _Ward:
             table.append([*ids, "HCFA", stay.drg, title, "", ""])
         if rng.random() < 0.97:
             severity, mortality = apr_levels(self.hospital, stay)
-            base, twice = self.hospital.base_title(stay.drg_v36), rng.random()
+            base, twice, groups = self.hospital.base_title(stay.drg_v36), rng.random(), _apr_groups()
             rows = [(base, severity)]
             if twice < TWO_SEVERITIES:
                 rows.append((base, severity + (1 if severity < 4 else -1)))
             elif twice < TWO_SEVERITIES + TWO_GROUPS:
-                rows.append((pick(rng, [title for title in self.hospital.base_code if title != base]), severity))
+                others = [title for title, code in self.hospital.base_code.items() if code in groups]
+                rows.append((pick(rng, [title for title in others if title != base]), severity))
             for title, level in rows:
-                code = f"{_apr_groups()[self.hospital.base_code[title]]:03d}{level}"
+                code = f"{groups[self.hospital.base_code[title]]:03d}{level}"
                 table.append([*ids, "APR ", code, f"SURROGATE APR: {title}", level, mortality])
 
     def _note(self, ids: list[int], icu: IcuStay, came: datetime, writer: Writer, rng) -> None:
@@ -364,7 +366,7 @@ class _Ward:
 
 @cache
 def _apr_groups() -> dict[str, int]:
-    """The surrogate's APR group of each base DRG, by its lowest v36 code."""
+    """The surrogate's APR group of each base DRG that has one, by its lowest v36 code."""
     return pd.read_csv(FOLDER / "apr_groups.csv", dtype={"drg": str}).set_index("drg")["apr_group"].to_dict()
 
 
