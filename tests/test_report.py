@@ -126,6 +126,32 @@ def test_numbers_and_costs_of_all_notebooks_are_merged_by_topic(executed):
     assert text["DRGs with a top-1 accuracy of 100 %"] == "3" and text["Training stays"] == "450"
 
 
+def test_each_study_has_its_part_and_may_stand_alone(executed):
+    first, second = (executed.report / "numbers" / f"{name}.json" for name in ("06-results", "21-early-cohort"))
+    results = first.read_bytes()
+    flow = {system: [{"step": "stays", "kept": kept, "removed": 0}] for system, kept in (("ms", 1234), ("apr", 5678))}
+    cohort = {"dataset": {"kind": "synthetic", "name": "synthetic ICU", "fingerprint": "f"}, "stays_fingerprint": "s"}
+    cohort |= {"flow": flow, "mean_words": {"hour 24": 81.0, "hour 48": 108.0}}
+    report.build("tiny")
+    assert "The early-DRG study has not been run yet" in (executed.report / "index.html").read_text()
+    try:
+        study.write_json(second, {"numbers": cohort, "text": {}, "costs": {}})
+        report.build("tiny")
+        both = (executed.report / "index.html").read_text()
+        assert 'id="part-1"' in both and 'id="part-2"' in both and "1,234" in both and "synthetic ICU" in both
+        first.unlink()
+        report.build("tiny")
+        alone = Page(executed.report / "index.html")
+        ids = {attributes.get("id") for _, attributes in alone.tags}
+        assert "part-2" in ids and "part-1" not in ids and alone.open == []
+        links = [attributes["href"][1:] for tag, attributes in alone.tags if tag == "a" and attributes["href"][0] == "#"]
+        assert set(links) <= ids
+        assert not list(executed.report.glob("pages/05*")) and "results" not in study.read_json(executed.report / "numbers.json")
+    finally:
+        first.write_bytes(results)
+        second.unlink(missing_ok=True)
+
+
 def test_a_page_that_is_newer_than_its_notebook_stays_and_an_older_one_is_made_again(executed):
     report.build("tiny")
     page, notebook = executed.report / "pages" / "05-train-llama.html", executed.executed / "05-train-llama.ipynb"

@@ -49,7 +49,7 @@ def test_every_parameter_file_fits_its_notebook_and_its_model(file):
         from drgstudy import models
 
         study.checked_settings(models.module(values["model"]).Settings, values["settings"])
-        assert file.stem == f"05-train-{values['run']}"
+        assert file.stem == f"{study.notebook_of(file).stem}-{values['run']}"
 
 
 @pytest.fixture

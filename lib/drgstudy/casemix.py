@@ -157,6 +157,50 @@ def errors_by_size(
     return pd.DataFrame(table)
 
 
+def change_by_hour(true: np.ndarray, earlier: np.ndarray, later: np.ndarray, resamples: int, seed: int) -> pd.DataFrame:
+    """The error of the case-mix index at two hours and its change, with 95 % intervals over the stays.
+
+    Parameters
+    ----------
+    true : array of shape (n,), float
+    earlier, later : arrays of shape (models, n), float
+        Predicted at both hours; a stay is drawn with its weights of both.
+    resamples, seed : int
+
+    Returns
+    -------
+    DataFrame with the rows earlier, later and change
+        value, lower and upper: per cent of the true index, the change in points, averaged over the models.
+    """
+    weight = np.vstack([np.ones((1, true.size), int), resample_counts(true.size, resamples, seed)]) / true.size
+    index = weight @ true  # of the stays as they are first
+    error = [100 * np.abs(weight @ guess.T / index[:, None] - 1).mean(axis=1) for guess in (earlier, later)]
+    found = pd.DataFrame({"earlier": error[0], "later": error[1], "change": error[1] - error[0]})
+    return summary(found[1:]).assign(value=found.iloc[0])[["value", "lower", "upper"]]
+
+
+def cancelled(true: np.ndarray, predicted: np.ndarray, base: float = 6000.0) -> dict[str, float]:
+    """What averaging hides: a stay's mean absolute error and that of the total per stay, in dollars, and the share between.
+
+    Parameters
+    ----------
+    true : array of shape (n,), float
+    predicted : array of shape (models, n), float
+    base : float
+        Dollars for a relative weight of 1.
+    """
+    off = base * (predicted - true)
+    single, total = np.abs(off).mean(axis=1), np.abs(off.mean(axis=1))
+    return {"stay_dollars": single.mean(), "total_dollars": total.mean(), "cancels": 1 - total.sum() / single.sum()}
+
+
+def nearer(true: np.ndarray, a: np.ndarray, b: np.ndarray, resamples: int, seed: int) -> dict[str, float]:
+    """Mean absolute error of weights `a` minus that of `b` (each models x n), with a 95 % interval over the stays."""
+    gain = np.abs(a - true).mean(axis=0) - np.abs(b - true).mean(axis=0)
+    lower, upper = np.quantile(resample_counts(gain.size, resamples, seed) @ gain / gain.size, [0.025, 0.975])
+    return {"difference": gain.mean(), "lower": lower, "upper": upper}
+
+
 def payments(
     true: np.ndarray, predicted: dict[int, np.ndarray], rows: np.ndarray, base: float = 6000.0
 ) -> pd.DataFrame:

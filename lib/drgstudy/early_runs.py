@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from drgstudy import drgs, early, measurements, models
+from drgstudy import casemix, drgs, early, measurements, models
 from drgstudy.labels import LabelSpace
 from drgstudy.predictions import Predictions, read_predictions, write_predictions
 from drgstudy.study import EarlyPaths, StudyError, atomic, fingerprint, peak_memory_gb, read_json, write_json
@@ -156,3 +156,20 @@ def read_weights(paths: EarlyPaths, run: str) -> list[pd.DataFrame]:
         if made["dataset"]["fingerprint"] != fingerprint(paths.cohort(made["system"])):
             raise StudyError(f"run {run} was made on another cohort than {paths.cohort(made['system'])}; run it again")
     return [pd.read_parquet(file) for file in files]
+
+
+def weights_of(paths: EarlyPaths, run: str, stay_ids: pd.Series, hours: int = 48, way: str = "top-1") -> np.ndarray:
+    """The relative weights that a run gives some hold-out stays by naming DRGs: float, shape (models, stays).
+
+    `way` is one of `casemix.predicted_weights`: "top-1", the weight of the DRG it names, or "expected", the mean over all.
+    """
+    rows = []
+    for made in read_run(paths, run, hours):
+        weights = drgs.fiscal_2013(made.run["system"])["relative_weight"].loc[made.labels]
+        rows.append(pd.Series(casemix.predicted_weights(made.logits, weights)[way], made.stay_ids).loc[stay_ids])
+    return np.array(rows, float)
+
+
+def regressed(paths: EarlyPaths, run: str, stay_ids: pd.Series) -> np.ndarray:
+    """The relative weights that a run of target "weight" says: float, shape (models, stays)."""
+    return np.array([made.set_index("stay_id").loc[stay_ids, "predicted"] for made in read_weights(paths, run)], float)

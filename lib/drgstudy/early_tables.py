@@ -85,7 +85,11 @@ def table2(system: str, runs: dict[tuple[str, int], list[Predictions]]) -> pd.Da
                 "percent_stays": 100 * among.mean(),
             }
             for metric in METRICS:
-                value = {"value": each[metric].mean(), "sd": each[metric].std(ddof=1), "each": each[metric].dropna().tolist()}
+                value = {
+                    "value": each[metric].mean(),
+                    "sd": each[metric].std(ddof=1),
+                    "each": each[metric].dropna().tolist(),
+                }
                 rows.append(about | {"metric": metric} | value | size)
     return pd.DataFrame(rows)
 
@@ -177,3 +181,93 @@ def five_cases(made: Predictions, cases: pd.Series, trained: set[str]) -> pd.Dat
     if not rows:
         raise StudyError("the five cases: no stay was predicted")
     return pd.DataFrame(rows)
+
+
+def spread(mean: float, sd: float, digits: int = 2) -> str:
+    """Mean and standard deviation over the models; dashes for what there is not, as with one model."""
+    texts = [f"{value:.{digits}f}" if value == value else "–" for value in (mean, sd)]
+    return f"{texts[0]} ({texts[1]})" if mean == mean else "–"
+
+
+def hour_name(hour: float) -> str:
+    """An hour with its sign: "+24", "−6", "0"."""
+    return f"{hour:+.0f}".replace("-", "−") if hour else "0"
+
+
+def cmi_sentences(system: str, compared: list[int], found: dict) -> list[str]:
+    """What Figures 1 to 3 say of one system in words, beside what is published.
+
+    Parameters
+    ----------
+    compared : two hours, the earlier first
+    found : dict
+        Of this system: errors (`casemix.errors_by_hour`), change (`casemix.change_by_hour`), sizes (`errors_by_size` at
+        the earlier hour), paid (`casemix.payments`), hidden (`casemix.cancelled`, at the later hour) and blind, the error
+        of a guess that reads nothing.
+    """
+    earlier, later = compared
+    paper = published("Text").query("system == @system").set_index("metric")
+    weight = (
+        published("Table 1").query("system == @system and metric == 'relative_weight'").set_index("drg_set")["value"]
+    )
+    errors, change = found["errors"].set_index("hour"), found["change"].loc["change"]
+    off = {hour: spread(*errors.loc[hour, ["mean", "sd"]]) for hour in compared}
+    theirs = spread(*paper.loc["cmi_error_percent_24h", ["value", "sd"]])
+    below = paper.loc["cmi_error_percent_after_24h_below", "value"]
+    above = errors.index[errors["mean"] >= below]
+    since = errors.index[errors.index > above.max()] if len(above) else errors.index
+    settles = (
+        f"stays below {below:g} % from hour {hour_name(since[0])} on" if len(since) else f"reaches {below:g} % and more"
+    )
+    amount = f"{change['value']:+.1f} points, 95 % interval {change['lower']:+.1f} to {change['upper']:+.1f}"
+    verdict = f"hour {later} is {'better' if change['value'] < 0 else 'worse'} than hour {earlier}"
+    if change["lower"] <= 0 <= change["upper"]:
+        verdict = f"it can’t be told whether hour {later} is better than hour {earlier}"
+    guess = 100 * abs(weight["Train set"] / weight["Test cohort"] - 1)
+    last, sizes, hidden = found["paid"].set_index("hour").loc[later], found["sizes"], found["hidden"]
+    missed = last["dollars_predicted"] - last["dollars_true"]
+    return [
+        f"With the notes of {earlier} hours the case-mix index is off by {off[earlier]} %, with those of {later} hours by "
+        f"{off[later]} % (mean and SD over the models; published at 24 hours: {theirs} %); {verdict} ({amount}).",
+        f"The error {settles} (published: below {below:g} % after hour 24).",
+        f"A guess that reads nothing, the mean weight of the training stays, is off by {found['blind']:.1f} %; on the "
+        f"paper’s cohort it would have been off by {guess:.1f} % (its Table 1).",
+        f"In populations of {sizes['size'].min():,} to {sizes['size'].max():,} stays the mean error at hour {earlier} is "
+        f"{sizes['mean'].min():.1f} to {sizes['mean'].max():.1f} % (published: under "
+        f"{paper.loc['cmi_error_percent_24h_below', 'value']:g} %).",
+        f"{last['stays']:,.0f} sampled stays are paid ${last['dollars_true']:,.0f}; at hour {later} the models expect "
+        f"${abs(missed):,.0f} {'less' if missed < 0 else 'more'} ({100 * missed / last['dollars_true']:+.1f} %).",
+        f"A single stay’s payment is off by ${hidden['stay_dollars']:,.0f}; {100 * hidden['cancels']:.0f} % of these errors "
+        "cancel in the sum.",
+    ]
+
+
+def regression_sentences(system: str, value: pd.DataFrame, gains: pd.DataFrame) -> list[str]:
+    """Is a weight said as a number nearer than one that follows from a DRG, or than a guess that reads nothing?
+
+    `value` has the mean of each metric (columns) by way (index) in one system, `gains` is `casemix.nearer` of the
+    regression against each other way (index).
+    """
+    words = {"top-1 DRG": "the weight of the top-1 DRG", "expected": "the expected weight"}
+    words["reads nothing"] = "a guess that reads nothing"
+    said, ours = [], value.loc["regression"]
+    for way, row in gains.iterrows():
+        verdict = (
+            "is nearer than"
+            if row["upper"] < 0
+            else "is farther off than"
+            if row["lower"] > 0
+            else "can’t be told from"
+        )
+        said.append(
+            f"A weight said as a number {verdict} {words[way]}: it is off by {ours['mae']:.2f} on average, against "
+            f"{value.loc[way, 'mae']:.2f} (difference {row['difference']:+.2f}, 95 % interval {row['lower']:+.2f} to "
+            f"{row['upper']:+.2f})."
+        )
+    bound = published("Text").query("system == @system").set_index("metric").loc["mae_below", "value"]
+    errors = ours["cmi_error_percent"], value.loc["top-1 DRG", "cmi_error_percent"]
+    return [
+        *said,
+        f"The regression’s case-mix index is off by {errors[0]:.1f} %, the top-1 DRG’s by {errors[1]:.1f} %; its mean absolute "
+        f"error is {ours['mae']:.2f} (published: under {bound:g}).",
+    ]

@@ -1,0 +1,123 @@
+"""Table 2 against scikit-learn on predictions that can be worked out, the paper's own tables, and the sentences."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import ttest_ind
+from sklearn.metrics import f1_score, roc_auc_score
+
+from drgstudy import casemix, drgs, early_tables
+from drgstudy.predictions import Predictions
+
+LABELS = np.array(["064", "065", "177", "193", "233", "234", "291", "292", "871", "872"])
+
+
+def predictions(truth, seed=0, signal=2.0, labels=LABELS):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(len(truth), len(labels))) + signal * (np.arange(len(labels)) == np.array(truth)[:, None])
+    return Predictions(np.arange(len(truth)), np.array(truth), labels, logits.astype("float32"), {"run": "caml-ms"})
+
+
+TRUTH = [8] * 12 + [6] * 9 + [7] * 6 + [0] * 5 + [4] * 4 + [2] * 3 + [9] * 2 + [1]
+
+
+def test_sets_of_drgs_are_those_of_the_stays():
+    sets = {name: set(LABELS[members]) for name, members in early_tables.drg_sets("ms", LABELS, np.array(TRUTH)).items()}
+    assert sets["All DRGs"] == set(LABELS) - {"193", "234"}
+    mdc = drgs.fiscal_2013("ms")["mdc"]
+    for name in ("MDC 05", "MDC 01", "MDC 04"):
+        assert sets[name] == {label for label in sets["All DRGs"] if mdc[label] == name[4:]} and sets[name]
+    # 12 + 9 + 6 + 5 = 32 of 42 stays are 76 %; the next DRG brings it above 80
+    assert sets["Top 80% cases"] == {"871", "291", "292", "064", "233"}
+    assert "Top 30 DRGs" not in sets
+
+
+def test_table_2_is_scikit_learns():
+    models = [predictions(TRUTH, seed) for seed in range(3)]
+    table = early_tables.table2("ms", {("caml-ms", 48): models, ("caml-ms", 24): models[:1]})
+    whole = table[(table["drg_set"] == "All DRGs") & (table["hours"] == 48)].set_index("metric")
+    f1 = [f1_score(m.truth, m.logits.argmax(1), average="macro", labels=np.unique(m.truth)) for m in models]
+    assert whole.loc["macro_f1", "value"] == pytest.approx(np.mean(f1))
+    assert whole.loc["macro_f1", "sd"] == pytest.approx(np.std(f1, ddof=1))
+    micro = [f1_score(m.truth, m.logits.argmax(1), average="micro") for m in models]
+    assert whole.loc["acc_at_1", "value"] == pytest.approx(np.mean(micro))
+    odds = [np.exp(m.logits.astype(float)) for m in models]
+    odds = [o / o.sum(1, keepdims=True) for o in odds]
+    auc = [roc_auc_score((np.arange(10) == m.truth[:, None]).ravel(), o.ravel()) for m, o in zip(models, odds, strict=True)]
+    assert whole.loc["micro_auc", "value"] == pytest.approx(np.mean(auc))
+    circulatory = table[(table["drg_set"] == "MDC 05") & (table["hours"] == 48)].set_index("metric")
+    among = np.isin(LABELS[models[0].truth], ["233", "291", "292"])
+    assert circulatory.loc["acc_at_1", "value"] == pytest.approx(
+        np.mean([(m.logits.argmax(1) == m.truth)[among].mean() for m in models])
+    )
+    assert circulatory.loc["acc_at_1", ["n_drgs", "n_stays"]].tolist() == [3, 19]
+    alone = table[table["hours"] == 24]
+    assert alone["model"].unique().tolist() == ["CAML, 24 hours"] and alone["sd"].isna().all()
+    printed = early_tables.printed2(table)
+    assert printed["System"].unique().tolist() == ["MS-DRG"]
+    assert printed.query("Model == 'CAML, 24 hours'")["macro-F1"].str.endswith("(–)").all()
+
+
+def test_the_papers_table_2_prints_as_in_the_paper():
+    printed = early_tables.printed2(early_tables.published("Table 2")).set_index(["System", "Model", "DRG set"])
+    assert printed.loc[("MS-DRG", "CAML", "All DRGs"), "macro-AUC"] == "0.871 (0.011)"
+    assert printed.loc[("APR-DRG", "CAML", "Top 80% cases"), "Stays (%)"] == "2,197 (80.0)"
+    assert printed.loc[("MS-DRG", "CAML", "Top 80% cases"), "Stays (%)"] == "–"  # a misprint, left out
+
+
+def test_t_tests_are_scipys_and_need_two_models():
+    runs = {("caml-ms", 48): [predictions(TRUTH, s, 2) for s in range(5)]}
+    runs |= {("lstm-ms", 48): [predictions(TRUTH, s, 0.5) for s in range(5)], ("bert-ms", 48): [predictions(TRUTH)]}
+    table = early_tables.table2("ms", runs)
+    tests = early_tables.t_tests(table, "caml-ms", "lstm-ms").set_index(["drg_set", "metric"])
+    each = table.set_index(["run", "drg_set", "metric"])["each"]
+    t, p = ttest_ind(each["caml-ms", "All DRGs", "acc_at_1"], each["lstm-ms", "All DRGs", "acc_at_1"])
+    assert tests.loc[("All DRGs", "acc_at_1"), ["t", "p"]].tolist() == pytest.approx([t, p])
+    assert tests.loc[("All DRGs", "acc_at_1"), "difference"] > 0 and p < 0.01
+    assert early_tables.t_tests(table, "caml-ms", "bert-ms").empty
+
+
+def test_the_five_cases_are_what_they_are_called():
+    truth, said = ["291", "871", "291", "065", "872"], ["291", "193", "292", "064", "871"]
+    logits = 5.0 * (LABELS == np.array(said)[:, None]) + np.array([[1.0], [1], [1], [1], [1]]) * 0
+    made = Predictions(np.arange(5), np.searchsorted(LABELS, truth), LABELS, logits.astype("float32"), {"run": "caml-ms"})
+    cases = pd.Series({"291": 40, "292": 20, "871": 60, "193": 30, "064": 25, "065": 8, "872": 1})
+    found = early_tables.five_cases(made, cases, {"291", "292", "871", "193", "064", "065"}).set_index("situation")
+    assert found.loc["right", ["position", "case"]].tolist() == [0, 1]
+    assert found.loc["pneumonia where sepsis was", "position"] == 1
+    assert found.loc["CC against MCC", ["true_drg", "predicted_drg"]].tolist() in (["291", "292"], ["065", "064"])
+    assert found.loc["a DRG never seen in training", ["true_drg", "true_count"]].tolist() == ["872", 1]
+    # stroke with CC and with MCC share their base: that is no rare DRG taken for a frequent one
+    assert "a frequent DRG where a rare one was" not in found.index
+
+
+def test_sentences_say_what_the_numbers_say():
+    true, rng = np.full(200, 2.0), np.random.default_rng(0)
+    predicted = {24: true + rng.normal(0.2, 0.01, (5, 200)), 48: true + rng.normal(0.02, 0.01, (5, 200))}
+    found = {
+        "errors": casemix.errors_by_hour(true, predicted),
+        "change": casemix.change_by_hour(true, predicted[24], predicted[48], 200, 1),
+        "sizes": casemix.errors_by_size(true, predicted[24], [50, 100], 5, 1),
+        "paid": casemix.payments(true, predicted, np.arange(100)),
+        "hidden": casemix.cancelled(true, predicted[48]),
+        "blind": 3.0,
+    }
+    said = early_tables.cmi_sentences("ms", [24, 48], found)
+    assert "off by 10.0" in said[0] and "published at 24 hours: 2.40 (1.07) %" in said[0]
+    assert "hour 48 is better than hour 24 (-9.0 points" in said[0]
+    assert "stays below 5 % from hour +48 on" in said[1]
+    assert "off by 3.0 %" in said[2] and "3.2 %" in said[2]  # 3.045 against 3.147, of the paper's Table 1
+    assert "$1,200,000" in said[4] and "more" in said[4]
+    assert "0 % of these errors cancel" in said[5]
+    same = found | {"change": casemix.change_by_hour(true, predicted[24], predicted[24], 200, 1)}
+    assert "can’t be told" in early_tables.cmi_sentences("ms", [24, 48], same)[0]
+
+
+def test_regression_is_nearer_only_where_its_interval_says_so():
+    value = pd.DataFrame({"mae": [1.0, 1.4, 0.9], "cmi_error_percent": [1.0, 5.0, 2.0]})
+    value.index = ["regression", "top-1 DRG", "expected"]
+    gains = pd.DataFrame({"difference": [-0.4, 0.1], "lower": [-0.5, -0.1], "upper": [-0.3, 0.3]})
+    gains.index = ["top-1 DRG", "expected"]
+    said = early_tables.regression_sentences("apr", value, gains)
+    assert "is nearer than the weight of the top-1 DRG" in said[0] and "can’t be told from the expected weight" in said[1]
+    assert "published: under 1.51" in said[2]
