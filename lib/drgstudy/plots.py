@@ -28,7 +28,7 @@ MODELS = {  # run: name, colour, marker. Brightness and shape differ too, so tha
     "bert": ("BERT", _C[2], "^"),
     "caml": ("CAML", _C[3], "D"),
     "tfidf": ("TF-IDF + LR", _C[4], "P"),
-    "lstm": ("LSTM", _C[8], "h"),
+    "lstm": ("LSTM", "0.35", "h"),
     "clinicalbert": ("ClinicalBERT", _C[9], "<"),
 }
 SYSTEMS = {"ms": "MS-DRG", "apr": "APR-DRG"}
