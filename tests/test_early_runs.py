@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from drgstudy import cohort, drgs, early, early_runs, study
+from drgstudy import cohort, drgs, early, early_runs, measurements, study
 from drgstudy.labels import LabelSpace
 from drgstudy.study import EarlyPaths, StudyError, fingerprint
 
@@ -33,9 +33,16 @@ def paths(tmp_path, monkeypatch):
 
 def run(paths, fold=1, hours=(24, 48), labels=True, **about):
     stays = cohort.read_stays(paths.cohort("ms"), early.STAYS)
-    known = early_runs.known_at(paths, stays, "notes")
+    known = early_runs.known_at(paths, stays, "notes", 48)
     space = early_runs.target_space("ms", stays["drg"], "cohort") if labels else None
-    about = {"run": "r", "model": "tfidf", "settings": {"ngrams": 1}, "system": "ms", "split": "fold", "seed": 1} | about
+    about = {
+        "run": "r",
+        "model": "tfidf",
+        "settings": {"ngrams": 1},
+        "system": "ms",
+        "split": "fold",
+        "seed": 1,
+    } | about
     about |= {"fold": fold, "dataset": {"fingerprint": fingerprint(paths.cohort("ms"))}}
     return early_runs.run_fold(paths.runs / "r" / f"fold-{fold}", about, stays, known, space, list(hours))
 
@@ -107,6 +114,19 @@ def test_named_weights_are_those_of_2013(paths):
     assert early_runs.weights_of(paths, "r", ids)[0] == pytest.approx(stays.loc[ids, "weight"].to_numpy())
 
 
+def test_measurements_after_the_hour_are_unknown_and_the_scale_stays_the_trainings(paths):
+    stays = cohort.read_stays(paths.cohort("ms"), early.STAYS)
+    values = np.random.default_rng(1).normal(5, 2, (90, 48, 104)).astype(np.float32)
+    measurements.write_measurements(paths.measurements, stays["stay_id"].to_numpy()[::-1], values[::-1])
+    training = (stays["fold"] > 1).to_numpy()
+    known, test = early_runs.known_at(paths, stays, "measurements", 48), (stays["fold"] == 0).to_numpy()
+    day, both = (known(test, hours, training) for hours in (24, 48))
+    np.testing.assert_array_equal(day[:, :24], both[:, :24])  # the first day looks the same on either
+    assert not day[:, 24:, 104:].any() and both[..., 104:].all()  # nothing is measured later
+    np.testing.assert_array_equal(day[:, 24:, :104], np.repeat(both[:, 23:24, :104], 24, axis=1))  # values stand
+    np.testing.assert_allclose(both[..., :104], measurements.inputs(values, training)[test][..., :104], rtol=1e-5)
+
+
 def test_the_official_space_holds_every_target():
     space = early_runs.target_space("apr", pd.Series(["1943"]), "official")
     assert len(space) == 1136 and len(early_runs.target_space("ms", pd.Series(["291"]), "official")) == 738
@@ -117,7 +137,7 @@ def test_what_is_refused(paths):
     with pytest.raises(StudyError, match="run 'r' has no predictions at hour 48"):
         early_runs.read_run(paths, "r")
     with pytest.raises(StudyError, match="parameter reads: expected 'notes' or 'measurements'"):
-        early_runs.known_at(paths, None, "tea leaves")
+        early_runs.known_at(paths, None, "tea leaves", 48)
     with pytest.raises(StudyError, match="parameter space: expected 'official' or 'cohort'"):
         early_runs.target_space("ms", pd.Series(["291"]), "all")
     with pytest.raises(StudyError, match="'1943' is not a code of this system"):

@@ -38,10 +38,22 @@ def test_a_fresh_clone_does_all_the_work_although_the_report_is_committed(copy):
     for name in ("index.html", "numbers.json"):
         (copy / "reports" / "demo" / name).touch()
     plan = make(copy, "--dry-run", "report")
+    steps = {file.stem for file in (copy / "notebooks" / "params" / "demo").glob("*.yaml")}
+    early = {step for step in steps if step.startswith("2")}
     ran = re.findall(r"params/demo/([\w-]+)\.yaml", plan)
-    assert set(ran) == {file.stem for file in (copy / "notebooks" / "params" / "demo").glob("*.yaml")}
+    assert set(ran) == steps - early
     assert ran.index("05-train-probe") < ran.index("05-train-llama") < ran.index("06-results")
     assert "drgstudy.report demo" in plan
+    ran = re.findall(r"params/demo/([\w-]+)\.yaml", make(copy, "--dry-run", "early"))
+    assert set(ran) == early and len(ran) == len(early)
+    for order in (
+        ["20-icu", "21-early-cohort", "22-measurements", "23-early-train-lstm-ms", "24-early-results"],
+        ["21-early-cohort", "23-early-train-caml-ms", "25-case-mix"],
+        ["23-early-train-caml-apr-weight", "26-regression"],
+        ["23-early-train-caml-ms-stays", "28-early-splits"],
+    ):
+        assert [ran.index(step) for step in order] == sorted(ran.index(step) for step in order)
+    assert set(re.findall(r"params/demo/([\w-]+)\.yaml", make(copy, "--dry-run", "all"))) == steps
 
 
 @pytest.mark.parametrize(

@@ -144,9 +144,13 @@ def test_each_study_has_its_part_and_may_stand_alone(executed):
         alone = Page(executed.report / "index.html")
         ids = {attributes.get("id") for _, attributes in alone.tags}
         assert "part-2" in ids and "part-1" not in ids and alone.open == []
-        links = [attributes["href"][1:] for tag, attributes in alone.tags if tag == "a" and attributes["href"][0] == "#"]
+        links = [
+            attributes["href"][1:] for tag, attributes in alone.tags if tag == "a" and attributes["href"][0] == "#"
+        ]
         assert set(links) <= ids
-        assert not list(executed.report.glob("pages/05*")) and "results" not in study.read_json(executed.report / "numbers.json")
+        assert not list(executed.report.glob("pages/05*")) and "results" not in study.read_json(
+            executed.report / "numbers.json"
+        )
     finally:
         first.write_bytes(results)
         second.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from drgstudy import casemix, drgs, early, measurements, models
+from drgstudy import casemix, cohort, drgs, early, measurements, models
 from drgstudy.labels import LabelSpace
 from drgstudy.predictions import Predictions, read_predictions, write_predictions
 from drgstudy.study import EarlyPaths, StudyError, atomic, fingerprint, peak_memory_gb, read_json, write_json
@@ -33,23 +33,24 @@ def target_space(system: str, codes: pd.Series, space: str) -> LabelSpace:
     return LabelSpace(targets if space == "official" else codes, targets)
 
 
-def known_at(paths: EarlyPaths, stays: pd.DataFrame, reads: str) -> Callable:
+def known_at(paths: EarlyPaths, stays: pd.DataFrame, reads: str, last: int) -> Callable:
     """What a model may know: a function of some stays (bool mask), an hour, and the training stays (bool mask).
 
     With `reads` "notes" it returns texts (list of str), with "measurements" an array (stays, 48, 208), in which nothing
-    was measured after that hour.
+    was measured after that hour; it is standardised by what the training stays had up to the `last` hour.
     """
     if reads == "notes":
-        notes = pd.read_parquet(paths.notes)
+        notes = cohort.read_stays(paths.notes, early.NOTES)
         return lambda some, hours, training: early.texts(stays[some], notes, hours)
     if reads != "measurements":
         raise StudyError(f"parameter reads: expected 'notes' or 'measurements', got {reads!r}")
     stay_ids, _, values = measurements.read_measurements(paths.measurements)
     values = values[pd.Index(stay_ids).get_indexer_for(stays["stay_id"])]
+    values[:, max(0, last) :] = np.nan
 
     def measured(some, hours, training):
         until = values.copy()
-        until[:, max(0, hours) :] = np.nan
+        until[some, max(0, hours) :] = np.nan
         return measurements.inputs(until, training)[some]
 
     return measured

@@ -189,9 +189,14 @@ def spread(mean: float, sd: float, digits: int = 2) -> str:
     return f"{texts[0]} ({texts[1]})" if mean == mean else "–"
 
 
+def signed(value: float, digits: int) -> str:
+    """A number with its sign, a true minus."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
 def hour_name(hour: float) -> str:
     """An hour with its sign: "+24", "−6", "0"."""
-    return f"{hour:+.0f}".replace("-", "−") if hour else "0"
+    return signed(hour, 0) if hour else "0"
 
 
 def cmi_sentences(system: str, compared: list[int], found: dict) -> list[str]:
@@ -219,7 +224,8 @@ def cmi_sentences(system: str, compared: list[int], found: dict) -> list[str]:
     settles = (
         f"stays below {below:g} % from hour {hour_name(since[0])} on" if len(since) else f"reaches {below:g} % and more"
     )
-    amount = f"{change['value']:+.1f} points, 95 % interval {change['lower']:+.1f} to {change['upper']:+.1f}"
+    value, lower, upper = (signed(change[key], 1) for key in ("value", "lower", "upper"))
+    amount = f"{value} points, 95 % interval {lower} to {upper}"
     verdict = f"hour {later} is {'better' if change['value'] < 0 else 'worse'} than hour {earlier}"
     if change["lower"] <= 0 <= change["upper"]:
         verdict = f"it can’t be told whether hour {later} is better than hour {earlier}"
@@ -236,7 +242,7 @@ def cmi_sentences(system: str, compared: list[int], found: dict) -> list[str]:
         f"{sizes['mean'].min():.1f} to {sizes['mean'].max():.1f} % (published: under "
         f"{paper.loc['cmi_error_percent_24h_below', 'value']:g} %).",
         f"{last['stays']:,.0f} sampled stays are paid ${last['dollars_true']:,.0f}; at hour {later} the models expect "
-        f"${abs(missed):,.0f} {'less' if missed < 0 else 'more'} ({100 * missed / last['dollars_true']:+.1f} %).",
+        f"${abs(missed):,.0f} {'less' if missed < 0 else 'more'} ({signed(100 * missed / last['dollars_true'], 1)} %).",
         f"A single stay’s payment is off by ${hidden['stay_dollars']:,.0f}; {100 * hidden['cancels']:.0f} % of these errors "
         "cancel in the sum.",
     ]
@@ -261,8 +267,8 @@ def regression_sentences(system: str, value: pd.DataFrame, gains: pd.DataFrame) 
         )
         said.append(
             f"A weight said as a number {verdict} {words[way]}: it is off by {ours['mae']:.2f} on average, against "
-            f"{value.loc[way, 'mae']:.2f} (difference {row['difference']:+.2f}, 95 % interval {row['lower']:+.2f} to "
-            f"{row['upper']:+.2f})."
+            f"{value.loc[way, 'mae']:.2f} (difference {signed(row['difference'], 2)}, 95 % interval "
+            f"{signed(row['lower'], 2)} to {signed(row['upper'], 2)})."
         )
     bound = published("Text").query("system == @system").set_index("metric").loc["mae_below", "value"]
     errors = ours["cmi_error_percent"], value.loc["top-1 DRG", "cmi_error_percent"]

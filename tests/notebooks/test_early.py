@@ -2,6 +2,8 @@
 
 import html
 import json
+import os
+import re
 import shutil
 
 import numpy as np
@@ -135,3 +137,20 @@ def test_notebooks_of_the_smoke_study_show_no_error(study):
     for file in PATHS.executed.glob("2[0-9]-*.ipynb"):
         cells = json.loads(file.read_text())["cells"]
         assert not any(o["output_type"] == "error" for cell in cells for o in cell.get("outputs", []))
+
+
+def test_a_touched_run_reruns_what_reads_it_and_nothing_else(study, make):
+    wanted = [
+        f"reports/smoke/numbers/{file.stem}.json" for file in (NOTEBOOKS / "params" / "smoke").glob("2[1-8]-*.yaml")
+    ]
+    wanted = [target for target in wanted if "train" not in target]
+    assert make("--question", *wanted).returncode == 0
+    touched = NOTEBOOKS / "params" / "smoke" / "23-early-train-caml-apr.yaml"
+    before = touched.stat().st_mtime_ns
+    try:
+        touched.touch()
+        planned = make("--dry-run", "early").stdout
+    finally:
+        os.utime(touched, ns=(before, before))
+    again = {"23-early-train-caml-apr", "24-early-results", "25-case-mix", "26-regression"}
+    assert set(re.findall(r"params/smoke/([\w-]+)\.yaml", planned)) == again
