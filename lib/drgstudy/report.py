@@ -49,7 +49,7 @@ def build(profile: str) -> None:
         tables.write_table(tables.text_table(numbers["text"], source), paths.report / "tables", "text-numbers", beside)
     pages = Environment(loader=PackageLoader("drgstudy"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     pages.tests["words"] = lambda cell: (
-        re.search("[A-Za-z]{4}", cell) is not None
+        re.search("[A-Za-z]{3}", cell) is not None
     )  # set to the left; numbers to the right
     steps = sorted(file.stem for file in planned.glob("*.yaml"))
     of_begun = [step for step in steps if _study(step) in begun]
