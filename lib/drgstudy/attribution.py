@@ -150,8 +150,8 @@ def strongest(text: str, pieces: list[Piece], n: int) -> pd.Series:
 def top_ngrams(model, text: str, label: int, k: int = 3) -> list[tuple[str, float]]:
     """The `k` n-grams that `label`'s query attends to most, with their attention, strongest first.
 
-    Of two that share more than half of the shorter one's words (runs of visible characters) only the stronger is given.
-    White space is tidied.
+    Of two that say the same, or share more than half of the shorter one's words (runs of visible characters), only the
+    stronger is given: notes repeat one another. White space is tidied.
 
     Source: early-DRG paper, Table 3.
     """
@@ -159,8 +159,10 @@ def top_ngrams(model, text: str, label: int, k: int = 3) -> list[tuple[str, floa
     starts, ends = np.array([m.span() for m in re.finditer(r"\S+", text)]).reshape(-1, 2).T
     for start, end, weight in sorted(model.attributions(text, label), key=lambda piece: -piece[2]):
         words = set(range(np.searchsorted(ends, start, side="right"), np.searchsorted(starts, end)))
-        if len(found) < k and all(2 * len(words & other) <= min(len(words), len(other)) for other, *_ in found):
-            found.append((words, " ".join(text[start:end].split()), weight))
+        phrase = " ".join(text[start:end].split())
+        apart = all(2 * len(words & other) <= min(len(words), len(other)) for other, *_ in found)
+        if len(found) < k and apart and phrase.lower() not in (known.lower() for _, known, _ in found):
+            found.append((words, phrase, weight))
     return [(phrase, weight) for _, phrase, weight in found]
 
 

@@ -132,14 +132,6 @@ def read_run(paths: EarlyPaths, run: str, hours: int = 48) -> list[Predictions]:
     return [read_predictions(folder, paths.cohort(read_json(folder / "run.json")["system"])) for folder in folders]
 
 
-def read_fold(paths: EarlyPaths, run: str, fold: int, hours: int = 48) -> Predictions:
-    """As `read_run`, of one fold's model alone."""
-    for made in read_run(paths, run, hours):
-        if made.run["fold"] == fold:
-            return made
-    raise StudyError(f"run {run!r} has no model for fold {fold}; choose one of those in its parameter file")
-
-
 def keep_folds(folder: Path, folds: list[int]) -> None:
     """Remove a run's models of other folds, which an earlier parameter file asked for."""
     for model in folder.glob("fold-*"):
