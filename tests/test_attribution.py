@@ -172,10 +172,8 @@ def test_top_ngrams_are_the_strongest_that_share_at_most_half_of_their_words():
     assert top_ngrams(Weighs(*[0.1] * 9), text, 0, k=1) == [("a b c", 0.1)]
     assert top_ngrams(Weighs(), "", 0) == []
     twice = "a b c d e x x x x A B C D E"
-    assert [phrase for phrase, _ in top_ngrams(Weighs(0, 0, 0.4, *[0.0] * 8, 0.3, 0, 0), twice, 0, k=2)][
-        0
-    ] == "a b c d e"
-    assert "A B C D E" not in [phrase for phrase, _ in top_ngrams(Weighs(0, 0, 0.4, *[0.0] * 8, 0.3, 0, 0), twice, 0)]
+    phrases = [phrase for phrase, _ in top_ngrams(Weighs(0, 0, 0.4, *[0.0] * 8, 0.3, 0, 0), twice, 0)]
+    assert phrases[0] == "a b c d e" and "A B C D E" not in phrases
 
 
 def test_top_ngrams_of_caml_begin_with_its_strongest(taught):
