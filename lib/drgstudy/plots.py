@@ -85,22 +85,31 @@ def save(figure: Figure, folder: Path, name: str, dataset: str) -> Figure:
 
 
 def study_map() -> Figure:
-    """The study as a chain of files: which notebook turns what into what."""
-    figure, ax = _axes(10, 1.8)
+    """Both studies as chains of files: which notebook turns what into what."""
+    figure, ax = _axes(10, 3.2)
     ax.axis("off")
-    chain = {
+    first = {
         "01-hospital": "raw tables\nMIMIC-IV’s shape",
         "02-harmonization": "drgs.parquet\neach title in v34",
         "03-cohort": "stays.parquet\ntext, DRG, split",
         "05-train, once a model": "predictions.npz\nlogits",
         "06 to 12": "tables, figures\nnumbers.json",
     }
-    for x, (notebook, file) in enumerate(chain.items()):
-        if x:
-            _arrow(ax, (x - 0.59, 0), (x - 0.41, 0))
-        _box(ax, x, 0, file, _PUBLISHED, width=0.8)
-        ax.text(x, 0.4, notebook, ha="center", va="bottom", color=_FAINT, fontsize=9)
-    ax.set(xlim=(-0.45, 4.45), ylim=(-0.4, 0.75))
+    early = {
+        "20-icu": "raw tables\nMIMIC-III’s shape",
+        "21-early-cohort": "stays by DRG system\nnotes by hour",
+        "22-measurements": "104 groups\nby hour",
+        "23-early-train, once a model": "a model a fold\nlogits by hour",
+        "24 to 28": "tables, figures\nnumbers.json",
+    }
+    for y, (name, chain) in enumerate({"DRG-LLaMA": first, "Early DRG": early}.items()):
+        ax.text(-0.4, 0.85 - 1.7 * y, name, va="bottom", weight="bold")
+        for x, (notebook, file) in enumerate(chain.items()):
+            if x:
+                _arrow(ax, (x - 0.59, -1.7 * y), (x - 0.41, -1.7 * y))
+            _box(ax, x, -1.7 * y, file, _PUBLISHED, width=0.8)
+            ax.text(x, 0.4 - 1.7 * y, notebook, ha="center", va="bottom", color=_FAINT, fontsize=9)
+    ax.set(xlim=(-0.45, 4.45), ylim=(-2.1, 1.15))
     return figure
 
 
