@@ -27,6 +27,7 @@ LAST_HOUR, COUNTED = 72.0, 48.0  # notes are written until the first; the words 
 # Share of stays whose principal diagnosis is known, by hour; and of those that were planned.
 _KNOWN_AT, _KNOWN, _PLANNED_KNOWN = (0.0, 6.0, 24.0, 48.0), (0.28, 0.36, 0.82, 0.9), 0.9
 _NAMED = 0.85  # how often a note names what is known, instead of its findings and treatment
+CONFUSED = 0.15  # share of medical stays told as if another acute problem had been the reason for admission
 _OWN_RIVAL = 0.35  # how often the true diagnosis is among the rivals
 _TYPED, _SUSPECTED = 0.42, 0.15  # admitting diagnoses that name the principal one, a rival
 MARK = re.compile(r"\[\*\*.*?\*\*\]")
@@ -157,7 +158,11 @@ class _Chart:
     def __init__(self, writer: Writer, icu: IcuStay | None = None) -> None:
         stay, hospital, rng = writer.stay, writer.hospital, writer.rng
         self.writer, self.icu, self.rng, self.look = writer, icu, rng, hospital.condition
-        self.main = main = hospital.condition(stay.codes[0])
+        competing = [code for code in stay.codes[1:] if code in stay.written and icu and self._could_lead(code)]
+        medical = not writer.operated and hospital.condition(stay.codes[0]).syndrome not in ("ob", "nb", "elec")
+        confused = competing and medical and rng.random() < CONFUSED
+        self.first = pick(rng, competing) if confused else stay.codes[0]  # what looks like the principal diagnosis
+        self.main = main = hospital.condition(self.first)
         self.planned = stay.scenario.admission == "L" or writer.elective(main)
         vague = hospital.phrases["complaints"].get(main.syndrome)
         vaguely = vague and (not main.presenting or (not self.planned and rng.random() < 0.6))
@@ -172,7 +177,7 @@ class _Chart:
             return
         self.hour, self.told, self.filled = 0.0, set(), {}
         self.certainty = rng.random()
-        self.codes = [c for c in stay.codes[1:] if c in stay.written and not c.startswith(_UNSPOKEN)]
+        self.codes = [c for c in stay.codes if c in stay.written and not c.startswith(_UNSPOKEN)]
         self.codes = [c for c in self.codes if self.look(c) is not main]
         self.lures = [lure for lure in writer._lures(main, 300) if not _WARD_TALK.search(lure)]
         self.done = self._timed()
@@ -181,6 +186,12 @@ class _Chart:
         self.died = not stay.alive and icu.hours <= LAST_HOUR and icu.before + icu.hours > total - 0.5
         self.slots = {**writer.slots, "cc": self.complaint}
         self.slots["age"] = str(stay.age) if stay.age < 90 else "[**Age over 90 **]"
+
+    def _could_lead(self, code: str) -> bool:
+        """Could another diagnosis be taken for the reason for admission? It is there by then, acute, and a complication."""
+        look = self.look(code)
+        told = look.kind == "a" and look.presenting and look.findings and look.treatments
+        return bool(told and self.icu.onset[code] <= -self.icu.before and self.writer.hospital.severity(code))
 
     def _timed(self) -> dict[str, float]:
         """When each procedure has been done: what was planned, before ICU admission."""
@@ -210,7 +221,7 @@ class _Chart:
     def known(self) -> bool:
         """Is the principal diagnosis known?"""
         share = _PLANNED_KNOWN if self.planned else np.interp(self.hour, _KNOWN_AT, _KNOWN)
-        return bool(self.begun(self.writer.stay.codes[0]) and self.certainty < share)
+        return bool(self.begun(self.first) and self.certainty < share)
 
     @property
     def ventilated(self) -> bool:
@@ -336,7 +347,7 @@ class _Chart:
                 told.add(code)
         acute = [code for code in self.codes if self.look(code).kind in "as" and self.begun(code)]
         fresh, old = [c for c in acute if c not in told], [c for c in acute if c in told]
-        main = writer.stay.codes[:1] if rng.random() < 0.7 and self.begun(writer.stay.codes[0]) else []
+        main = [self.first] if rng.random() < 0.7 and self.begun(self.first) else []
         at = int(rng.random() * 2)
         rng.shuffle(old)
         for code in [*fresh[:at], *main, *fresh[at:], *old]:
@@ -413,7 +424,7 @@ class _Chart:
 
     def visible(self) -> list[tuple[Condition, str]]:
         """Findings that there are by now."""
-        codes = filter(self.begun, [self.writer.stay.codes[0], *self.codes])
+        codes = filter(self.begun, [self.first, *self.codes])
         return [(look, text) for look in map(self.look, codes) for text in look.findings if self.fits(text)]
 
     def study(self) -> str:
