@@ -246,8 +246,12 @@ def learning_curve(histories: dict[str, list[dict]], dataset: str) -> Figure:
     `histories` holds each run's ``cost["history"]``: entries {"step", "loss"} or {"step", "eval_accuracy"} (or
     "eval_mean_absolute_error").
     """
-    figure, axes = _axes(max(5, 3.4 * len(histories)), 3, columns=len(histories), squeeze=False)
-    for ax, run in zip(axes.flat, in_order(histories), strict=True):
+    columns = min(3, len(histories))
+    rows = -(-len(histories) // columns)
+    figure, axes = _axes(max(5, 3.4 * columns), 3 * rows, rows=rows, columns=columns, squeeze=False)
+    for ax in axes.flat[len(histories) :]:
+        ax.axis("off")
+    for ax, run in zip(axes.flat, in_order(histories), strict=False):
         log = pd.DataFrame(histories[run]).set_index("step")
         if "loss" in log:  # else too short a run to have logged any
             log["loss"].dropna().plot(ax=ax, color=look(run)[1])
@@ -255,7 +259,7 @@ def learning_curve(histories: dict[str, list[dict]], dataset: str) -> Figure:
         loss = "mean squared error" if number else "nats"
         ax.set(title=look(run)[0], xlabel="step", ylabel=f"training loss ({loss})")
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        for judged in log.columns[log.columns.str.startswith("eval_")]:
+        for judged in log.columns.intersection(["eval_accuracy", "eval_mean_absolute_error"]):
             right = ax.twinx()
             log[judged].dropna().plot(ax=right, color=_INK, ls="--", marker=".")
             right.set_ylabel(f"validation {judged.removeprefix('eval_').replace('_', ' ')} (dashed)")
