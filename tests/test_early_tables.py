@@ -79,6 +79,8 @@ def test_t_tests_are_scipys_and_need_two_models():
     assert tests.loc[("All DRGs", "acc_at_1"), ["t", "p"]].tolist() == pytest.approx([t, p])
     assert tests.loc[("All DRGs", "acc_at_1"), "difference"] > 0 and p < 0.01
     assert early_tables.t_tests(table, "caml-ms", "bert-ms").empty
+    alike = {("caml-ms", 48): [predictions(TRUTH, 1, 9)] * 2, ("lstm-ms", 48): [predictions(TRUTH, 1, -9)] * 2}
+    assert early_tables.t_tests(early_tables.table2("ms", alike), "caml-ms", "lstm-ms").empty
 
 
 def test_the_five_cases_are_what_they_are_called():
