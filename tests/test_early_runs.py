@@ -144,6 +144,9 @@ def test_what_is_refused(paths):
         early_runs.target_space("ms", pd.Series(["1943"]), "cohort")
     with pytest.raises(StudyError, match="'999'"):
         LabelSpace(["999"], drgs.fiscal_2013("ms").query("target").index)
+    for wrong in ({"split": "split"}, {"fold": 0}, {"fold": 6}):
+        with pytest.raises(StudyError, match="parameters split and folds: expected one of"):
+            run(paths, **wrong)
     run(paths)
     stays = cohort.read_stays(paths.cohort("ms"), early.STAYS)
     cohort.write_stays(stays.assign(diagnosis="OTHER"), paths.cohort("ms"), early.STAYS)

@@ -80,6 +80,11 @@ def run_fold(
     -------
     dict
         What it cost.
+
+    Raises
+    ------
+    StudyError
+        For an unknown split or fold.
     """
     last = folder / f"hour{hours[-1]:+03d}" if labels else folder
     if (last / "run.json").is_file():
@@ -87,6 +92,10 @@ def run_fold(
         if all(done.get(key) == value for key, value in about.items()):
             return done["cost"]
     fold, split = about["fold"], about["split"]
+    if split not in SPLITS or fold not in range(1, 6):
+        raise StudyError(
+            f"parameters split and folds: expected one of {SPLITS} and folds 1 to 5, got {split!r}, {fold!r}"
+        )
     test, validation = (stays[split] == 0).to_numpy(), (stays[split] == fold).to_numpy()
     training = ~test & ~validation
     if labels:
