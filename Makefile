@@ -69,8 +69,8 @@ test: $(INSTALLED) ## Run all tests; every notebook runs on the smoke profile
 	$(PYTHON) -m pytest
 
 lint: $(INSTALLED) ## Check code and notebooks with ruff
-	$(PYTHON) -m ruff check lib tests benchmarks notebooks
-	$(PYTHON) -m ruff format --check lib tests benchmarks
+	$(PYTHON) -m ruff check lib tests benchmarks cluster notebooks
+	$(PYTHON) -m ruff format --check lib tests benchmarks cluster
 
 notebook: $(INSTALLED) ## Open JupyterLab on the notebooks
 	$(PYTHON) -m jupyterlab --notebook-dir=notebooks

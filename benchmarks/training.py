@@ -1,10 +1,10 @@
 """Examples per second of DRG-LLaMA's training on a CPU: this study's recipe beside the stock one, in one run.
 
 The stock recipe is transformers' Trainer with PEFT's own LoRA over float32 weights under bfloat16 autocast, on random
-batches padded to their longest note. Both see the same notes of the demo's cohort for as many steps, from a probe's head,
+batches padded to their longest note. Both learn from the same notes for as many steps, from the same head (a probe's),
 and are then compared by their loss on the same held-out notes.
 
-    python benchmarks/training.py [--notes 512] [--tokens 168]
+    python benchmarks/training.py [--tokens 128 512] [--notes 512 128] [--held-out 256 96] [--json FILE]
 """
 
 from __future__ import annotations
@@ -12,66 +12,188 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import tempfile
+from collections import Counter
 from pathlib import Path
+from unittest.mock import patch
 
+import numpy as np
 import pandas as pd
 import torch
 from torch.nn.functional import cross_entropy
+from torch.profiler import ProfilerActivity, profile
 
-from drgstudy import cohort, training
+from drgstudy import cohort, mimic, training
 from drgstudy.labels import LabelSpace
 from drgstudy.models import llama
-from drgstudy.study import NOTEBOOKS, Paths, read_params
+from drgstudy.notes import hospital_course
+from drgstudy.study import NOTEBOOKS, Paths, read_params, write_json
 
-WEIGHTS = 30 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536)  # of SmolLM2-135M's blocks
+GOAL = 2.0  # times the examples per second
+TOLERATED = 0.05  # nats of held-out loss above the stock recipe's, beside two standard errors of the difference
+
+
+def short_notes() -> pd.DataFrame:
+    """Text and drg_v34 of the demo's cohort."""
+    stays = next(Paths(name).stays for name in ("demo", "smoke", "full") if Paths(name).stays.is_file())
+    return cohort.read_stays(stays)[["text", "drg_v34"]]
+
+
+def long_notes(scratch: Path) -> pd.DataFrame:
+    """Text and billed DRG of the first stays of a hospital whose notes are as long as MIMIC's."""
+    raw = Paths("full").raw
+    if not (raw / "hospital.json").is_file():
+        from drgstudy.synthetic import make_hospital
+
+        raw = scratch / "raw"
+        make_hospital(raw, patients=1000, seed=7, course_words=398, tail=0.1)
+    drgs = mimic.read(raw, "drgcodes", ["hadm_id", "drg_type", "drg_code"])
+    drgs = drgs[drgs["drg_type"] == "HCFA"].drop_duplicates("hadm_id").set_index("hadm_id")["drg_code"]
+    texts: dict[int, str] = {}
+    for batch in mimic.notes(raw):
+        for stay, note in zip(batch["hadm_id"].to_pylist(), batch["text"].to_pylist(), strict=True):
+            if stay in drgs.index and (course := hospital_course(note)):
+                texts.setdefault(stay, course)
+        if len(texts) > 2000:
+            break
+    return pd.DataFrame({"text": pd.Series(texts), "drg_v34": drgs.reindex(list(texts)).astype("str").str.zfill(3)})
 
 
 def stock(settings: llama.Settings, *rest) -> llama.Model:
     """The same model without what this study does differently."""
-    accelerate, llama.accelerate_on_cpu = llama.accelerate_on_cpu, lambda net: False
-    try:
+    with patch.object(llama, "accelerate_on_cpu", lambda net: False), patch.object(llama, "lighten", lambda net: None):
         model = llama.Model(dataclasses.replace(settings, dtype="float32", order="random"), *rest)
-    finally:
-        llama.accelerate_on_cpu = accelerate
     model.net.forward = torch.autocast("cpu", torch.bfloat16)(model.net.forward)
     return model
 
 
-def measure(build, settings, labels, train, test) -> dict:
-    """Speed of one training epoch and the held-out loss after it."""
-    with tempfile.TemporaryDirectory() as scratch:
-        model = build(settings, labels.codes, Path(scratch) / "run", 42)
-        cost = model.fit(train["text"].tolist(), labels.encode(train["drg_v34"]))
-        logits = torch.from_numpy(model.predict(test["text"].tolist()))
-    truth = torch.from_numpy(labels.encode(test["drg_v34"]))
+def operations(lengths: np.ndarray, config) -> float:
+    """Of the products that a step over texts of these tokens must do, padding and LoRA's thin matrices left out.
+
+    Two a weight and token forward and two backward to the inputs: a frozen weight needs no gradient. Attention: two
+    products forward and four backward over the pairs of tokens that a causal model compares.
+    """
+    width, size = config.hidden_size, config.hidden_size // config.num_attention_heads
+    weights = 2 * width**2 + 2 * width * config.num_key_value_heads * size + 3 * width * config.intermediate_size
+    pairs = lengths * (lengths + 1) / 2
+    return config.num_hidden_layers * float((4 * weights * lengths + 6 * 2 * width * pairs).sum())
+
+
+KINDS = {  # of an operation, by what it or one that called it is named, the first that fits
+    "optimizer": ("Optimizer", "clip_grad", "_foreach"),
+    "attention": ("_CausalAttention",),
+    "LoRA": ("_LoraLinear", "block_diag", "BlockDiag", "random_", "randint", "ge_", "__lshift__"),
+    "norms": ("_RMSNorm",),
+    "elementwise of the MLP": ("silu", "Silu"),
+}
+
+
+def kind_of(event, config) -> str:
+    """Which part of a step an operation of the profile belongs to."""
+    shapes = [shape for shape in event.input_shapes if len(shape) > 1]
+    if event.name == "aten::mm" and min(min(shape) for shape in shapes) >= config.head_dim:
+        return "frozen projections"
+    names, caller = [event.name], event.cpu_parent
+    while caller is not None:
+        names.append(caller.name)
+        caller = caller.cpu_parent
+    for kind, parts in KINDS.items():
+        if any(part in name for part in parts for name in names):
+            return kind
+    wide = event.name == "aten::mul" and any(shape[-1] == config.intermediate_size for shape in shapes)
+    return "elementwise of the MLP" if wide else "other"
+
+
+def profile_of(model: llama.Model, data: training.TokenDataset) -> dict[str, float]:
+    """Shares of the time of three training steps by kind of operation."""
+    config = model.net.config
+    optimizer = torch.optim.AdamW([p for p in model.net.parameters() if p.requires_grad], lr=0.0)
+    middle = np.argsort([len(ids) for ids in data.input_ids])[len(data) // 2 :][: model.settings.batch_size]
+    batch = model.collate([data[i] for i in middle])  # of like length, as they are batched
+
+    def step() -> None:
+        model.net(**batch)["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(model.net.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    model.net.train()
+    step()
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
+        for _ in range(3):
+            step()
+    spent: Counter = Counter()
+    for event in seen.events():
+        spent[kind_of(event, config)] += event.self_cpu_time_total
+    return {kind: round(spent[kind] / spent.total(), 3) for kind in ["frozen projections", *KINDS, "other"]}
+
+
+def compare(notes: pd.DataFrame, tokens: int, n: int, held_out: int, scratch: Path) -> dict:
+    """Train both recipes on `n` notes and judge them on `held_out` others: one measurement."""
+    demo = llama.Settings(**read_params(NOTEBOOKS / "params" / "demo" / "05-train-llama.yaml")["settings"])
+    settings = dataclasses.replace(demo, epochs=1.0, max_tokens=tokens, features_of="", head="probe")
+    common = notes["drg_v34"].value_counts().index[:50]  # so that there is something to learn from so few notes
+    notes = notes[notes["drg_v34"].isin(common)].sample(n + held_out, random_state=0)
+    train, test, labels = notes[:n], notes[n:], LabelSpace(notes["drg_v34"])
+    y, truth = labels.encode(train["drg_v34"]), torch.from_numpy(labels.encode(test["drg_v34"]))
+    ours = llama.Model(settings, labels.codes, scratch / f"ours-{tokens}", 42)
+    ours.folder.mkdir()
+    ids = ours.tokens(train["text"].tolist())
+    ours._start_head(ids, y)
+    head = ours.score.modules_to_save["default"].weight.detach().clone()
+    speed, losses = {}, {}
+    for name, build in {"ours": llama.Model, "stock": stock}.items():
+        kept = dataclasses.replace(settings, head="random")
+        model = build(kept, labels.codes, scratch / f"{name}-{tokens}", 42)
+        model.score.modules_to_save["default"].weight.data.copy_(head)
+        cost = model.fit(train["text"].tolist(), y)
+        speed[name] = cost["train_examples"] / cost["train_seconds"]
+        losses[name] = cross_entropy(torch.from_numpy(model.predict(test["text"].tolist())), truth, reduction="none")
+        if name == "ours":
+            start = float(cross_entropy(torch.from_numpy(ours.predict(test["text"].tolist())), truth))
+    apart = losses["ours"] - losses["stock"]
+    difference, error = float(apart.mean()), float(apart.std() / len(apart) ** 0.5)
+    assert difference <= 2 * error + TOLERATED, f"{tokens} tokens: held-out loss {difference:+.3f} ± {error:.3f}"
+    matrix_speed = training.matrix_speed(ours.dtype)
+    done = operations(np.array([len(row) for row in ids]), ours.net.config) / n * speed["ours"] / 1e9
+    means = {name: round(float(values.mean()), 3) for name, values in losses.items()}
     return {
-        "examples/s": cost["train_examples"] / cost["train_seconds"],
-        "tokens/s": cost["train_tokens"] / cost["train_seconds"],
-        "held-out loss": float(cross_entropy(logits, truth)),
-        "held-out accuracy": float((logits.argmax(1) == truth).float().mean()),
+        "name": f"DRG-LLaMA training, {tokens} tokens",
+        "data": f"{n} notes of {np.mean([len(row) for row in ids]):.0f} tokens, SmolLM2-135M",
+        "unit": "examples/s",
+        "ours": speed["ours"],
+        "plain": speed["stock"],
+        "plain_is": "Trainer, PEFT, random batches padded to their longest, autocast",
+        "ratio": speed["ours"] / speed["stock"],
+        "goal": "at least twice at equal held-out loss",
+        "met": speed["ours"] >= GOAL * speed["stock"],
+        "equal": f"held-out loss, no more than {TOLERATED} and two standard errors above the stock recipe's",
+        "note": f"loss on {held_out} other notes: {start:.3f} before, {means['ours']} after, {means['stock']} stock "
+        f"(difference {difference:+.3f} ± {error:.3f}); a step reaches {done / matrix_speed:.0%} of the {matrix_speed:.0f} "
+        "GFLOP/s at which this machine multiplies",
+        "profile": profile_of(ours, training.TokenDataset(ids, y)),
+        "matrix_share": done / matrix_speed,
+        "matrix_gflops": matrix_speed,
     }
 
 
 def main() -> None:
-    """Compare both recipes and print a table."""
+    """Compare both recipes at each length."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--notes", type=int, default=512, help="training notes")
-    parser.add_argument("--tokens", type=int, default=168, help="longest note")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[128, 512], help="where longer notes are cut")
+    parser.add_argument("--notes", type=int, nargs="+", default=[512, 128], help="training notes at each length")
+    parser.add_argument("--held-out", type=int, nargs="+", default=[256, 96], help="held-out notes at each length")
+    parser.add_argument("--json", type=Path, help="where the measurements go")
     chosen = parser.parse_args()
-    demo = llama.Settings(**read_params(NOTEBOOKS / "params" / "demo" / "05-train-llama.yaml")["settings"])
-    settings = dataclasses.replace(demo, epochs=1.0, max_tokens=chosen.tokens, features_of="")
-    stays = cohort.read_stays(Paths("demo").stays)
-    train = stays[stays["split"] == "train"].sample(chosen.notes, random_state=0)
-    test = stays[stays["split"] == "test"]
-    recipes = {"stock recipe": stock, "this study": llama.Model}
-    labels = LabelSpace(stays["drg_v34"])
-    table = pd.DataFrame({name: measure(build, settings, labels, train, test) for name, build in recipes.items()}).T
-    print(table.round(3).to_string())
-    speed = training.matrix_speed(training.fast_dtype())
-    # Forward and backward to the inputs: two operations a weight and token each; the frozen weights need no gradient.
-    reached = 4 * WEIGHTS * table.loc["this study", "tokens/s"] / 1e9
-    print(f"{table['examples/s'].iloc[1] / table['examples/s'].iloc[0]:.2f} times the examples per second")
-    print(f"matrix speed of this machine: {speed:.0f} GFLOP/s; a training step reaches {reached / speed:.0%} of it")
+    measurements = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for tokens, n, held_out in zip(chosen.tokens, chosen.notes, chosen.held_out, strict=True):
+            notes = short_notes() if tokens < 256 else long_notes(Path(scratch))
+            measurements.append(compare(notes, tokens, n, held_out, Path(scratch)))
+            row = measurements[-1]
+            print(f"{row['name']}: {row['ours']:.2f} examples/s, stock {row['plain']:.2f}: {row['ratio']:.2f} times")
+            print(f"  {row['note']}\n  shares of a step: {row['profile']}", flush=True)
+    if chosen.json:
+        write_json(chosen.json, measurements)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,23 @@
 """Each filter in its order, counts that add up, both splits, and the file that the models read."""
 
 import gzip
+import pickle
 
 import numpy as np
 import pandas as pd
+import pyarrow
 import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from drgstudy import mimic
+from drgstudy import cohort, mimic
 from drgstudy.cohort import (
+    COURSES,
     build_cohort,
     check_flow,
+    extract,
     is_ms_drg,
     leakage,
     parts,
@@ -22,6 +26,7 @@ from drgstudy.cohort import (
     word_count_test,
     write_stays,
 )
+from drgstudy.notes import hospital_course
 from drgstudy.study import StudyError
 
 MAPPING = pd.DataFrame(
@@ -45,10 +50,16 @@ def note(words, mark):
 
 
 def batches(*rows, size=3):
-    """Batches of notes from (stay, text); the patient is the stay without its last digit."""
+    """Batches of courses from (stay, text); the patient is the stay without its last digit."""
     frame = pd.DataFrame(rows, columns=["hadm_id", "text"]).astype({"hadm_id": "Int64"})
     frame["subject_id"] = frame["hadm_id"].fillna(990) // 10
-    return [frame[i : i + size] for i in range(0, len(frame), size)]
+    return cut(frame, size)
+
+
+def cut(notes, size=10**6):
+    """The courses of a frame of notes, in batches."""
+    batch = pyarrow.RecordBatch.from_pandas(notes, preserve_index=False)
+    return [extract(batch.slice(start, size)) for start in range(0, len(batch), size)]
 
 
 def hospital(n=400, seed=0):
@@ -100,19 +111,48 @@ def test_every_filter_removes_what_it_should():
     assert (flow["stays"], flow["labels"]) == (4, 2)
 
 
+def test_each_note_becomes_a_row_of_its_own():
+    texts = [note(3, "é"), "no course", None, note(3, "é")]
+    stays = pyarrow.array([10, None, 12, 13], "int64")
+    notes = pyarrow.record_batch({"text": texts, "note_id": list("abcd"), "hadm_id": stays, "subject_id": [1, 2, 3, 4]})
+    courses = extract(notes)
+    assert courses.to_pydict() == {
+        "subject_id": [1, 2, 3, 4],
+        "hadm_id": [10, None, 12, 13],
+        "text": ["é word word", None, None, "é word word"],
+        "words": [3, 0, 0, 3],
+        "digest": [7319859454259229422, -5426141060434712860, 13020603013274838756, 7319859454259229422],
+    }
+    assert courses.schema.equals(COURSES)
+    assert extract(pyarrow.Table.from_batches([notes])).equals(pyarrow.Table.from_batches([courses]))
+
+
+@given(st.lists(st.integers(0, 4), max_size=4))
+def test_courses_do_not_depend_on_how_the_notes_are_cut(sizes):
+    notes = pyarrow.RecordBatch.from_pandas(hospital(12)[0], preserve_index=False)
+    whole, places = extract(notes), np.cumsum([0, *sizes])
+    apart = [notes.slice(start, size) for start, size in zip(places, sizes, strict=False)]
+    apart = map(pickle.loads(pickle.dumps(extract)), [*apart, notes.slice(places[-1])])
+    assert pyarrow.Table.from_batches(apart).combine_chunks().equals(pyarrow.Table.from_batches([whole]))
+
+
 def test_ms_drgs_are_hcfa_in_mimic_iv_and_ms_in_mimic_iii():
     assert is_ms_drg(drg_rows((10, "1"), (10, "001", "APR"))).tolist() == [True, False]
     assert is_ms_drg(drg_rows((10, "1"), (10, "001", "MS"), (10, "001", "APR "))).tolist() == [False, True, False]
 
 
-def test_the_cohort_depends_neither_on_the_order_of_rows_nor_on_the_batches():
+def test_the_cohort_depends_neither_on_the_order_of_rows_nor_on_batches_and_shelves(monkeypatch):
     notes, rows, mapping = hospital()
-    expected, flow = build_cohort([notes], rows, mapping)
-    shuffled = [notes.sample(frac=1, random_state=1)[i : i + 37] for i in range(0, len(notes), 37)]
-    again, flow_again = build_cohort(shuffled, rows[::-1], mapping[::-1])
+    expected, flow = build_cohort(cut(notes), rows, mapping)
+    text = notes.set_index("hadm_id")["text"].map(hospital_course)
+    assert expected["text"].tolist() == text[expected["stay_id"]].tolist()
+    monkeypatch.setattr(cohort, "SHELF", 30)
+    monkeypatch.setattr(cohort, "TOGETHER", 3)
+    shuffled = notes.sample(frac=1, random_state=1)
+    again, flow_again = build_cohort(cut(shuffled, 37), rows[::-1], mapping[::-1])
     pd.testing.assert_frame_equal(expected, again)
     assert flow == flow_again
-    other, _ = build_cohort([notes], rows, mapping, seed=43)
+    other, _ = build_cohort(cut(notes), rows, mapping, seed=43)
     assert (other["split"] != expected["split"]).any()
     assert (other["split_patients"] != expected["split_patients"]).any()
 
@@ -120,14 +160,14 @@ def test_the_cohort_depends_neither_on_the_order_of_rows_nor_on_the_batches():
 def test_a_split_holds_out_clinicians():
     notes, rows, mapping = hospital(2000)
     who = pd.Series([f"P{i % 57}" if i % 10 else "" for i in range(len(notes))], index=notes["hadm_id"].to_numpy())
-    stays, flow = build_cohort([notes], rows, mapping, clinicians=who)
+    stays, flow = build_cohort(cut(notes), rows, mapping, clinicians=who)
     admitted = stays["stay_id"].map(who)
     test = stays["split_clinicians"] == "test"
     assert 100 < test.sum() <= 200 and flow["splits"]["split_clinicians"]["test_stays"] == test.sum()
     assert set(admitted[test]).isdisjoint(admitted[~test]) and "" not in set(admitted[test])
     assert parts(stays, "split_clinicians")[1].equals(stays[test])
     for nobody in (None, who.replace("P.*", "P1", regex=True), who.iloc[:0]):
-        stays, flow = build_cohort([notes], rows, mapping, clinicians=nobody)
+        stays, flow = build_cohort(cut(notes), rows, mapping, clinicians=nobody)
         assert "split_clinicians" not in stays and "split_clinicians" not in flow["splits"]
         with pytest.raises(StudyError, match="expected split or split_patients, got 'split_clinicians'"):
             parts(stays, "split_clinicians")
@@ -135,7 +175,7 @@ def test_a_split_holds_out_clinicians():
 
 def test_both_splits_of_a_hospital():
     notes, rows, mapping = hospital(2000)
-    stays, flow = build_cohort([notes], rows, mapping)
+    stays, flow = build_cohort(cut(notes), rows, mapping)
     assert (stays["split"] == "test").sum() == 200
     assert 160 < (stays["split_patients"] == "test").sum() < 240
     often = stays["drg_v34"] == "001"
@@ -177,7 +217,7 @@ def test_leakage_counts_patients_not_stays():
 
 
 def test_word_counts_are_compared_as_scipy_does():
-    stays, _ = build_cohort([hospital()[0]], *hospital()[1:])
+    stays, _ = build_cohort(cut(hospital()[0]), *hospital()[1:])
     train, test = (stays.loc[stays["split"] == part, "words"] for part in ("train", "test"))
     expected = scipy.stats.ttest_ind(train, test)
     result = word_count_test(stays)
@@ -209,7 +249,7 @@ def test_a_parameter_that_makes_no_sense_is_refused(wrong):
 
 
 def test_counts_that_do_not_add_up_are_refused():
-    _, flow = build_cohort([hospital()[0]], *hospital()[1:])
+    _, flow = build_cohort(cut(hospital()[0]), *hospital()[1:])
     flow["notes"][2]["removed"] += 1
     with pytest.raises(StudyError, match=r"flow, notes: .* 'at least 40 words' do not add up"):
         check_flow(flow)
@@ -220,7 +260,7 @@ def test_counts_that_do_not_add_up_are_refused():
 
 
 def test_stays_are_checked_when_written_and_when_read(tmp_path):
-    stays, _ = build_cohort([hospital()[0]], *hospital()[1:])
+    stays, _ = build_cohort(cut(hospital()[0]), *hospital()[1:])
     path = tmp_path / "stays.parquet"
     write_stays(stays, path)
     pd.testing.assert_frame_equal(read_stays(path), stays)
@@ -250,6 +290,6 @@ def test_from_files_to_stays(tmp_path):
     header = "note_id,subject_id,hadm_id,note_type,note_seq,charttime,storetime,text\n"
     rows = [f'{patient}-DS-1,{patient},{patient}0,DS,1,,,"{note(40, patient)}"\n' for patient in range(1, 6)]
     (tmp_path / "discharge.csv.gz").write_bytes(gzip.compress((header + "".join(rows)).encode()))
-    stays, flow = build_cohort(mimic.notes(tmp_path), mimic.read(tmp_path, "drgcodes"), MAPPING)
+    stays, flow = build_cohort(map(extract, mimic.notes(tmp_path)), mimic.read(tmp_path, "drgcodes"), MAPPING)
     assert stays["stay_id"].tolist() == [10, 20, 30, 40, 50]
     assert flow["splits"]["split"]["test_stays"] == 1

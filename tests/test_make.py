@@ -56,6 +56,20 @@ def test_a_fresh_clone_does_all_the_work_although_the_report_is_committed(copy):
     assert set(re.findall(r"params/demo/([\w-]+)\.yaml", make(copy, "--dry-run", "all"))) == steps
 
 
+def test_the_profile_for_one_gpu_is_a_whole_study_of_its_own(copy):
+    ran = re.findall(r"params/gpu/([\w-]+)\.yaml", make(copy, "--dry-run", "report", "PROFILE=gpu"))
+    assert set(ran) == {file.stem for file in (copy / "notebooks" / "params" / "gpu").glob("*.yaml")}
+    order = [
+        "03-cohort",
+        "05-train-probe",
+        "05-train-llama",
+        "06-results",
+        "05-train-llama-small",
+        "08-size-and-length",
+    ]
+    assert [ran.index(step) for step in order] == sorted(ran.index(step) for step in order)
+
+
 @pytest.mark.parametrize(
     ("environment", "prefix"),
     [

@@ -6,6 +6,7 @@ import json
 import os
 
 import pandas as pd
+import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +40,7 @@ def folder(tmp_path):
 
 
 def read_notes(folder):
-    return pd.concat(mimic.notes(folder))
+    return pyarrow.Table.from_batches(mimic.notes(folder)).to_pandas()
 
 
 def test_a_table_has_its_types_and_empty_cells(folder):
@@ -181,7 +182,7 @@ def test_batches_join_to_the_same_notes(folder, monkeypatch):
     monkeypatch.setattr(mimic, "BATCH_BYTES", 1000)
     batches = list(mimic.notes(folder))
     assert len(batches) > 5
-    assert pd.concat(batches)["text"].tolist() == [f"line\nof note {i}" for i in range(300)]
+    assert pyarrow.Table.from_batches(batches)["text"].to_pylist() == [f"line\nof note {i}" for i in range(300)]
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,18 @@
 """The hospital course is found under all its headings, ends before the next section, and prose is no heading."""
 
 import csv
+import string
 from pathlib import Path
 
+import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drgstudy.notes import hospital_course, n_words
+from drgstudy import mimic
+from drgstudy.notes import ENDING, OPENING, hospital_course, n_words, n_words_of
 from drgstudy.study import ROOT
+from drgstudy.synthetic import make_hospital
 
 HEADINGS = [
     "Brief Hospital Course:",
@@ -150,10 +154,69 @@ def test_any_note_with_one_planted_course_gives_it_back(before, heading, course,
     assert found == (course or None)
 
 
+def course_by_the_patterns_alone(text):
+    """What `hospital_course` must find, however it comes upon the places where the patterns may match."""
+    text = "\n" + text
+    opening = OPENING.search(text)
+    while opening:
+        ending = ENDING.search(text, opening.end())
+        course = text[opening.end() : ending.start() if ending else None].strip(string.whitespace + ",")
+        if course or not ending:
+            return course or None
+        opening = OPENING.search(text, ending.start())
+    return None
+
+
+FOREIGN = {"i": "iIıİ", "s": "sSſ", "k": "kK", "e": "eEé"}  # the patterns take some of these for each other
+SECTION = st.sampled_from(
+    [*HEADINGS, *ENDINGS, "Brief Hospital", "Course", "rief", "Brief Hospital Cour", "MEDS", "Plan:"]
+)
+BREAK = st.sampled_from(
+    ["\n", "\r\n", ",", "\n  ", "\n# ", "\n=> ", "\t", " ", "", ": ", ":\n", "\n\n", "___", "é", "\ud800"]
+)
+
+
+@st.composite
+def spoiled(draw):
+    """Headings with a letter in another case or script, now and then with a line break or some blanks within."""
+    text = list(draw(SECTION))
+    for at in draw(st.lists(st.integers(0, len(text) - 1), max_size=3)):
+        letter = text[at].lower()
+        text[at] = draw(st.sampled_from([*FOREIGN.get(letter, letter + letter.upper()), " \t", ",", "\n"]))
+    return "".join(text)
+
+
+@given(st.lists(st.one_of(SECTION, spoiled(), BREAK, BREAK, LINE), max_size=30).map("".join))
+def test_the_short_cut_finds_what_the_patterns_find(text):
+    assert hospital_course(text) == course_by_the_patterns_alone(text)
+
+
+def test_the_short_cut_finds_what_the_patterns_find_in_long_notes(tmp_path):
+    make_hospital(tmp_path / "raw", patients=40, seed=5, course_words=398, tail=1.0)
+    texts = mimic.read(tmp_path / "raw", "discharge")["text"]
+    assert len(texts) > 60
+    for text in [*texts, *texts.str.replace("\n", ","), *texts.str.swapcase()]:
+        assert hospital_course(text) == course_by_the_patterns_alone(text)
+
+
 @pytest.mark.parametrize("start", ["", "\nBrief Hospital Course: x\n"])
 @pytest.mark.parametrize(
     "unit",
-    ["\n", ",", " ", "\n ", "\n#", ",Brief ", "\n___ ", "\nHospital Course was ", "\nDiagnosis of ", "\nDischarge"]
+    [
+        "\n",
+        ",",
+        " ",
+        "\n ",
+        "\n#",
+        ",Brief ",
+        "\n___ ",
+        "\nHospital Course was ",
+        "\nDiagnosis of ",
+        "\nDischarge",
+        "course",
+        "\ncourse",
+        ",ief",
+    ]
     + [f"\n{char * 5000}" for char in " #=_"],
 )
 def test_repetitive_text_of_a_megabyte_is_no_trap(start, unit):
@@ -173,6 +236,7 @@ def test_real_transcribed_notes():
         read = {row["note_id"]: row for row in csv.DictReader(file)}
     assert texts.keys() == read.keys() and len(texts) == 56
     assert {note_id for note_id, row in read.items() if not row["start"]} == {"1560", "1785", "3049", "4279"}
+    assert all(hospital_course(text) == course_by_the_patterns_alone(text) for text in texts.values())
     for note_id, row in read.items():
         course = texts[note_id][int(row["start"]) : int(row["end"])] if row["start"] else None
         assert hospital_course(texts[note_id]) == course, note_id
@@ -181,3 +245,12 @@ def test_real_transcribed_notes():
 
 def test_words_are_split_at_white_space():
     assert n_words("  Na 140,\n\nK 3.9\t(ok) ") == 5
+
+
+TEXTS = st.lists(st.none() | st.text("ab \n\t\x0b\x1c\x1f\x7f", max_size=9), max_size=9)
+
+
+@given(TEXTS | st.lists(st.none() | st.text("ab \x1c\x85\xa0\u2003\u200b", max_size=9), max_size=9), st.integers(0, 9))
+def test_words_are_counted_in_a_column_as_in_each_text(texts, start):
+    column = pyarrow.array(texts, "string").slice(min(start, len(texts)))
+    assert n_words_of(column).tolist() == [n_words(text or "") for text in column.to_pylist()]

@@ -11,7 +11,7 @@ import pandas as pd
 from drgstudy.metrics import Scores
 from drgstudy.study import StudyError
 
-BLOCK = 16  # resamples that are scored together: wide enough for vector instructions, small enough for the cache
+BLOCK = 32  # resamples, at most, scored together: wide enough for vector instructions, small enough for the cache
 
 
 def resample_counts(n: int, resamples: int, seed: int) -> np.ndarray:
@@ -44,10 +44,12 @@ def bootstrap(scores: Scores, resamples: int, seed: int, subset=None) -> pd.Data
     """
     counts = resample_counts(scores.truth.size, resamples, seed)
     kept = True if subset is None else scores.among(subset)
+    # Work for two cores at least, and not by their number: the same blocks, hence the same last bits, on any machine.
+    block = min(BLOCK, resamples // 2 + 1)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         blocks = pool.map(
-            lambda start: pd.DataFrame(scores.evaluate(counts[start : start + BLOCK] * kept)),
-            range(0, resamples, BLOCK),
+            lambda start: pd.DataFrame(scores.evaluate(counts[start : start + block] * kept)),
+            range(0, resamples, block),
         )
         return pd.concat(blocks, ignore_index=True).rename_axis("resample")
 

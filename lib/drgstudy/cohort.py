@@ -7,6 +7,7 @@ for nobody can say which one was paid.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterable
@@ -20,10 +21,14 @@ from statsmodels.stats.weightstats import ttest_ind
 
 from drgstudy.harmonize import standard_code
 from drgstudy.mimic import checked
-from drgstudy.notes import hospital_course, n_words
+from drgstudy.notes import hospital_course, n_words_of
 from drgstudy.study import StudyError, atomic
 
 _IS_PART = pa.Check.isin(["train", "test"])
+COURSES = pyarrow.schema(
+    {"subject_id": "int64", "hadm_id": "int64", "text": "string", "words": "int64", "digest": "int64"}
+)
+"""What `extract` makes of a note: its hospital course (null if there is none), its words and a hash of its bytes."""
 STAYS = pa.DataFrameSchema(
     {
         "stay_id": pa.Column("int64", unique=True),
@@ -38,8 +43,33 @@ STAYS = pa.DataFrameSchema(
     strict=True,
 )
 """Schema of stays.parquet: one row a stay, by ascending stay_id (MIMIC's hadm_id)."""
+SHELF = 20_000  # labelled stays: so many texts are put in order at a time
+TOGETHER = 32  # batches, whose texts of one shelf are laid together: only blocks of some size can be given back
 SPLITS = ("split", "split_patients", "split_clinicians")
 """Stratified by DRG; no patient in both parts; no admitting clinician in both parts."""
+
+
+def extract(notes: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
+    """The hospital courses of a batch of notes; each row depends on its note alone, however the notes are cut.
+
+    Pure and picklable: Ray Data's ``map_batches(extract, batch_format="pyarrow")`` or Spark's ``mapInArrow`` run it
+    over any number of machines.
+
+    Parameters
+    ----------
+    notes : RecordBatch or Table
+        With subject_id, hadm_id and text; other columns are left aside.
+
+    Returns
+    -------
+    RecordBatch or Table, as given
+        As `COURSES`, a row a note, in the same order.
+    """
+    courses = [hospital_course(text.as_py() or "") for text in notes["text"]]
+    text = pyarrow.array(courses, COURSES.field("text").type)
+    hashes = [hashlib.blake2b((course or "").encode(), digest_size=8).digest() for course in courses]
+    made = [text, pyarrow.array(n_words_of(text)), pyarrow.array(np.frombuffer(b"".join(hashes), "<i8"))]
+    return type(notes).from_arrays([notes["subject_id"], notes["hadm_id"], *made], schema=COURSES)
 
 
 def is_ms_drg(drgcodes: pd.DataFrame) -> pd.Series:
@@ -49,7 +79,7 @@ def is_ms_drg(drgcodes: pd.DataFrame) -> pd.Series:
 
 
 def build_cohort(
-    notes: Iterable[pd.DataFrame],
+    courses: Iterable[pyarrow.RecordBatch],
     drgcodes: pd.DataFrame,
     mapping: pd.DataFrame,
     *,
@@ -63,9 +93,9 @@ def build_cohort(
 
     Parameters
     ----------
-    notes : iterable of DataFrame
-        Batches with hadm_id, subject_id and text, as `mimic.notes` yields them; of the texts only hospital courses
-        of stays with a label are held.
+    courses : iterable of RecordBatch
+        What `extract` makes of the notes, in the file's order. It is gone through once, and of the texts only those are
+        held that are long enough and whose stays have a label.
     drgcodes : DataFrame
         Rows of DRGCODES, all types: hadm_id, drg_type, drg_code, description.
     mapping : DataFrame
@@ -103,11 +133,9 @@ def build_cohort(
         raise StudyError(f"test_share is {test_share}, expected 0 to 1; min_stays is {min_stays}, expected 2 or more")
     rows, row_steps = _labelled_rows(drgcodes, mapping)
     label = rows.set_index("hadm_id")["drg_v34"]
-    courses = [_courses(batch, label) for batch in notes]
-    if not courses:
-        raise StudyError("the cohort is empty: there are no notes")
+    notes, held = _read(courses, label, min_words)
     stays, note_steps = sieve(
-        pd.concat(courses, ignore_index=True),
+        notes,
         {
             "hospital course found": lambda notes: notes["words"] > 0,
             f"at least {min_words} words": lambda notes: notes["words"] >= min_words,
@@ -123,15 +151,17 @@ def build_cohort(
     note_steps += more
     row_steps += sieve(rows, frequent)[1]
     flow = {
-        "notes": [{"step": "discharge summaries", "kept": sum(map(len, courses)), "removed": 0}, *note_steps],
+        "notes": [{"step": "discharge summaries", "kept": len(notes), "removed": 0}, *note_steps],
         "drg_rows": [{"step": "DRG rows", "kept": len(drgcodes), "removed": 0}, *row_steps],
     }
     if stays.empty:
         last = next(step["step"] for step in flow["notes"] if not step["kept"])
         raise StudyError(f"the cohort is empty: no discharge summary is left after the step '{last}'")
     stays = stays.rename(columns={"hadm_id": "stay_id"}).sort_values("stay_id", ignore_index=True)
-    stays = stays[["stay_id", "subject_id", "drg_v34", "text", "words"]].astype({"stay_id": "int64"})
-    stays = stays.assign(**_draw_splits(stays, clinicians, test_share, seed))
+    stays = stays.astype({"stay_id": "int64"})
+    splits = _draw_splits(stays, clinicians, test_share, seed)
+    stays = stays.assign(text=_taken(held, stays), **splits)
+    stays = stays[["stay_id", "subject_id", "drg_v34", "text", "words", *splits]]
     flow |= {"stays": len(stays), "labels": stays["drg_v34"].nunique(), "seed": seed}
     flow["splits"] = {split: _parts(stays, split) | leakage(stays, split) for split in SPLITS if split in stays}
     check_flow(flow)
@@ -235,16 +265,40 @@ def _labelled_rows(drgcodes: pd.DataFrame, mapping: pd.DataFrame) -> tuple[pd.Da
     )
 
 
-def _courses(batch: pd.DataFrame, label: pd.Series) -> pd.DataFrame:
-    """What must be kept of a batch of notes: a text only where its stay has a label, of each text a 64-bit digest."""
-    text = pd.Series([hospital_course(note) for note in batch["text"]], index=batch.index, dtype="str")
-    drg = batch["hadm_id"].map(label)
-    return batch[["hadm_id", "subject_id"]].assign(
-        drg_v34=drg,
-        text=text.where(drg.notna()),
-        words=text.fillna("").map(n_words).astype("int64"),
-        digest=pd.util.hash_pandas_object(text, index=False),
-    )
+def _read(
+    courses: Iterable[pyarrow.RecordBatch], label: pd.Series, min_words: int
+) -> tuple[pd.DataFrame, list[list[pyarrow.Array]]]:
+    """All notes with their drg_v34 but without their texts, and the texts that may be needed.
+
+    The texts lie on shelves, each for a range of stay ids, so that they can be put in order one shelf at a time: at
+    full size they are most of what the memory holds, and must not be there twice. A note's `place` is the number of its
+    text on its `shelf` (-1 where none is held).
+    """
+    stay_ids = label.index.sort_values()
+    notes, held = [], [[] for _ in range(len(label) // SHELF + 1)]
+    for batch in courses:
+        rank = stay_ids.get_indexer(batch["hadm_id"].fill_null(-1).to_numpy())
+        shelf = np.where((rank >= 0) & (batch["words"].to_numpy() >= min_words), rank // SHELF, -1)
+        notes.append(batch.drop_columns("text").append_column("shelf", pyarrow.array(shelf)))
+        for number, texts in enumerate(held):
+            texts.append(batch["text"].filter(pyarrow.array(shelf == number)))
+            if len(notes) % TOGETHER == 0:
+                texts[-TOGETHER:] = [pyarrow.concat_arrays(texts[-TOGETHER:])]
+    if not notes:
+        raise StudyError("the cohort is empty: there are no notes")
+    notes = pyarrow.Table.from_batches(notes).to_pandas(types_mapper={pyarrow.int64(): pd.Int64Dtype()}.get)
+    notes = notes.astype({"words": "int64"}).assign(drg_v34=notes["hadm_id"].map(label))
+    return notes.assign(place=notes.groupby("shelf").cumcount()), held
+
+
+def _taken(held: list[list[pyarrow.Array]], stays: pd.DataFrame) -> pd.api.extensions.ExtensionArray:
+    """The texts of stays in the order of their ids; `held` is empty afterwards."""
+    texts = []
+    for shelf, places in stays.groupby("shelf")["place"]:
+        texts.append(pyarrow.concat_arrays(held[shelf]).take(pyarrow.array(places)))
+        held[shelf].clear()
+        pyarrow.default_memory_pool().release_unused()
+    return pyarrow.chunked_array(texts).to_pandas().array
 
 
 def sieve(frame: pd.DataFrame, steps: dict[str, Callable]) -> tuple[pd.DataFrame, list[dict]]:

@@ -18,7 +18,16 @@ import pandas as pd
 from drgstudy import casemix, cohort, drgs, early, measurements, models
 from drgstudy.labels import LabelSpace
 from drgstudy.predictions import Predictions, read_predictions, write_predictions
-from drgstudy.study import EarlyPaths, StudyError, atomic, fingerprint, peak_memory_gb, read_json, write_json
+from drgstudy.study import (
+    EarlyPaths,
+    StudyError,
+    atomic,
+    fingerprint,
+    first_process_first,
+    peak_memory_gb,
+    read_json,
+    write_json,
+)
 
 SPLITS = ("fold", "fold_stays")
 """Columns of the cohort: no patient in two folds, as in the paper; or drawn by stay, so that patients overlap."""
@@ -117,13 +126,14 @@ def run_fold(
         if labels:
             ids = stays.loc[test, "stay_id"].to_numpy()
             write_predictions(folder / f"hour{hour:+03d}", Predictions(ids, y[test], labels.codes, said, made))
-    if not labels:
-        weights = pd.DataFrame({"stay_id": stays.loc[test, "stay_id"], "true": y[test], "predicted": said[:, 0]})
-        with atomic(folder / "weights.parquet") as beside:
-            weights.to_parquet(beside, index=False)
-        write_json(folder / "run.json", made)
-    for checkpoints in folder.glob("checkpoints-*"):
-        shutil.rmtree(checkpoints)
+    with first_process_first():
+        if not labels:
+            weights = pd.DataFrame({"stay_id": stays.loc[test, "stay_id"], "true": y[test], "predicted": said[:, 0]})
+            with atomic(folder / "weights.parquet") as beside:
+                weights.to_parquet(beside, index=False)
+            write_json(folder / "run.json", made)
+        for checkpoints in folder.glob("checkpoints-*"):
+            shutil.rmtree(checkpoints)
     return cost
 
 
@@ -141,6 +151,7 @@ def read_run(paths: EarlyPaths, run: str, hours: int = 48) -> list[Predictions]:
     return [read_predictions(folder, paths.cohort(read_json(folder / "run.json")["system"])) for folder in folders]
 
 
+@first_process_first()
 def keep_folds(folder: Path, folds: list[int]) -> None:
     """Remove a run's models of other folds, which an earlier parameter file asked for."""
     for model in folder.glob("fold-*"):

@@ -12,17 +12,19 @@ import gzip
 import hashlib
 import os
 import re
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 import pyarrow
 import pyarrow.csv
 
-from drgstudy.study import StudyError, fingerprint, read_json
+from drgstudy.study import StudyError, fingerprint, progress, read_json
 
 KINDS = {  # how a column is read: Arrow type, pandas dtype, and whether it may be empty
     "id": (pyarrow.int64(), "Int64", False),
@@ -74,7 +76,7 @@ FILES |= {table: (table.upper(),) for table in MIMIC_III if table not in FILES}
 KEYS = {"patients": "subject_id", "admissions": "hadm_id", "icustays": "icustay_id"}
 COUNTED = ("patients", "admissions", "drgcodes", "icustays")  # the notes, read but once, are counted by the flow
 MAY_BE_EMPTY = ("noteevents",)  # as it is in MIMIC-III's open demo
-BATCH_BYTES = 1 << 23  # of CSV text: far more than the longest note, far less than any machine's memory
+BATCH_BYTES = 1 << 22  # of CSV text: far more than the longest note; Arrow reads some thirty batches ahead
 LEVELS = 5  # from a folder that holds physionet.org/ down to hosp/
 LAYOUT = re.compile(r"physionet\.org|files|.*mimic.*|v?\d+(\.\d+)+|hosp|note", re.IGNORECASE)  # what `find` enters
 
@@ -245,23 +247,30 @@ def read(folder: Path, table: str, columns: Sequence[str] | None = None) -> pd.D
     return frame.astype(dict.fromkeys(ids, "int64")).reset_index(drop=True)
 
 
-def notes(folder: Path) -> Iterator[pd.DataFrame]:
-    """Discharge summaries in batches, in the file's order: note_id, subject_id, hadm_id (Int64, may be NA), text.
+def notes(folder: Path) -> Iterator[pyarrow.RecordBatch]:
+    """Discharge summaries in batches, in the file's order: note_id, subject_id, hadm_id (may be null), text.
+
+    A bar shows how much of the file has been read. Batches stay with Arrow: a note is taken apart once, by
+    `cohort.extract`.
 
     Raises
     ------
     StudyError
         As `read`, and for a note_id that occurs twice. The error may come after some batches.
     """
-    columns, seen = ("note_id", "subject_id", "hadm_id", "text"), set()
-    path = find(folder, "discharge")
-    schema = _schema(path, "discharge", columns)
-    for batch in batches(folder, "discharge", columns):
-        for row, note_id in batch["note_id"].items():
-            if note_id in seen:
-                raise StudyError(f"{path}, row {row}: the note_id {note_id} occurs twice; each must be unique")
-            seen.add(note_id)
-        yield checked(batch, schema, path)
+    path, seen, row = find(folder, "discharge"), set(), 0
+    batches = contextlib.closing(_arrow_batches(folder, "discharge", ["note_id", "subject_id", "hadm_id", "text"]))
+    with progress(total=path.stat().st_size, desc="notes", unit="B", unit_scale=True) as bar, batches as batches:
+        for batch, position in batches:
+            for note_id, patient in zip(batch["note_id"].to_pylist(), batch["subject_id"].to_pylist(), strict=True):
+                row += 1
+                if patient is None:
+                    raise StudyError(f"{path}, column subject_id, row {row}: nan breaks the rule not_nullable")
+                if note_id in seen:
+                    raise StudyError(f"{path}, row {row}: the note_id {note_id} occurs twice; each must be unique")
+                seen.add(note_id)
+            yield batch
+            bar.update(position - bar.n)
 
 
 def checked(frame: pd.DataFrame, schema: pa.DataFrameSchema, path: Path) -> pd.DataFrame:
@@ -314,6 +323,17 @@ def batches(folder: Path, table: str, columns: Sequence[str]) -> Iterator[pd.Dat
         For a file that is missing, empty, truncated, not UTF-8, without a column, or with a value of another kind. The
         error may come after some batches.
     """
+    kinds, row = _columns(find(folder, table), table), 1
+    for batch, _ in _arrow_batches(folder, table, columns):
+        frame = batch.to_pandas(types_mapper={pyarrow.int64(): pd.Int64Dtype()}.get)
+        frame.columns, frame.index = list(columns), pd.RangeIndex(row, row := row + len(frame))
+        yield frame
+    if row == 1:
+        yield pd.DataFrame({name: pd.Series(dtype=KINDS[kinds[name]][1]) for name in columns})
+
+
+def _arrow_batches(folder: Path, table: str, columns: Sequence[str]) -> Iterator[tuple[pyarrow.RecordBatch, int]]:
+    """As `batches`, but Arrow's own, and how many bytes of the file have been read so far."""
     path = find(folder, table)
     empty = StudyError(f"{path} is empty; expected a CSV table: a line of column names and rows below it")
     with _explained(path), _opened(path) as file:
@@ -323,38 +343,47 @@ def batches(folder: Path, table: str, columns: Sequence[str]) -> Iterator[pd.Dat
     as_written = {name.lower(): name for name in header}
     if missing := [name for name in columns if name not in as_written]:
         raise StudyError(f"{path} has no column {', '.join(missing)}; it has {', '.join(header)}")
-    kinds = {name: KINDS[_columns(path, table)[name]] for name in columns}
-    types = {as_written[name]: arrow for name, (arrow, _, _) in kinds.items()}
-    row = 1
-    with _explained(path, header), _opened(path) as file:
-        counted = _CountingQuotes(file)
+    kinds = _columns(path, table)
+    types = {as_written[name]: KINDS[kinds[name]][0] for name in columns}
+    rows = 0
+    with _explained(path, header), _CountingQuotes(path) as file:
         for batch in pyarrow.csv.open_csv(
-            pyarrow.PythonFile(counted, mode="r"),
+            pyarrow.PythonFile(file, mode="r"),
             read_options=pyarrow.csv.ReadOptions(block_size=BATCH_BYTES),
             parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(include_columns=list(types), column_types=types),
         ):
-            frame = batch.to_pandas(types_mapper={pyarrow.int64(): pd.Int64Dtype()}.get)
-            frame.columns, frame.index = list(columns), pd.RangeIndex(row, row := row + len(frame))
-            yield frame
-        if counted.quotes % 2:  # Arrow takes the rest of the file for one text
+            rows += len(batch)
+            yield batch.rename_columns(list(columns)), file.raw.tell()
+        if file.quotes % 2:  # Arrow takes the rest of the file for one text
             raise pyarrow.ArrowInvalid("a quote is never closed")
-    if row == 1 and table not in MAY_BE_EMPTY:
+    if not rows and table not in MAY_BE_EMPTY:
         raise empty
-    if row == 1:
-        yield pd.DataFrame({name: pd.Series(dtype=dtype) for name, (_, dtype, _) in kinds.items()})
 
 
 class _CountingQuotes:
-    """A binary file that is read once, and the number of quotes in it so far."""
+    """A table's file, read once, and the number of quotes in it so far.
 
-    def __init__(self, file):
-        self.file, self.quotes, self.closed = file, 0, False
+    Arrow unpacks it, for that needs no interpreter: Python's gzip would have to wait its turn every 8 KiB.
+    """
 
-    def read(self, size: int) -> bytes:
-        block = self.file.read(size)
-        self.quotes += block.count(b'"')
+    def __init__(self, path: Path):
+        self.quotes, self.closed, self.lock = 0, False, threading.Lock()
+        self.raw = pyarrow.OSFile(str(path))
+        self.file = pyarrow.CompressedInputStream(self.raw, "gzip") if path.suffix == ".gz" else self.raw
+
+    def read_buffer(self, size: int) -> pyarrow.Buffer:
+        with self.lock:
+            block = self.file.read_buffer(0 if self.closed else size)
+        self.quotes += np.count_nonzero(np.frombuffer(block, "uint8") == ord('"'))
         return block
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error) -> None:
+        with self.lock:  # Arrow's thread reads ahead; from here on it finds the end of the file
+            self.closed = True
 
 
 def _opened(path: Path):

@@ -11,6 +11,9 @@ from __future__ import annotations
 import re
 import string
 
+import numpy as np
+import pyarrow
+
 
 def _pattern(source: str) -> re.Pattern:
     """Compile a verbose pattern in which ``_`` stands for blanks and ``DEID`` for a de-identified word."""
@@ -66,6 +69,45 @@ ENDING = _pattern(
 )
 
 
+# Where a heading may begin: no match of OPENING is without one of these words on its line, none of ENDING without one of
+# these beginnings. They are looked for in small letters, commas being line breaks, before a pattern is tried.
+WORDS = (b"course", b"ief")
+LINE = re.compile(
+    rb"\n[ \t#*=>-]*+(?:__|acti|add|adm|ass|con|curr|dia|dif|dis|fac|fam|fin|fol|hom|ins|iss|lab|med|ope|out|pas|per|phy"
+    rb"|pla|pre|pri|pro|sec|soc|sta|stu|tran)"
+)
+SPACE = np.array([chr(letter).isspace() for letter in range(128)])
+FOLDED = bytes.maketrans(b",ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"\nabcdefghijklmnopqrstuvwxyz")
+
+
+def _folded(text: str) -> bytes:
+    """The text in small letters, a byte a character, with line breaks for commas."""
+    for letter, plain in ("ſs", "ıi", "İi"):  # which re takes for the same where case is ignored
+        text = text.replace(letter, plain)
+    return text.encode("ascii", "replace").translate(FOLDED)
+
+
+def _opening(text: str, folded: bytes, start: int) -> re.Match | None:
+    """What `OPENING.search(text, start)` finds; so that time stays linear, each line is looked at once for a word."""
+    found = []
+    for word in WORDS:
+        end = start
+        while (place := folded.find(word, end)) >= 0:
+            begin = folded.rfind(b"\n", end, place)
+            if begin >= 0 and (match := OPENING.match(text, begin)):
+                found.append(match)
+                break
+            if (end := folded.find(b"\n", place)) < 0:
+                break
+    return min(found, key=re.Match.start, default=None)
+
+
+def _ending(text: str, folded: bytes, start: int) -> re.Match | None:
+    """What `ENDING.search(text, start)` finds."""
+    lines = LINE.finditer(folded, start)
+    return next(filter(None, (ENDING.match(text, line.start()) for line in lines)), None)
+
+
 def hospital_course(text: str) -> str | None:
     """The text of the first hospital course that is not empty, or None.
 
@@ -85,16 +127,34 @@ def hospital_course(text: str) -> str | None:
     Source: DRG-LLaMA, Methods, "Dataset and Preprocessing" (the paper names the section; the rules are ours).
     """
     text = "\n" + text
-    opening = OPENING.search(text)
+    folded = _folded(text)
+    opening = _opening(text, folded, 0)
     while opening:
-        ending = ENDING.search(text, opening.end())
+        ending = _ending(text, folded, opening.end())
         course = text[opening.end() : ending.start() if ending else None].strip(string.whitespace + ",")
         if course or not ending:
             return course or None
-        opening = OPENING.search(text, ending.start())
+        opening = _opening(text, folded, ending.start())
     return None
 
 
 def n_words(text: str) -> int:
     """Number of words: runs of characters between white space."""
     return len(text.split())
+
+
+def n_words_of(texts: pyarrow.StringArray) -> np.ndarray:
+    """`n_words` of each text as int64, 0 where it is null; where all are ASCII, counted in the bytes as they lie."""
+    _, offsets, letters = texts.buffers()
+    offsets = np.frombuffer(offsets, "int32")[texts.offset :][: len(texts) + 1] if len(texts) else np.zeros(1, "int32")
+    letters = np.frombuffer(letters or b"", "uint8")[offsets[0] : offsets[-1]]
+    if letters.max(initial=0) > 127:
+        return np.array([n_words(text or "") for text in texts.to_pylist()], "int64")
+    blank = SPACE[letters]
+    starts = (offsets - offsets[0])[:-1][np.diff(offsets) > 0]
+    begins = ~blank
+    begins[1:] &= blank[:-1]
+    begins[starts] = ~blank[starts]
+    words = np.zeros(len(texts), "int64")
+    words[np.diff(offsets) > 0] = np.add.reduceat(begins, starts, dtype="int64") if len(starts) else []
+    return words

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from drgstudy.study import StudyError, atomic, fingerprint, read_json, write_json
+from drgstudy.study import StudyError, atomic, fingerprint, first_process_first, read_json, write_json
 
 PACKAGES = ("torch", "transformers", "peft", "scikit-learn", "numpy", "pandas")
 
@@ -65,6 +65,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
+@first_process_first()
 def write_predictions(folder: Path, predictions: Predictions) -> None:
     """Write ``predictions.npz``, then ``run.json``, which marks the run as complete: its checkpoints are then removed."""
     arrays = {key: getattr(predictions, key) for key in ("stay_ids", "truth", "labels", "logits", "outputs")}

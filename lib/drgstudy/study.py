@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import datetime
+import functools
 import hashlib
 import json
 import math
@@ -98,14 +100,41 @@ class EarlyPaths(Paths):
         return self.data / f"{system}.parquet"
 
 
+def rank() -> int:
+    """Number of this process among those that torchrun or ``accelerate launch`` started for one run; alone, 0."""
+    return int(os.environ.get("RANK", 0))
+
+
+@contextlib.contextmanager
+def first_process_first():
+    """The first process of a run goes through the block alone; then the others, who find there what it has written.
+
+    Every process must come by, in the same order of blocks. A lone process is not held up.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield
+        return
+    import torch
+    from accelerate import PartialState
+
+    # The others may wait long; if the first fails, the launcher ends them.
+    group = PartialState(cpu=not torch.cuda.is_available(), timeout=datetime.timedelta(days=1))
+    with group.main_process_first():
+        yield
+
+
 @contextlib.contextmanager
 def atomic(path: Path):
     """Yield a temporary path beside `path`; it takes the final name only if the block succeeds.
 
     The temporary name keeps the suffixes, so writers that look at them (``.csv.gz``, ``.npz``) behave. A folder
-    replaces an existing folder.
+    replaces an existing folder. Of a run's processes all do the same, but only the first one's files remain.
     """
     path = Path(path)
+    if rank():
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch) / path.name
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
     for abandoned in path.parent.glob(f".unfinished-*-{path.name}"):  # by a process that was killed
@@ -172,6 +201,7 @@ def progress(iterable=None, **options):
     from tqdm.auto import tqdm
     from tqdm.std import tqdm as plain
 
+    options["disable"] = rank() > 0
     channel = os.environ.get("DRGSTUDY_PROGRESS")
     if channel is None:
         return tqdm(iterable, **options)
@@ -245,7 +275,9 @@ def run_notebook(params: Path) -> Path:
     values, notebook = read_params(params), notebook_of(params)
     executed = Paths(values["profile"]).executed / f"{params.stem}.ipynb"
     start = time.perf_counter()
-    print(f"{params.parent.name}/{params.stem} …", file=sys.stderr, flush=True)
+    say = functools.partial(print, f"{params.parent.name}/{params.stem}", file=sys.stderr, flush=True)
+    if not rank():
+        say("…")
     with atomic(executed) as beside, _relayed_progress() as folder:
         try:
             papermill.execute_notebook(
@@ -265,9 +297,8 @@ def run_notebook(params: Path) -> Path:
             raise StudyError(f"{params.name}: {notebook.name} failed in cell {error.exec_count}\n{error}") from None
         except DeadKernelError:
             raise StudyError(f"{params.name}: the notebook's kernel was killed, perhaps for want of memory") from None
-    print(
-        f"{params.parent.name}/{params.stem} done in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True
-    )
+    if not rank():
+        say(f"done in {time.perf_counter() - start:.0f} s")
     return executed
 
 
@@ -311,11 +342,18 @@ def peak_memory_gb() -> float:
 
 
 def main(arguments: list[str]) -> int:
-    """``python -m drgstudy.study PARAMS.yaml …``: run these parameter files in order."""
+    """``python -m drgstudy.study PARAMS.yaml …``: run these parameter files in order.
+
+    ``torchrun --nproc-per-node 4 -m drgstudy.study PARAMS.yaml``, or ``accelerate launch -m drgstudy.study PARAMS.yaml``,
+    trains on several devices or machines, which share the study's folder: every process runs the whole notebook in a
+    kernel of its own, the trainer brings their gradients together, and only the first process writes.
+    """
     try:
         for name in arguments:
             run_notebook(Path(name))
     except StudyError as error:
+        if rank():  # most errors meet every process: the first one says so, and its end ends this one here
+            time.sleep(3)
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,7 +1,8 @@
 """What all neural runs share: the trainer, resuming after a kill, the numeric type, and what a run costs.
 
 The trainer is transformers'; a model only has to be a module that returns ``loss`` and ``logits``. A run keeps its
-checkpoints in its own folder: started again after a kill, it goes on from the last one.
+checkpoints in its own folder: started again after a kill, it goes on from the last one. Under torchrun or ``accelerate
+launch`` the trainer finds the other processes by itself (`study.main`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from drgstudy.study import StudyError, progress, read_json, write_json
+from drgstudy.study import StudyError, progress, rank, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class NeuralSettings:
 
     max_tokens: int = 512  # longer texts are cut at their end
     epochs: float = 3.0  # passes over the training stays; 0 trains nothing
-    batch_size: int = 4
+    batch_size: int = 4  # of each process, where several train together: 2 processes of 4 take the steps of one of 8
     learning_rate: float = 2e-5
     weight_decay: float = 0.01
     schedule: str = "linear"  # learning-rate schedule, by transformers' names
@@ -75,8 +77,8 @@ def fast_dtype() -> torch.dtype:
 
 
 def device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """This process's GPU if there is one, else the CPU."""
+    return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
 
 
 class TokenDataset(torch.utils.data.Dataset):
@@ -188,11 +190,12 @@ class _Progress(TrainerCallback):
 
 def _checkpoints(folder: Path, settings: NeuralSettings, seed: int, parts: list[TokenDataset]) -> Path:
     """Where the checkpoints of exactly this training lie; those of another one in the same folder are removed."""
-    what = [vars(settings), seed, *(x for part in parts for x in (part.input_ids, part.labels.tolist()))]
+    read = [x for part in parts for x in (part.input_ids, part.labels.tolist())]
+    what = [vars(settings), seed, *read, *filter(None, [os.environ.get("WORLD_SIZE")])]
     text = json.dumps(what, default=lambda array: [array.shape, hashlib.sha256(array.tobytes()).hexdigest()])
     chosen = folder / f"checkpoints-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     for other in folder.glob("checkpoints-*"):
-        if other != chosen:
+        if other != chosen and not rank():
             shutil.rmtree(other)
     return chosen
 
@@ -227,7 +230,7 @@ def train(
     -------
     dict
         ``train_seconds``, of which ``seconds_before_kill``, ``train_steps``, ``train_examples``,
-        ``train_tokens`` (padding not counted), and
+        ``train_tokens`` (padding not counted), all of these of all ``processes`` together where there are several, and
         ``history``: the trainer's log, one dict per entry, with the loss of each.
     """
     parts = [data] if validation is None or not settings.validation else [data, validation]
@@ -265,7 +268,10 @@ def train(
         label_names=["labels"],
         remove_unused_columns=False,
         restore_callback_states_from_checkpoint=True,
+        average_tokens_across_devices=False,  # each process's loss is a mean already, and so is that of their gradients
+        ddp_timeout=86400,
     )
+    arguments._n_gpu = 1  # further GPUs are for further processes, not for DataParallel
     trainer = _Trainer(
         model=model,
         args=arguments,
@@ -276,7 +282,8 @@ def train(
         preprocess_logits_for_metrics=lambda logits, labels: logits,
     )
     if settings.order == "by_length":
-        trainer.sampler = ByLength([len(ids) for ids in training.input_ids], settings.batch_size, seed)
+        together = settings.batch_size * arguments.world_size  # texts of one step, of which each process takes its part
+        trainer.sampler = ByLength([len(ids) for ids in training.input_ids], together, seed)
     # The trainer's state is the last file of a checkpoint: without it, a kill came while it was being saved.
     whole = [state.parent for state in checkpoints.glob("checkpoint-*/trainer_state.json")]
     last = max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
@@ -286,7 +293,8 @@ def train(
     if settings.patience:
         trainer.add_callback(EarlyStoppingCallback(settings.patience))
     result = trainer.train(resume_from_checkpoint=last and str(last))
-    return {
+    several = {"processes": arguments.world_size} if arguments.world_size > 1 else {}
+    return several | {
         "train_seconds": clock.seconds(),
         "seconds_before_kill": clock.seconds_before,
         "train_steps": result.global_step,
@@ -294,6 +302,12 @@ def train(
         "train_tokens": round(trainer.state.epoch * sum(map(len, training.input_ids))),
         "history": [entry for entry in trainer.state.log_history if "loss" in entry or f"eval_{metric}" in entry],
     }
+
+
+def trained(net) -> dict[str, torch.Tensor]:
+    """What was trained, by name: whole on every process, where FSDP leaves each its share."""
+    learned = {name: part for name, part in net.state_dict(keep_vars=True).items() if part.requires_grad}
+    return {name: getattr(part, "full_tensor", lambda part=part: part)().detach() for name, part in learned.items()}
 
 
 @torch.no_grad()

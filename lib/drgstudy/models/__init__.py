@@ -18,6 +18,7 @@ Adding a model is one such module and one YAML file a run.
 from __future__ import annotations
 
 import importlib
+import logging
 import pkgutil
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +28,7 @@ from drgstudy.predictions import Predictions, read_predictions
 from drgstudy.study import StudyError, checked_settings
 
 HELPERS = {"fast_lora", "weights"}
+logging.getLogger("bitsandbytes").setLevel("ERROR")  # which says on import, and at each layer, what nobody can mend
 
 
 def module(name: str) -> ModuleType:

