@@ -68,6 +68,11 @@ headline: $(HEADLINE) ## Table 1 and Figures 1 and 2 alone
 test: $(INSTALLED) ## Run all tests; every notebook runs on the smoke profile
 	$(PYTHON) -m pytest
 
+bench: $(INSTALLED) ## Measure speed beside plain alternatives: reports/benchmarks.html (half an hour; keep the machine quiet)
+	@$(MAKE) --no-print-directory data/full/executed/02-harmonization.ipynb PROFILE=full
+	@$(MAKE) --no-print-directory cohort PROFILE=demo
+	$(PYTHON) benchmarks/bench.py
+
 lint: $(INSTALLED) ## Check code and notebooks with ruff
 	$(PYTHON) -m ruff check lib tests benchmarks cluster notebooks
 	$(PYTHON) -m ruff format --check lib tests benchmarks cluster
@@ -83,7 +88,7 @@ clean: ## Remove what make made and git does not track, but for what people wrot
 distclean: clean ## As clean, and the fetched models and .venv too
 	@rm -rf data/models .venv
 
-.PHONY: help env report early all data cohort hospital train headline test lint notebook clean distclean
+.PHONY: help env report early all data cohort hospital train headline test bench lint notebook clean distclean
 
 .venv/bin/python:
 	@for python in python3 python3.14 python3.13 python3.12 python3.11; do \
