@@ -70,7 +70,7 @@ def plain(source: dict, mapping: Path, out: Path) -> int:
     )
     notes["text"] = notes["text"].map(hospital_course)
     notes["words"] = notes["text"].fillna("").map(lambda text: len(text.split()))
-    notes["digest"] = pd.util.hash_pandas_object(notes["text"], index=False)
+    notes["digest"] = pd.util.hash_pandas_object(notes["text"], index=False).to_numpy().view("int64")
     courses = pyarrow.RecordBatch.from_pandas(notes[cohort.COURSES.names], cohort.COURSES, preserve_index=False)
     return _finish([courses], source, mapping, out)
 

@@ -136,7 +136,7 @@ def benchmark(monkeypatch, tmp_path):
 
 def test_without_a_gpu_every_measurement_is_there_with_its_goal_and_not_measured(benchmark):
     rows = benchmark()
-    assert len(rows) == 4 + 7 and all(row["ours"] is row["met"] is row["ratio"] is None for row in rows)
+    assert len(rows) == 4 + 7 + 1 and all(row["ours"] is row["met"] is row["ratio"] is None for row in rows)
     assert {row["note"] for row in rows} == {"not measured: no GPU"}
     assert [row["goal"] for row in rows[:4]] == ["at least 50 %"] * 2 + ["at most 24 GB", "at most 7 h on one H100"]
     assert rows[3]["plain"] == 151  # hours, Supplementary Table 1
@@ -145,7 +145,7 @@ def test_without_a_gpu_every_measurement_is_there_with_its_goal_and_not_measured
 
 def test_tiny_shapes_take_the_path_of_the_large_ones_and_are_not_kept(benchmark, tmp_path):
     rows = benchmark("--tiny", "--only", "7B-512-16", "7B-512-16-stock", "7B-512-4")
-    assert [row["ours"] is not None for row in rows] == [True, True, False, True, True, True, *[False] * 5]
+    assert [row["ours"] is not None for row in rows] == [True, True, False, True, True, True, *[False] * 6]
     assert all("tiny shapes" in row["note"] for row in rows if row["ours"] and row["unit"] != "tokens/s")
     fast, four = rows[4:6]
     assert fast["ratio"] == pytest.approx(fast["ours"] / fast["plain"]) and "bfloat16" in fast["equal"]
@@ -163,7 +163,10 @@ def test_kept_runs_are_shown_where_there_is_no_gpu(benchmark, tmp_path):
     benchmark.module.write_json(tmp_path / "reports" / "benchmarks" / "gpu-7B-512-16.json", run)
     stock = run | dict(first_logits=[1.01, 2.0], tokens_per_second=rate / 2, memory_gb=27.0)
     benchmark.module.write_json(tmp_path / "reports" / "benchmarks" / "gpu-7B-512-16-stock.json", stock)
-    convention, done, memory, hours, training, *rest = benchmark()
+    table = {"results": {"table_1": {"llama": {"All DRGs": {"acc_at_1": {"value": 0.5}}}}}}
+    benchmark.module.write_json(tmp_path / "reports" / "gpu" / "numbers.json", table)
+    convention, done, memory, hours, training, *rest, at_size = benchmark()
+    assert at_size["ours"] == 0.5 and "PROFILE=gpu" in at_size["note"]
     assert convention["ours"] == pytest.approx(56.6, abs=0.1) and convention["met"] and done["met"] is False
     assert (memory["met"], memory["ours"], memory["plain"]) == (True, 23.5, 27.0) and training["ratio"] == 2
     assert hours["ours"] == pytest.approx(7.0, abs=0.01) and hours["ratio"] == pytest.approx(151 / 7, rel=1e-3)

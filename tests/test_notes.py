@@ -4,13 +4,12 @@ import csv
 import string
 from pathlib import Path
 
-import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from drgstudy import mimic
-from drgstudy.notes import ENDING, OPENING, hospital_course, n_words, n_words_of
+from drgstudy.notes import ENDING, OPENING, hospital_course, n_words
 from drgstudy.study import ROOT
 from drgstudy.synthetic import make_hospital
 
@@ -245,12 +244,3 @@ def test_real_transcribed_notes():
 
 def test_words_are_split_at_white_space():
     assert n_words("  Na 140,\n\nK 3.9\t(ok) ") == 5
-
-
-TEXTS = st.lists(st.none() | st.text("ab \n\t\x0b\x1c\x1f\x7f", max_size=9), max_size=9)
-
-
-@given(TEXTS | st.lists(st.none() | st.text("ab \x1c\x85\xa0\u2003\u200b", max_size=9), max_size=9), st.integers(0, 9))
-def test_words_are_counted_in_a_column_as_in_each_text(texts, start):
-    column = pyarrow.array(texts, "string").slice(min(start, len(texts)))
-    assert n_words_of(column).tolist() == [n_words(text or "") for text in column.to_pylist()]

@@ -21,7 +21,7 @@ from statsmodels.stats.weightstats import ttest_ind
 
 from drgstudy.harmonize import standard_code
 from drgstudy.mimic import checked
-from drgstudy.notes import hospital_course, n_words_of
+from drgstudy.notes import hospital_course, n_words
 from drgstudy.study import StudyError, atomic
 
 _IS_PART = pa.Check.isin(["train", "test"])
@@ -66,10 +66,11 @@ def extract(notes: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
         As `COURSES`, a row a note, in the same order.
     """
     courses = [hospital_course(text.as_py() or "") for text in notes["text"]]
-    text = pyarrow.array(courses, COURSES.field("text").type)
+    words = [n_words(course or "") for course in courses]
     hashes = [hashlib.blake2b((course or "").encode(), digest_size=8).digest() for course in courses]
-    made = [text, pyarrow.array(n_words_of(text)), pyarrow.array(np.frombuffer(b"".join(hashes), "<i8"))]
-    return type(notes).from_arrays([notes["subject_id"], notes["hadm_id"], *made], schema=COURSES)
+    made = {"text": courses, "words": words, "digest": np.frombuffer(b"".join(hashes), "<i8")}
+    columns = [pyarrow.array(values, COURSES.field(name).type) for name, values in made.items()]
+    return type(notes).from_arrays([notes["subject_id"], notes["hadm_id"], *columns], schema=COURSES)
 
 
 def is_ms_drg(drgcodes: pd.DataFrame) -> pd.Series:

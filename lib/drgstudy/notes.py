@@ -11,9 +11,6 @@ from __future__ import annotations
 import re
 import string
 
-import numpy as np
-import pyarrow
-
 
 def _pattern(source: str) -> re.Pattern:
     """Compile a verbose pattern in which ``_`` stands for blanks and ``DEID`` for a de-identified word."""
@@ -76,7 +73,6 @@ LINE = re.compile(
     rb"\n[ \t#*=>-]*+(?:__|acti|add|adm|ass|con|curr|dia|dif|dis|fac|fam|fin|fol|hom|ins|iss|lab|med|ope|out|pas|per|phy"
     rb"|pla|pre|pri|pro|sec|soc|sta|stu|tran)"
 )
-SPACE = np.array([chr(letter).isspace() for letter in range(128)])
 FOLDED = bytes.maketrans(b",ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"\nabcdefghijklmnopqrstuvwxyz")
 
 
@@ -141,20 +137,3 @@ def hospital_course(text: str) -> str | None:
 def n_words(text: str) -> int:
     """Number of words: runs of characters between white space."""
     return len(text.split())
-
-
-def n_words_of(texts: pyarrow.StringArray) -> np.ndarray:
-    """`n_words` of each text as int64, 0 where it is null; where all are ASCII, counted in the bytes as they lie."""
-    _, offsets, letters = texts.buffers()
-    offsets = np.frombuffer(offsets, "int32")[texts.offset :][: len(texts) + 1] if len(texts) else np.zeros(1, "int32")
-    letters = np.frombuffer(letters or b"", "uint8")[offsets[0] : offsets[-1]]
-    if letters.max(initial=0) > 127:
-        return np.array([n_words(text or "") for text in texts.to_pylist()], "int64")
-    blank = SPACE[letters]
-    starts = (offsets - offsets[0])[:-1][np.diff(offsets) > 0]
-    begins = ~blank
-    begins[1:] &= blank[:-1]
-    begins[starts] = ~blank[starts]
-    words = np.zeros(len(texts), "int64")
-    words[np.diff(offsets) > 0] = np.add.reduceat(begins, starts, dtype="int64") if len(starts) else []
-    return words
