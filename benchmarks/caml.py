@@ -93,7 +93,7 @@ def logits_and_gradients(net: nn.Module, batch: dict) -> list[torch.Tensor]:
     return [out["logits"].detach(), *torch.autograd.grad(out["loss"], list(net.parameters()))]
 
 
-def measure(name: str, data: str, texts: list[list[int]], labels: int, turns: int) -> dict:
+def measure(name: str, data: str, texts: list[list[int]], labels: int, goal: str, turns: int) -> dict:
     """Both implementations on the same texts, after a check that they are the same function."""
     rng = np.random.default_rng(1)
     drawn = rng.integers(0, labels, len(texts))
@@ -142,8 +142,8 @@ def measure(name: str, data: str, texts: list[list[int]], labels: int, turns: in
         "plain": plainly,
         "plain_is": "nn.Conv1d and a full softmax attention over padded texts, float32",
         "ratio": speed / plainly,
-        "goal": "at least twice",
-        "met": speed / plainly >= GOAL,
+        "goal": goal,
+        "met": speed / plainly >= GOAL if goal else None,
         "equal": "logits to 1e-4, gradients to 1e-4 of their largest, losses of the same steps to 1e-3",
         "note": note,
         "profile": profile(ours, batches),
@@ -159,13 +159,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the measurements")
     chosen = parser.parse_args()
     few, many = BATCH * max(1, chosen.steps // 3), BATCH * chosen.steps
+    wanted = "at least twice"
     cases = [
-        ("CAML, 512 words", "made-up texts around 398 words", made_up(398, 512, many), chosen.labels),
-        ("CAML, 512 words, no padding", "made-up texts", [ids[:512] for ids in made_up(1e6, 512, many)], chosen.labels),
-        ("CAML, 2,000 words", "made-up texts around 1,200 words", made_up(1200, 2000, few), chosen.labels),
+        ("CAML, 512 words", "made-up texts around 398 words", made_up(398, 512, many), chosen.labels, wanted),
+        ("CAML, 2,000 words", "made-up texts around 1,200 words", made_up(1200, 2000, few), chosen.labels, wanted),
+        ("CAML, 512 words, no padding", "made-up texts", [x[:512] for x in made_up(1e6, 512, many)], chosen.labels, ""),
     ]
     if Paths("demo").stays.exists():
-        cases.append(("CAML, the demo's notes", "the demo's cohort", of_the_demo(4 * many), 99))
+        cases.append(("CAML, the demo's notes", "the demo's cohort", of_the_demo(4 * many), 99, ""))
     found = [measure(*case, chosen.turns) for case in cases]
     table = pd.DataFrame(found).set_index("name")
     print(table[["ours", "plain", "ratio", "met"]].round(2).to_string(), *table["note"], sep="\n")
