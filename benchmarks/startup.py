@@ -77,9 +77,7 @@ def main() -> None:
     light, neural = modules(neural=False), importing(modules(neural=True))
     median = f"median of {chosen.times} fresh processes, Python's own start included"
     measure("import drgstudy", "the package", importing(["drgstudy"]), neural, 0.5, median)
-    measure(
-        "import all modules but models and training", f"{len(light)} modules", importing(light), neural, None, median
-    )
+    measure("import all but models and training", f"{len(light)} modules", importing(light), None, None, median)
     profile = next(filter(up_to_date, PROFILES), None)
     report = profile and ["make", "report", f"PROFILE={profile}"]
     note = median if profile else f"no profile is up to date: make report PROFILE={PROFILES[0]}"
