@@ -1,0 +1,341 @@
+"""The guard: before a report leaves the machine, nothing of credentialed patients may stand in it.
+
+Searched are all files under ``reports/<profile>`` and all executed notebooks, hidden ones too, in what they say once
+decoded: HTML, JSON, SVG, CSV and Markdown below their escapes and tags, embedded data, archives, the metadata of images,
+and file names. Pixels are not read, nor what somebody enciphered. Searched for are
+
+- text: any 40 characters of the cohort's notes, whitespace runs folded to one blank and case folded, at least half of them
+  letters or digits (notes and tables alike draw lines of dashes). What data/reference, a template or a notebook's source
+  says is public; its synthetic wording and a notebook's parameters are not;
+- ids of patients, stays and notes: of six digits or more wherever they stand alone; shorter ones, which any count may
+  equal, only as the value of a name or column such as subject_id. For the same reason whole numbers pass that the study's
+  own JSON holds under another name (MIMIC-III's stays have numbers from 100,001, and it bills 125,557 DRGs);
+- dates with a day, whosesoever, that the public text does not have.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import gzip
+import html
+import io
+import json
+import re
+import sys
+import unicodedata
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import numpy as np
+
+from drgstudy import study
+from drgstudy.study import NOTEBOOKS, REFERENCE, EarlyPaths, Paths, StudyError, progress, read_json
+
+LENGTH = 40  # characters that two texts have in common only if one was copied from the other
+BLOCK = 1 << 16  # characters hashed at a time, to stay in the processor's cache
+IDS = ["stay_id", "subject_id", "hadm_id", "icustay_id", "note_id"]
+_BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
+_POWERS, _INVERSES = (np.cumprod(np.full(BLOCK, base, "uint64")) for base in (_BASE, pow(_BASE, -1, 1 << 64)))
+_IS_WORD = np.array([chr(unit).isalnum() for unit in range(128)] + [True])
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/]{52,}+(?:\r?\n[ \t]*[A-Za-z0-9+/]++(?=[=\n\"'<)]|\Z))*+={0,2}")
+_INLINE = r"</?(?:a|abbr|b|code|em|font|i|kbd|label|mark|s|small|span|strong|sub|sup|tspan|u|wbr)\b[^<>]*>"
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
+_NAMED = r"(?i)(?<![a-z])(?:(?:subject|patient|(?:icu[ _-]?)?stay|hadm|hospital|admission|note|case)[ _-]?ids?"
+_COLUMN = re.compile(_NAMED + r"|subject|patient|stay|hadm|icustay|case)")
+_ID = re.compile(r"(?<![A-Za-z0-9.,#])(?<!cell-id=)(\d{6,10})(?:\.0+)?(?![A-Za-z0-9]|[.,]\d)")
+_NAMED_ID = re.compile(  # of a mere "stay 12" one can't know whether it is the twelfth
+    _NAMED + r"|(?:subject|patient|stay|hadm|icustay|case)(?=\W*\d{4}))[\s\"':=#|\[(]*"
+    r"(\d{1,10})(?:\.0+)?(?![A-Za-z0-9]|[.,]\d)"
+)
+_NOTE_ID = re.compile(r"\b\d{5,9}-[A-Z]{2}-\d+\b")  # 10000032-DS-21
+_DAY, _MONTH, _YEAR = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])", r"(?:1[89]|2[01])\d\d"
+_NAME = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+_DATE = re.compile(
+    rf"(?i)(?<![\w.-])(?:{_YEAR}([-/.]){_MONTH}\1{_DAY}|{_DAY}([-/.]){_DAY}\2{_YEAR}"
+    rf"|{_DAY}(?:st|nd|rd|th)?[ -](?:of )?{_NAME},?[ -]{_YEAR}|{_NAME} {_DAY}(?:st|nd|rd|th)?,? {_YEAR})(?![\d-])"
+)
+
+
+class Leak(NamedTuple):
+    """What kind of thing a file holds that it must not, and how many different ones."""
+
+    file: Path
+    kind: str
+    number: int
+
+
+def credentialed(profile: str) -> bool:
+    """Whether one of the profile's sources is credentialed or of unknown kind, or none is known."""
+    known = [paths for paths in (Paths(profile), EarlyPaths(profile)) if paths.source.is_file() or paths.flow.is_file()]
+    return not known or any(study.dataset(paths)["kind"] == "credentialed" for paths in known)
+
+
+def leaks(profile: str) -> list[Leak]:
+    """What of the profile's patients stands in its report and executed notebooks; [] if its data may be shown.
+
+    Raises
+    ------
+    StudyError
+        If a file of the study can't be read.
+    """
+    if not credentialed(profile):
+        return []
+    paths = Paths(profile)
+    files = [file for folder in (paths.report, paths.executed) for file in sorted(folder.rglob("*")) if file.is_file()]
+    public_hashes, public_numbers, public_dates = _public()
+    counts = set(public_numbers)
+    ours = [file for name in ("source", "flow", "run") for file in paths.data.rglob(f"{name}.json")]
+    for file in [*ours, *paths.report.rglob("[!.]*.json")]:
+        most = np.inf if file in ours else 10**7  # MIMIC-IV's ids are greater, and no published count is
+        counts |= {count for count in _counts(read_json(file)) if count < most}
+    ids, found, said = _ids(profile), [], {}
+    for file in progress(files, desc="reading the report", delay=5):
+        views = [*_views(str(file.relative_to(study.ROOT)))]
+        try:
+            views += dict.fromkeys(_texts(file.read_bytes()))
+        except Exception:  # whatever a reader stumbles over, the file has not been searched
+            found.append(Leak(file, "what no search can read, neither text nor an image", 1))
+        said[file] = _distinct([_hashes(view) for view in views])
+        numbers = {int(n) for view in views for n in _ID.findall(view)} - counts
+        numbers |= {int(n) for view in views for n in [*_NAMED_ID.findall(view), *_in_columns(view)]}
+        numbers = int(_among(np.array(sorted(numbers), "int64"), ids).sum())
+        numbers += len({note_id for view in views for note_id in _NOTE_ID.findall(view)})
+        dates = {m[0] for view in views for m in _DATE.finditer(view)} - public_dates
+        found += [Leak(file, *of) for of in (("patient, stay or note ids", numbers), ("dates", len(dates))) if of[1]]
+    searched = _distinct(said.values())
+    # Only what a table of 2**26 bits lets pass is looked up: it fits the cache, the hashes don't.
+    table, shared = np.zeros(1 << 26, "bool"), []
+    table[searched >> np.uint64(38)] = True
+    for text in _notes(profile) if searched.size else ():
+        hashes = _hashes(text)
+        hashes = hashes[table[hashes >> np.uint64(38)]]
+        shared.append(hashes[_among(hashes, searched)])
+    shared = _distinct(shared)
+    shared = shared[~_among(shared, public_hashes)]
+    copied = {file: int(_among(hashes, shared).sum()) for file, hashes in said.items()}
+    return found + [Leak(file, f"fragments of {LENGTH} characters of notes", n) for file, n in copied.items() if n]
+
+
+def check(profile: str) -> None:
+    """Raise StudyError if `leaks` finds any: it names files, kinds and numbers, and quotes nothing."""
+    found = [f"{leak.file} ({leak.kind}: {leak.number})" for leak in leaks(profile)]
+    if found:
+        more = f" and {len(found) - 10} more" if len(found) > 10 else ""
+        raise StudyError(
+            f"the data are credentialed, and what may not leave this machine stands in {', '.join(found[:10])}{more}; "
+            "pass nothing of it on, mend the notebook that writes it, delete the file, and run make again"
+        )
+
+
+def _fold(text: str) -> str:
+    if not text.isascii():
+        text = re.sub("[\u00ad\u200b-\u200f\u2060\ufeff]", "", unicodedata.normalize("NFKC", text))
+    return " ".join(text.casefold().split())
+
+
+def _hashes(text: str) -> np.ndarray:
+    """A hash of each 40 characters in a row of the folded text of which half are letters or digits, uint64.
+
+    It is a polynomial modulo 2**64, from differences of running sums: two of 10**7 and 10**9 texts agree by chance once
+    in some two thousand runs.
+    """
+    units = np.frombuffer(_fold(text).encode("utf-32-le", "surrogatepass"), "<u4")
+    parts = [np.empty(0, "uint64")]
+    for start in range(0, len(units) - LENGTH + 1, BLOCK - LENGTH + 1):
+        block = units[start : start + BLOCK]
+        hashes = _sums(block * _POWERS[: len(block)]) * _INVERSES[: len(block) - LENGTH + 1]
+        parts.append(hashes[2 * _sums(_IS_WORD[np.minimum(block, 128)].astype("int32")) >= LENGTH])
+    return np.concatenate(parts)
+
+
+def _sums(values: np.ndarray) -> np.ndarray:
+    """The sum of each `LENGTH` values in a row."""
+    sums = np.cumsum(values, dtype=values.dtype)
+    sums[LENGTH:] -= sums[:-LENGTH].copy()
+    return sums[LENGTH - 1 :]
+
+
+def _distinct(parts: Iterable[np.ndarray]) -> np.ndarray:
+    """The different hashes of all parts, ascending (`numpy.unique` takes ten times as long for such numbers)."""
+    hashes = np.sort(np.concatenate([np.empty(0, "uint64"), *parts]))
+    return hashes[np.r_[hashes[:1] >= 0, hashes[1:] != hashes[:-1]]]
+
+
+def _among(values: np.ndarray, ascending: np.ndarray) -> np.ndarray:
+    """Which values are among those others."""
+    place = np.searchsorted(ascending, values)
+    return np.r_[ascending, ascending[-1:]][place] == values if ascending.size else np.zeros(len(values), "bool")
+
+
+def _texts(data: bytes) -> Iterator[str]:
+    """All that a file's bytes say, in every way to read them; raises ValueError for bytes of an unknown kind."""
+    if data[:2] == b"\x1f\x8b":
+        yield from _texts(gzip.decompress(data))
+    elif data[:4] == b"PK\x03\x04":
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for name in archive.namelist():
+                yield name
+                yield from _texts(archive.read(name))
+    elif (text := _text(data)) is not None:
+        yield from _documents(text)
+    else:
+        # EXIF, XMP and comments lie open in the bytes of an image; what PNG compresses, Pillow reads.
+        yield "\n".join(run.decode() for run in re.findall(rb"[\t\n\r -~]{12,}", data.replace(b"\0", b"")))
+        from PIL import Image
+
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            for name, value in image.info.items():
+                if isinstance(value, str):
+                    yield from _documents(f"{name} {value}")
+
+
+def _text(data: bytes) -> str | None:
+    """The bytes as text, of UTF-8, UTF-16 or Latin-1; None if they are none."""
+    wide = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
+    try:
+        text = data.decode(wide if b"\0" in data[:2] or wide == "utf-16" else "utf-8")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    return None if re.search(r"[\0-\x08\x0e-\x1a\x1c-\x1f]", text) else text
+
+
+def _documents(text: str) -> Iterator[str]:
+    """A text as `_views` of it; of JSON, of its names and values in a row, and of its words alone."""
+    documents = [text]
+    if text.lstrip()[:1] in ("{", "["):
+        with contextlib.suppress(ValueError):
+            node = json.loads(text)
+            documents = [" ".join(_said(node, glue)) for glue in ("", " ")]
+    for document in documents:
+        yield from _views(document)
+
+
+def _said(node, glue: str) -> Iterator[str]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if not (name == "id" and "cell_type" in node):  # a notebook's cell: eight digits, if chance will have it
+                yield from (name, *_said(value, glue))
+    elif isinstance(node, list) and all(isinstance(value, str) for value in node):
+        yield glue.join(node)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _said(value, glue)
+    elif isinstance(node, str) or not glue:
+        yield str(node)
+
+
+def _views(text: str) -> Iterator[str]:
+    """A text as it is, with one layer of escapes after the other taken off, and each of these without its tags."""
+    inner: list[str] = []
+
+    def unpacked(found: re.Match) -> str:
+        try:
+            inner.extend(_texts(base64.b64decode(found[0] + "==")))
+        except Exception:  # no file, just a long word
+            return found[0]
+        return " "
+
+    text = _BASE64.sub(unpacked, re.sub(r"\x1b\[[0-9;]*m", "", text))
+    yield from inner
+    views = [text]
+    for decoded in (html.unescape, _unescaped, _unescaped, unquote, html.unescape):
+        views.append(decoded(views[-1]))
+    for view in dict.fromkeys([*views, text.replace('""', '"'), text.replace("|", " ")]):
+        yield view
+        if "<" in view:
+            yield " ".join(re.findall("<!--(.*?)-->", view, re.DOTALL))
+            rows = re.sub("</t[hd]>", "|", re.sub("</tr>", "\0", " ".join(view.split()))).replace("\0", "\n")
+            for each, inline, block in ((view, "", ""), (view, "", " "), (view, " ", " "), (rows, "", "")):
+                yield html.unescape(re.sub("<[^<>]*>", block, re.sub(_INLINE, inline, each)))
+
+
+def _unescaped(text: str) -> str:
+    r"""Without the escapes of JSON, Python and Markdown: \n, \u00e9, \x41, \", \_."""
+    return _ESCAPE.sub(lambda m: chr(int(m[1] or m[2], 16)) if m[1] or m[2] else " " if m[3] in "nrt" else m[3], text)
+
+
+def _in_columns(view: str) -> Iterator[int]:
+    """Whole numbers below the names of ids, in a table whose cells are set apart by commas, bars, tabs or blanks."""
+    columns: set[int] = set()
+    for line in view.splitlines():
+        cells = [cell.strip("\"' []") for cell in re.split(r"\s*[,|\t]\s*|\s{2,}", line)]
+        named = {i for i, cell in enumerate(cells) if _COLUMN.fullmatch(cell)}
+        columns = columns | named if len(cells) > 1 or named else set()
+        for i in columns - named:
+            if i < len(cells) and re.fullmatch(r"\d{1,10}(\.0+)?", cells[i]):
+                yield int(cells[i].partition(".")[0])
+
+
+def _counts(node) -> Iterator[int]:
+    """The whole numbers of JSON that stand under a name which is no id's."""
+    for name, value in node.items() if isinstance(node, dict) else [("", value) for value in node]:
+        if isinstance(value, dict | list):
+            yield from _counts(value)
+        elif isinstance(value, int | float) and name and not _COLUMN.fullmatch(name) and value == value // 1:
+            yield int(value)
+
+
+@functools.cache
+def _public() -> tuple[np.ndarray, set[int], set[str]]:
+    """Hashes, numbers and dates of git's facts, templates and notebooks; of these not the parameters, where somebody may paste a note."""
+    files = [*REFERENCE.glob("*.csv"), *(Path(__file__).parent / "templates").iterdir()]
+    texts = [file.read_text(encoding="utf-8") for file in sorted(files)]
+    for notebook in sorted(NOTEBOOKS.glob("*.ipynb")):
+        cells = [cell for cell in read_json(notebook)["cells"] if "parameters" not in cell["metadata"].get("tags", [])]
+        texts += ["".join(cell["source"]) for cell in cells]
+    public = "\0".join([*texts, *(text.replace(",", " ") for text in texts)])  # a title as a cell, and as words
+    numbers, dates = re.findall(r"\d{6,}", public), _DATE.finditer(public)
+    return _distinct([_hashes(public)]), set(map(int, numbers)), {date[0] for date in dates}
+
+
+def _tables(profile: str, columns: list[str]) -> Iterator[tuple]:
+    """The files below data/<profile> that hold such columns, and which of them."""
+    import pyarrow.parquet
+
+    for path in sorted(Paths(profile).data.rglob("[!.]*.parquet")):
+        file = pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+        if held := [name for name in columns if name in file.schema_arrow.names]:
+            yield file, held
+
+
+def _ids(profile: str) -> np.ndarray:
+    """The ids of the cohorts, and of all raw patients and stays where the tables are still in reach."""
+    from drgstudy import mimic
+
+    ids = [np.empty(0, "int64")]
+    for file, held in _tables(profile, IDS):
+        ids += [np.unique(column.drop_null()).astype("int64") for column in file.read(held).columns]
+    for paths in filter(lambda paths: paths.source.is_file(), (Paths(profile), EarlyPaths(profile))):
+        for table, name in (("patients", "subject_id"), ("admissions", "hadm_id"), ("icustays", "icustay_id")):
+            with contextlib.suppress(StudyError):
+                folder = Path(read_json(paths.source).get("folder", "/nowhere"))
+                ids += [batch[name].dropna().to_numpy("int64") for batch in mimic.batches(folder, table, [name])]
+    return np.unique(np.concatenate(ids))
+
+
+def _notes(profile: str) -> Iterator[str]:
+    """The cohorts' texts, some megabytes at a time, and the note that a user gave to notebook 13."""
+    for file, held in _tables(profile, ["text", "diagnosis"]):
+        with progress(total=file.metadata.num_rows, desc="searching for notes", unit=" rows", delay=5) as bar:
+            for batch in file.iter_batches(1000, columns=held):
+                yield "\0".join(text or "" for column in batch.columns for text in column.to_pylist())
+                bar.update(len(batch))
+    for params in sorted((NOTEBOOKS / "params" / profile).glob("13-*.yaml")):
+        note = NOTEBOOKS / Path(study.read_params(params).get("note_file", "")).expanduser()
+        if note.is_file():
+            yield note.read_text(encoding="utf-8", errors="replace")
+
+
+if __name__ == "__main__":
+    try:
+        for profile in sys.argv[1:]:
+            check(profile)
+    except StudyError as error:
+        sys.exit(f"error: {error}")
