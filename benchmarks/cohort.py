@@ -11,12 +11,14 @@ import csv
 import gzip
 import itertools
 import json
+import string
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from drgstudy.notes import ENDING, OPENING
 from drgstudy.study import Paths, StudyError, fingerprint, peak_memory_gb, read_json, write_json
 
 PLAIN_GB = 14.0  # what pandas needs for the notes of the full hospital, and a little more
@@ -40,26 +42,25 @@ def ours(source: dict, mapping: Path, out: Path) -> int:
     return _finish(map(cohort.extract, mimic.notes(source["note_folder"])), source, mapping, out)
 
 
+def plain_course(text: str) -> str | None:
+    """What `notes.hospital_course` must find, by the patterns alone."""
+    text = "\n" + text
+    opening = OPENING.search(text)
+    while opening:
+        ending = ENDING.search(text, opening.end())
+        course = text[opening.end() : ending.start() if ending else None].strip(string.whitespace + ",")
+        if course or not ending:
+            return course or None
+        opening = OPENING.search(text, ending.start())
+    return None
+
+
 def plain(source: dict, mapping: Path, out: Path) -> int:
     """The whole table in memory, the patterns applied row by row."""
-    import string
-
     import pandas as pd
     import pyarrow
 
     from drgstudy import cohort, mimic
-    from drgstudy.notes import ENDING, OPENING
-
-    def hospital_course(text):
-        text = "\n" + text
-        opening = OPENING.search(text)
-        while opening:
-            ending = ENDING.search(text, opening.end())
-            course = text[opening.end() : ending.start() if ending else None].strip(string.whitespace + ",")
-            if course or not ending:
-                return course or None
-            opening = OPENING.search(text, ending.start())
-        return None
 
     notes = pd.read_csv(
         mimic.find(source["note_folder"], "discharge"),
@@ -68,7 +69,7 @@ def plain(source: dict, mapping: Path, out: Path) -> int:
         keep_default_na=False,
         na_values={"hadm_id": [""]},
     )
-    notes["text"] = notes["text"].map(hospital_course)
+    notes["text"] = notes["text"].map(plain_course)
     notes["words"] = notes["text"].fillna("").map(lambda text: len(text.split()))
     notes["digest"] = pd.util.hash_pandas_object(notes["text"], index=False).to_numpy().view("int64")
     courses = pyarrow.RecordBatch.from_pandas(notes[cohort.COURSES.names], cohort.COURSES, preserve_index=False)

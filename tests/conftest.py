@@ -95,8 +95,8 @@ def study(make):
 
 @pytest.fixture(scope="session")
 def tiny_study(tmp_path_factory):
-    """Root of a profile `tiny`: 600 stays of 35 DRGs, three runs with signal, one on other stays; notebook 06 has run."""
-    from drgstudy import cohort, drgs, study
+    """Root of a profile `tiny`: 600 stays of 35 DRGs, three runs with signal, one under another split; notebook 06 has run."""
+    from drgstudy import cohort, drgs, provenance, study
     from drgstudy.predictions import Predictions, write_predictions
 
     with pytest.MonkeyPatch.context() as patch:
@@ -108,31 +108,42 @@ def tiny_study(tmp_path_factory):
         drg = np.concatenate([np.repeat(codes, 4), rng.choice(codes, 460, p=(w := 1 / np.arange(1, 36)) / w.sum())])
         stays = pd.DataFrame({"stay_id": range(600), "subject_id": range(600), "drg_v34": drg, "text": "a"})
         stays["words"] = rng.integers(40, 90, 600)
-        stays["split"] = stays["split_patients"] = np.where(np.arange(600) % 4 == 0, "test", "train")
-        cohort.write_stays(stays, paths.stays)
-        name = "synthetic <script>alert(1)</script> hospital & seed 3"
-        dataset = {"kind": "synthetic", "name": name, "fingerprint": study.fingerprint(paths.stays)}
+        stays["split"] = np.where(np.arange(600) % 4 == 0, "test", "train")
+        stays["split_patients"] = np.where(np.arange(600) % 4 == 1, "test", "train")
+        raw, mapping = paths.raw / "drgcodes.csv", stays.groupby("drg_v34").size().rename("stays").reset_index()
+        raw.parent.mkdir(parents=True)
+        stays.to_csv(raw)
+        source = {"kind": "synthetic", "name": "synthetic <script>alert(1)</script> hospital & seed 3"}
+        provenance.write_json(paths.source, source, "01-hospital", [raw], source)
+        mapping = mapping.assign(code=mapping["drg_v34"], title=mapping["drg_v34"], provenance="title")
+        about = {"by": "02-harmonization", "inputs": [paths.source]}
+        cohort.write_stays(mapping.astype({"stays": "int64"}), paths.drgs, cohort.MAPPING, **about)
+        cohort.write_stays(stays, paths.stays, inputs=[paths.source, paths.drgs])
+        dataset = source | {"fingerprint": study.fingerprint(paths.stays)}
         chain = [{"step": "rows", "kept": 700, "removed": 0}, {"step": "kept", "kept": 600, "removed": 100}]
         parts = {"train_stays": 450, "test_stays": 150, "train_labels": 35, "test_labels": 35}
         flow = {"notes": chain, "drg_rows": chain, "stays": 600, "labels": 35, "splits": {"split": parts}}
-        study.write_json(paths.flow, flow | {"source": dataset, "stays_fingerprint": dataset["fingerprint"]})
-        test = stays[stays["split"] == "test"]
-        truth = np.searchsorted(codes, test["drg_v34"])
+        flow |= {"source": dataset, "stays_fingerprint": dataset["fingerprint"]}
+        provenance.write_json(paths.flow, flow, "03-cohort", [paths.stays])
         for signal, run, model in (
             (4, "llama", "llama"),
             (2, "tfidf", "tfidf"),
             (1, "mine", "caml"),
             (1, "elsewhere", "tfidf"),
         ):
+            split = "split_patients" if run == "elsewhere" else "split"
+            test = stays[stays[split] == "test"]
+            truth = np.searchsorted(codes, test["drg_v34"])
             logits = (rng.normal(size=(150, 35)) + signal * (np.arange(35) == truth[:, None])).astype("float32")
             cost = {"predict_seconds": 3.0, "predict_examples": 150, "peak_memory_gb": 1.5}
             cost |= {"train_seconds": 60.0, "fit_seconds": 60.0}
             if model != "tfidf":
                 history = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
                 cost |= {"train_examples": 1200, "dtype": "float32", "history": history}
-            about = {"run": run, "model": model, "settings": {}, "split": "split", "seed": 1}
-            ids = test["stay_id"].to_numpy() + (run == "elsewhere")
-            made = Predictions(ids, truth, np.array(codes), logits, about | {"cost": cost, "dataset": dataset})
+            about = {"run": run, "model": model, "settings": {}, "split": split, "seed": 1}
+            made = Predictions(
+                test["stay_id"].to_numpy(), truth, np.array(codes), logits, about | {"cost": cost, "dataset": dataset}
+            )
             write_predictions(paths.runs / run, made)
         names = {"display": lambda *shown: None}
         for cell in nbformat.read(study.NOTEBOOKS / "06-results.ipynb", 4).cells:

@@ -65,7 +65,7 @@ def taught(tmp_path_factory, tiny_llama, tiny_bert, notes):
         chosen = settings(kind, base)
         model = models.build(kind, chosen, LABELS, folder / kind, 0)
         model.fit(texts, y)
-        about = {"run": kind, "model": kind, "settings": chosen, "seed": 0, "labels": "one"}
+        about = {"run": kind, "model": kind, "settings": chosen, "seed": 0, "labels": "one", "dataset": {}}
         write_predictions(folder / kind, Predictions(np.arange(96), y, np.array(LABELS), model.predict(texts), about))
     return folder, texts, y
 
@@ -258,7 +258,7 @@ def test_bad_input_is_refused_with_one_sentence(taught, tmp_path):
         "llama": "adapter",
         "bert": "model.safetensors",
         "caml": "vocabulary.json",
-        "tfidf": "model.joblib",
+        "tfidf": "model.npz",
     }.items():
         (tmp_path / kind).mkdir()
         for file in (folder / kind).iterdir():
@@ -269,7 +269,7 @@ def test_bad_input_is_refused_with_one_sentence(taught, tmp_path):
 
 
 def test_a_run_with_two_labels_is_refused(tmp_path):
-    about = {"run": "both", "model": "llama", "settings": {}, "seed": 0, "labels": "two"}
+    about = {"run": "both", "model": "llama", "settings": {}, "seed": 0, "labels": "two", "dataset": {}}
     write_predictions(tmp_path, Predictions(np.arange(1), np.zeros(1, int), np.array(["001"]), np.zeros((1, 1)), about))
     with pytest.raises(StudyError, match="two labels a stay"):
         models.load(tmp_path)

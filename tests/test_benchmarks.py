@@ -26,7 +26,6 @@ SCRIPTS = {
 @pytest.fixture
 def load(monkeypatch):
     """A benchmark's script as a module, told to run with these arguments."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
 
     def load(name: str, *arguments: str):
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])

@@ -44,6 +44,25 @@ def test_scores_each_resample():
         assert samples.loc[i].to_dict() == pytest.approx(Scores(logits[drawn], truth[drawn]).evaluate(), abs=1e-12)
 
 
+@given(st.integers(1, 7), st.integers(0, 2**32), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_equals_a_plain_loop(resamples, seed, paired):
+    """Draw the stays one resample after the other, score those drawn, and subtract one model from the other."""
+    (logits, truth), (others, _) = draw(n=30, c=4), draw(n=30, c=4, skill=3.0)
+    rng, other_rng = np.random.default_rng(seed), np.random.default_rng(seed if paired else seed + 1)
+    ours, theirs = [], []
+    for _ in range(resamples):
+        drawn, other = rng.integers(30, size=30), other_rng.integers(30, size=30)
+        ours.append(Scores(logits[drawn], truth[drawn]).evaluate())
+        theirs.append(Scores(others[other], truth[other]).evaluate())
+    a, b = Scores(logits, truth), Scores(others, truth)
+    samples = bootstrap(a, resamples, seed)
+    assert samples.index.name == "resample"
+    pd.testing.assert_frame_equal(samples.rename_axis(None), pd.DataFrame(ours), atol=1e-12)
+    found, by_loop = difference(a, b, resamples, seed, paired=paired), pd.DataFrame(ours) - pd.DataFrame(theirs)
+    pd.testing.assert_frame_equal(found[["sd", "lower", "upper"]], summary(by_loop), atol=1e-12)
+
+
 def test_subset_is_taken_after_the_whole_test_set_was_resampled():
     logits, truth = draw()
     samples = bootstrap(Scores(logits, truth), 20, 5, subset=[0, 4])

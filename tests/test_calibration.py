@@ -33,6 +33,7 @@ def test_top1_by_hand():
     logits = np.log([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]]) + 5  # softmax does not see the shift
     confidence, hit = calibration.top1(logits.astype(np.float32), np.array([0, 1]))
     assert confidence == pytest.approx([0.7, 0.4], abs=1e-6) and hit.tolist() == [True, False]
+    assert confidence.dtype == np.float64 and hit.dtype == bool
 
 
 @pytest.mark.parametrize("bins", [1, 3, 10])
@@ -60,7 +61,9 @@ def test_wilson_interval_by_hand():
 def test_calibration_by_hand():
     confidence, hit = np.array([0.9, 0.5, 0.7, 0.1]), np.array([False, True, True, False])
     # Two bins: {0.1, 0.5} is right half the time and says 0.3; {0.7, 0.9} is right half the time and says 0.8.
-    found = calibration.calibration(confidence, hit, 2, ONCE)["value"]
+    table = calibration.calibration(confidence, hit, 2, ONCE)
+    assert list(table) == ["value", "sd", "lower", "upper"]
+    found = table["value"]
     assert found.to_dict() == pytest.approx({"confidence": 0.55, "accuracy": 0.5, "overconfidence": 0.05, "ece": 0.25})
 
 
@@ -114,6 +117,9 @@ def test_coverage_by_hand():
     reached = calibration.coverage_at(confidence, hit, [0.5, 0.6, 1.0], ONCE)
     assert reached["value"].to_dict() == {0.5: 1.0, 0.6: 0.75, 1.0: 0.25}
     assert reached["threshold"].to_dict() == {0.5: 0.2, 0.6: 0.6, 1.0: 0.9}
+    few = [calibration.coverage_at(confidence, hit, [1.0], ONCE, fewest)["value"][1.0] for fewest in (1, 2)]
+    assert few == [0.25, 0]  # a single stay reaches it
+    assert calibration.coverage(np.ones(2), hit[:2]).to_numpy().tolist() == [[1, 1, 1]]
     never = calibration.coverage_at(confidence, ~hit, [0.9], ONCE).loc[0.9]
     assert never["value"] == 0 and np.isnan(never["threshold"])
 
@@ -141,6 +147,37 @@ def test_coverage_of_a_resample_is_that_of_the_stays_drawn(drawn, seed):
     )
 
 
+@given(stays(3), st.integers(0, 99), st.integers(0, 3))
+@settings(max_examples=15, deadline=None)
+def test_resampled_coverage_and_chance_equal_a_plain_loop(drawn, seed, fewest):
+    """Threshold by threshold, resample by resample, bin by bin."""
+    confidence, hit, _ = drawn
+
+    def reached(stays, target):
+        best = 0.0
+        for threshold in confidence[stays]:
+            answered = confidence[stays] >= threshold
+            if hit[stays][answered].mean() >= target and answered.sum() >= fewest:
+                best = max(best, answered.mean())
+        return best
+
+    counts = resample_counts(hit.size, 5, seed)
+    samples = [[reached(np.repeat(np.arange(hit.size), count), target) for target in (0.5, 0.8)] for count in counts]
+    found = calibration.coverage_at(confidence, hit, [0.5, 0.8], counts, fewest)
+    assert list(found) == ["value", "sd", "lower", "upper", "threshold"] and found.index.name == "target"
+    np.testing.assert_allclose(found["value"], [reached(np.arange(hit.size), target) for target in (0.5, 0.8)])
+    np.testing.assert_allclose(found["sd"], np.std(samples, axis=0, ddof=1), atol=1e-12)
+    np.testing.assert_allclose(found[["lower", "upper"]].T, np.quantile(samples, [0.025, 0.975], axis=0), atol=1e-12)
+    if not fewest:
+        pd.testing.assert_frame_equal(calibration.coverage_at(confidence, hit, [0.5, 0.8], counts), found)
+
+    rng, edges = np.random.default_rng(seed), np.quantile(confidence, [1 / 3, 2 / 3])
+    member = (confidence[:, None] > edges).sum(axis=1)
+    for error in calibration.chance_error(confidence, 3, 4, seed):
+        gap = confidence - (rng.random(hit.size) < confidence)
+        assert error == pytest.approx(sum(abs(gap[member == i].sum()) for i in range(3)) / hit.size)
+
+
 def test_temperature_is_recovered_and_repairs():
     logits, truth = calibrated(3000, 1, sharpness=2.5)
     tempered, temperatures = calibration.temper(logits, truth, 42)
@@ -166,6 +203,15 @@ def test_no_stay_decides_its_own_temperature():
     grid = np.geomspace(0.2, 5, 2001)
     loss = [-log_softmax(rows / t, axis=1)[np.arange(100), labels].mean() for t in grid]
     assert first == pytest.approx(grid[np.argmin(loss)], rel=0.003)
+
+
+def test_temperatures_stay_within_bounds_and_the_halves_are_drawn_by_the_seed():
+    logits, truth = np.tile([0.0, 0.1], (5, 1)), np.ones(5, int)
+    half = np.random.default_rng(3).permutation(5) % 2
+    tempered, temperatures = calibration.temper(logits, truth * (half == 0), 3)  # the second half is always wrong
+    np.testing.assert_allclose(temperatures, np.exp([4, -4]), rtol=1e-3)
+    np.testing.assert_array_equal(tempered, logits / temperatures[half][:, None])
+    assert calibration.temper(np.eye(2, dtype=np.float32), np.arange(2), 0)[0].dtype == np.float64
 
 
 def test_refuses():

@@ -1,8 +1,6 @@
 """CAML's fast path on a CPU against the textbook's network and against autograd. No time is asserted."""
 
-import importlib
-import sys
-
+import caml as textbook  # the benchmark: its `Textbook` is the independent implementation
 import numpy as np
 import pytest
 import torch
@@ -10,16 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drgstudy.models import caml
-from drgstudy.study import ROOT, read_json
+from drgstudy.study import read_json
 from drgstudy.training import PadRight
-
-
-@pytest.fixture
-def textbook(monkeypatch):
-    """The benchmark's module: its `Textbook` is the independent implementation."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    monkeypatch.delitem(sys.modules, "caml", raising=False)
-    return importlib.import_module("caml")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -30,7 +20,7 @@ def texts_one_after_the_other():
         yield
 
 
-def networks(textbook, labels=9, kernel=5, vocabulary=60):
+def networks(labels=9, kernel=5, vocabulary=60):
     torch.manual_seed(0)
     vectors = torch.randn(vocabulary, 12).numpy()
     vectors[caml.PAD] = 0
@@ -49,15 +39,15 @@ def batch(lengths, labels=9, vocabulary=60, seed=0):
 
 @pytest.mark.parametrize("kernel", [1, 3, 5, 9])
 @pytest.mark.parametrize("lengths", [[1], [16, 14, 13], [40, 3, 1, 17, 64]])
-def test_logits_and_gradients_are_the_textbooks(textbook, kernel, lengths):
-    nets, rows = networks(textbook, kernel=kernel), batch(lengths)
+def test_logits_and_gradients_are_the_textbooks(kernel, lengths):
+    nets, rows = networks(kernel=kernel), batch(lengths)
     for a, b in zip(*(textbook.logits_and_gradients(net, rows) for net in nets), strict=True):
         assert b.abs().max() > 0 or lengths == [1]  # one word has all the attention: no query learns
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_an_even_kernel_looks_at_the_same_words_as_attend(textbook):
-    (net, _), rows = networks(textbook, kernel=4), batch([20, 5, 33])
+def test_an_even_kernel_looks_at_the_same_words_as_attend():
+    (net, _), rows = networks(kernel=4), batch([20, 5, 33])
     features, weights = net.attend(rows["input_ids"], rows["attention_mask"])
     expected = (weights * (features @ net.score.weight.T)).sum(1) + net.score.bias
     torch.testing.assert_close(net(**rows)["logits"], expected, rtol=1e-4, atol=1e-5)
@@ -85,11 +75,11 @@ def test_the_hand_written_backward_is_the_forwards():
     assert (gradient[5:8] == 0).all() and (gradient[:5] != 0).any(1).all()
 
 
-def test_it_learns_as_the_textbook_does(textbook):
+def test_it_learns_as_the_textbook_does():
     lengths = np.random.default_rng(0).integers(5, 60, (30, 8))
     batches = [batch(row, seed=i) for i, row in enumerate(lengths)]
     losses = []
-    for net in networks(textbook):
+    for net in networks():
         optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=0.0)
         losses.append([])
         for rows in batches * 2:
@@ -103,8 +93,8 @@ def test_it_learns_as_the_textbook_does(textbook):
     assert np.mean(losses[0][30:]) < 0.9 * np.mean(losses[0][:30])
 
 
-def test_bfloat16_rounds_the_products_and_nothing_else_changes(textbook):
-    (net, _), rows = networks(textbook), batch([40, 3, 17])
+def test_bfloat16_rounds_the_products_and_nothing_else_changes():
+    (net, _), rows = networks(), batch([40, 3, 17])
     exact = textbook.logits_and_gradients(net, rows)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = textbook.logits_and_gradients(net, rows)
@@ -113,11 +103,11 @@ def test_bfloat16_rounds_the_products_and_nothing_else_changes(textbook):
         assert 0 < (a - b).abs().max() < 0.05 * b.abs().max() + 0.02
 
 
-def test_the_benchmark_compares_equals_and_writes_what_the_page_reads(textbook, tmp_path, monkeypatch):
+def test_the_benchmark_compares_equals_and_writes_what_the_page_reads(tmp_path, monkeypatch):
     for name, value in {"BATCH": 3, "FILTERS": 8, "SIZE": 6}.items():
         monkeypatch.setattr(textbook, name, value)
     arguments = ["--steps", "2", "--turns", "1", "--labels", "5", "--json", str(tmp_path / "found.json")]
-    monkeypatch.setattr(sys, "argv", ["caml.py", *arguments])
+    monkeypatch.setattr("sys.argv", ["caml.py", *arguments])
     monkeypatch.setattr(textbook, "Paths", lambda profile: type("Nowhere", (), {"stays": tmp_path / "none"}))
     textbook.main()
     found = read_json(tmp_path / "found.json")

@@ -108,6 +108,11 @@ def test_cmi_error_by_hand():
     true = np.array([1.0, 3.0])
     assert casemix.cmi_error(true, np.array([1.0, 2.0])) == pytest.approx(25)
     assert casemix.cmi_error(true, np.array([3.0, 1.0])) == 0
+    assert (
+        casemix.cmi_error([4.0], [3.0])
+        == casemix.errors_by_size(np.array([4.0]), np.array([[3.0]]), [1], 1)["mean"][0]
+        == 25
+    )
     assert casemix.cmi_error(true, np.array([[2.0, 3.0], [0.0, 0.0]])).tolist() == pytest.approx([25, 100])
 
 
@@ -125,7 +130,7 @@ def test_errors_by_hour(cohort):
     table = casemix.errors_by_hour(true, {-24: predicted[[0, 2]], 48: predicted[[2]]})
     assert table["hour"].tolist() == [-24, 48]
     assert table["each"][0] == pytest.approx([10, 5])
-    assert table["mean"].tolist() == pytest.approx([7.5, 5])
+    assert table["mean"].tolist() == pytest.approx([7.5, 5]) and list(table) == ["hour", "mean", "sd", "each"]
     assert table["sd"][0] == pytest.approx(5 / np.sqrt(2)) and np.isnan(table["sd"][1])
 
 
@@ -154,6 +159,58 @@ def test_populations_are_not_shared_between_models(cohort):
     assert three["cmi_true"] != one["cmi_true"]
 
 
+def test_errors_by_size_equal_a_plain_loop(cohort):
+    true, predicted = cohort
+    row = casemix.errors_by_size(true, predicted, [7], draws=3, seed=4).iloc[0]
+    drawn = np.random.default_rng([4, 7]).integers(300, size=(3, 3, 7))
+    errors = [
+        casemix.cmi_error(true[rows], model[rows])
+        for model, mine in zip(predicted, drawn, strict=True)
+        for rows in mine
+    ]
+    rng = np.random.default_rng(4)
+    means = [np.mean([errors[i] for i in rng.integers(9, size=9)]) for _ in range(1000)]
+    guess = np.mean([model[rows].mean() for model, mine in zip(predicted, drawn, strict=True) for rows in mine])
+    by_loop = {
+        "size": 7,
+        "mean": np.mean(errors),
+        "lower": np.quantile(means, 0.025),
+        "upper": np.quantile(means, 0.975),
+    }
+    assert row.to_dict() == pytest.approx(by_loop | {"cmi_true": true[drawn].mean(), "cmi_predicted": guess})
+    by_default = casemix.errors_by_size(true, predicted, [7])
+    pd.testing.assert_frame_equal(by_default, casemix.errors_by_size(true, predicted, [7], draws=20, seed=0))
+
+
+@given(weights, st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_intervals_over_the_stays_equal_a_plain_loop(drawn, seed):
+    """The change between two hours, and which of two is nearer, of two models: one resample after the other."""
+    true, guess, order = drawn
+    earlier, later = np.array([guess, guess[order]]), np.array([true[order], guess + 1])
+    rng, changes, nearer = np.random.default_rng(seed), [], []
+    for resample in range(41):
+        stays = rng.integers(true.size, size=true.size) if resample else np.arange(true.size)
+        both = [casemix.cmi_error(true[stays], models[:, stays]).mean() for models in (earlier, later)]
+        changes.append([*both, both[1] - both[0]])
+        nearer.append(np.abs(earlier - true)[:, stays].mean() - np.abs(later - true)[:, stays].mean())
+    found = casemix.change_by_hour(true, earlier, later, 40, seed)
+    assert found.index.tolist() == ["earlier", "later", "change"] and list(found) == ["value", "lower", "upper"]
+    by_loop = np.array([changes[0], *np.quantile(changes[1:], [0.025, 0.975], axis=0)]).T
+    np.testing.assert_allclose(found, by_loop, atol=1e-9)
+    found = casemix.nearer(true, earlier, later, 40, seed)
+    assert list(found) == ["difference", "lower", "upper"]
+    np.testing.assert_allclose(list(found.values()), [nearer[0], *np.quantile(nearer[1:], [0.025, 0.975])], atol=1e-9)
+
+
+def test_what_averaging_hides_by_hand():
+    true = np.array([1.0, 3.0, 2.0])
+    predicted = np.array([[2.0, 2.0, 5.0], [1.0, 0.0, 2.0]])  # off by 1, -1, 3 and by 0, -3, 0
+    found = casemix.cancelled(true, predicted, base=300.0)
+    assert found == pytest.approx({"stay_dollars": 400, "total_dollars": 300, "cancels": 0.25})
+    assert casemix.cancelled(true, predicted)["stay_dollars"] == 8000
+
+
 def test_payments_of_the_early_drg_papers_example():
     """500 stays at a case-mix index of 3.15, 5 % too little, at $6,000: $472,500."""
     true = np.tile([3.0, 3.3], 250)
@@ -163,6 +220,7 @@ def test_payments_of_the_early_drg_papers_example():
     owed = table["dollars_true"] - table["dollars_predicted"]
     assert owed.tolist() == pytest.approx([472_500, 0], abs=1e-3)
     assert table.loc[24, ["lowest", "highest"]].tolist() == pytest.approx([0.94 * 3.15, 0.96 * 3.15])
+    assert table["cmi_predicted"].tolist() == pytest.approx([0.95 * 3.15, 3.15])
     drawn = casemix.payments(true, predicted, np.array([1, 1, 1, 0]), base=1000.0).set_index("hour")  # repeated stays
     assert drawn.loc[48, "dollars_true"] == pytest.approx(1000 * (3 * 3.3 + 3))
 
@@ -186,7 +244,8 @@ def test_regression_scores_by_hand():
 
 
 def test_refuses_populations_that_have_no_index():
-    for true, predicted in (([1.0, 2.0], [1.0]), ([], []), ([0.0, 0.0], [1.0, 1.0]), ([1.0, 2.0], [1.0, np.nan])):
+    missing, worthless = ([1.0, 2.0], [1.0, np.nan]), ([[1.0, 2.0], [0.0, 0.0]], [1.0, 1.0])
+    for true, predicted in (([1.0, 2.0], [1.0]), ([], []), ([0.0, 0.0], [1.0, 1.0]), missing, worthless):
         with pytest.raises(StudyError, match="one finite weight of each for each stay"):
             casemix.cmi_error(np.array(true), np.array(predicted))
     for sizes, draws in (([200, 0], 20), ([200], 0)):

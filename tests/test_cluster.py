@@ -1,6 +1,5 @@
 """The sweep and the extraction as they are started: by their command lines, on a Ray of this machine alone."""
 
-import importlib
 import os
 import shutil
 import subprocess
@@ -8,9 +7,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import extract
 import nbformat
 import pyarrow
 import pytest
+import sweep
 import yaml
 from pyarrow import dataset, parquet
 
@@ -36,18 +37,6 @@ def start():
 
 
 @pytest.fixture
-def sweep(monkeypatch):
-    monkeypatch.syspath_prepend(CLUSTER)
-    return importlib.import_module("sweep")
-
-
-@pytest.fixture
-def extract(monkeypatch):
-    monkeypatch.syspath_prepend(CLUSTER)
-    return importlib.import_module("extract")
-
-
-@pytest.fixture
 def source(tmp_path):
     """Copy a parameter file of the paper's profile to where nothing else is."""
 
@@ -58,7 +47,7 @@ def source(tmp_path):
     return copy
 
 
-def test_a_grid_is_a_file_a_point_named_by_its_values(sweep, source):
+def test_a_grid_is_a_file_a_point_named_by_its_values(source):
     file = source("05-train-tfidf")
     axes = sweep.grid(["settings.strength=0.5,2.0e+1", "split=split_patients", "seed=1,2"])
     files = sweep.write_grid(file, axes)
@@ -73,18 +62,18 @@ def test_a_grid_is_a_file_a_point_named_by_its_values(sweep, source):
     assert sweep.write_grid(file, axes) == files and [made.stat().st_mtime_ns for made in files] == ages
 
 
-def test_a_path_or_model_id_is_named_by_its_last_part(sweep):
+def test_a_path_or_model_id_is_named_by_its_last_part():
     point = sweep.grid(["settings.base=huggyllama/llama-13b", "settings.max_tokens=512", "folds=[1, 2]", "seed=3"])
     assert sweep.point_name({name: value for name, (value,) in point.items()}) == "-llama-13b-512-fold1_2-s3"
 
 
-def test_folds_are_an_axis_too(sweep, source):
+def test_folds_are_an_axis_too(source):
     files = sweep.write_grid(source("23-early-train-lstm-ms"), sweep.grid(["folds=[1],[2]"]))
     assert [read_params(file)["folds"] for file in files] == [[1], [2]]
     assert [file.stem for file in files] == ["23-early-train-lstm-ms-fold1", "23-early-train-lstm-ms-fold2"]
 
 
-def test_without_a_grid_the_file_itself_is_the_run(sweep, source):
+def test_without_a_grid_the_file_itself_is_the_run(source):
     file = source("05-train-tfidf")
     assert sweep.write_grid(file, {}) == [file] and list(file.parent.iterdir()) == [file]
 
@@ -94,7 +83,7 @@ def test_without_a_grid_the_file_itself_is_the_run(sweep, source):
     [
         ("05-train-tfidf", ["seed=1,x"], "05-train-tfidf-sx.yaml: parameter seed: expected int"),
         ("05-train-tfidf", ["sed=1"], "unknown parameter 'sed'"),
-        ("05-train-tfidf", ["settings.ngrams=1,2", "settings.x=1"], "05-train-tfidf-1-1.yaml: setting x: unknown"),
+        ("05-train-tfidf", ["settings.ngrams=1,2", "settings.x=1"], "05-train-tfidf-1-1.yaml: setting 'x': unknown"),
         ("05-train-tfidf", ["settings.strength=a/1.0,b/1.0"], "expected float"),
         ("05-train-tfidf", ["settings.min_df=2", "seed="], "seed=: expected NAME=VALUE"),
         ("05-train-tfidf", ["seed=["], "expected NAME=VALUE"),
@@ -103,14 +92,14 @@ def test_without_a_grid_the_file_itself_is_the_run(sweep, source):
         ("06-results", ["seed=1"], "expected the parameter file of a training run"),
     ],
 )
-def test_a_bad_grid_is_one_sentence_and_writes_nothing(sweep, source, name, axes, says):
+def test_a_bad_grid_is_one_sentence_and_writes_nothing(source, name, axes, says):
     file = source(name)
     with pytest.raises(StudyError) as error:
         sweep.write_grid(file, sweep.grid(axes))
     assert says in str(error.value) and "\n" not in str(error.value) and list(file.parent.iterdir()) == [file]
 
 
-def test_another_runs_file_is_left_alone(sweep, source):
+def test_another_runs_file_is_left_alone(source):
     file = source("05-train-tfidf")
     (other,) = sweep.write_grid(file, sweep.grid(["settings.min_df=7"]))
     text = other.read_text()
@@ -196,7 +185,7 @@ def test_ray_data_extracts_the_rows_that_streaming_does_in_the_same_order(start,
         (None, "expected a Parquet"),
     ],
 )
-def test_notes_that_cannot_be_extracted_are_named(extract, summaries, tmp_path, column, says):
+def test_notes_that_cannot_be_extracted_are_named(summaries, tmp_path, column, says):
     (tmp_path / "notes").mkdir()
     if column:
         parquet.write_table(summaries.drop_columns(column), tmp_path / "notes" / "a.parquet")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from drgstudy import cohort, mimic
+from drgstudy import cohort, mimic, provenance
 from drgstudy.cohort import (
     COURSES,
     build_cohort,
@@ -269,12 +269,14 @@ def test_stays_are_checked_when_written_and_when_read(tmp_path):
     for column, value in {"split": "dev", "drg_v34": "1", "stay_id": 7, "words": 0}.items():
         with pytest.raises(StudyError, match=f"unwritten.parquet, column {column}, row 0: "):
             write_stays(stays.assign(**{column: value}), unwritten)
-    assert list(tmp_path.iterdir()) == [path]
+    assert set(tmp_path.iterdir()) == {path, provenance.record_of(path)}
 
-    stays.drop(columns="split_patients").to_parquet(path)
+    with provenance.written(path, "03-cohort") as beside:
+        stays.drop(columns="split_patients").to_parquet(beside)
     with pytest.raises(StudyError, match=r"stays.parquet: split_patients breaks the rule column_in_dataframe"):
         read_stays(path)
-    path.write_bytes(b"PAR1 and no more")
+    with provenance.written(path, "03-cohort") as beside:
+        beside.write_bytes(b"PAR1 and no more")
     with pytest.raises(StudyError, match=r"stays.parquet is not a readable parquet file"):
         read_stays(path)
     with pytest.raises(StudyError, match=r"nothing.parquet is missing"):

@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from drgstudy import models, study
+from drgstudy import cohort, models, provenance, study
 from drgstudy.study import NOTEBOOKS, ROOT, atomic, read_json, write_json
 
 HERE = Path(__file__).parent
@@ -150,8 +150,8 @@ def root(tmp_path_factory, tiny_llama):
     stays = pd.DataFrame({"stay_id": range(48), "subject_id": range(48), "text": NOTES * 2, "words": 8})
     stays["drg_v34"] = np.tile(["190", "193", "280", "470"], 12)
     stays["split"] = stays["split_patients"] = ["train"] * 24 + ["test"] * 24
-    stays.to_parquet(root / "data/tiny/stays.parquet")
-    write_json(root / "data/tiny/flow.json", {"source": {"kind": "synthetic", "name": "tiny"}})
+    cohort.write_stays(stays, root / "data/tiny/stays.parquet")
+    provenance.write_json(root / "data/tiny/flow.json", {"source": {"kind": "synthetic", "name": "tiny"}}, "03-cohort")
     settings = LLAMA | {"base": str(tiny_llama), "batch_size": 4, "head": "probe"}
     values = {"profile": "tiny", "run": "two", "model": "llama", "settings": settings, "seed": 7}
     (root / "notebooks/params/tiny/05-train-two.yaml").write_text(yaml.safe_dump(values))
@@ -167,7 +167,8 @@ def test_the_notebook_runs_under_torchrun_and_is_written_once(root, tmp_path, ti
     written = {str(file.relative_to(root / "data/tiny")) for file in (root / "data/tiny").rglob("*") if file.is_file()}
     run = {f"runs/two/{name}" for name in ("run.json", "predictions.npz", "features.npz")}
     adapter = {f"runs/two/adapter/{name}" for name in ("README.md", "adapter_config.json", "adapter_model.safetensors")}
-    assert written == run | adapter | {"stays.parquet", "flow.json", "executed/05-train-two.ipynb"}
+    given = {"stays.parquet", "stays.made.json", "flow.json", "flow.made.json"}
+    assert written == run | adapter | given | {"executed/05-train-two.ipynb"}
     assert read_json(root / "data/tiny/runs/two/run.json")["cost"]["processes"] == 2
     settings = LLAMA | {"base": str(tiny_llama), "batch_size": 8, "head": "probe"}
     alone = models.build("llama", settings, ["190", "193", "280", "470"], tmp_path, 7)

@@ -98,7 +98,7 @@ def test_severity(title, phrase):
 )
 def test_fiscal_2013_has_the_papers_target_space(system, codes, targets, outside):
     table = drgs.fiscal_2013(system)
-    assert list(table) == ["title", "mdc", "relative_weight", "target"]
+    assert list(table) == ["title", "mdc", "relative_weight", "target"] and table.index.name == "drg"
     assert len(table) == codes and table["target"].sum() == targets
     assert table.index.is_unique and table.index.is_monotonic_increasing
     assert not table.loc[sorted(outside), "target"].any() and not table.query("mdc == '15'")["target"].any()

@@ -14,8 +14,12 @@ WORDS = {"064": "stroke weakness", "291": "edema dyspnea", "871": "fever hypoten
 
 @pytest.fixture
 def paths(tmp_path, monkeypatch):
-    """Ninety stays of three DRGs whose notes name them, the second note after the first day."""
     monkeypatch.setattr(study, "ROOT", tmp_path)
+    return made_up()
+
+
+def made_up():
+    """Ninety stays of three DRGs whose notes name them, the second note after the first day."""
     paths = EarlyPaths("tiny")
     drg = np.array(CODES * 30)
     stays = pd.DataFrame({"stay_id": np.arange(90) + 100, "subject_id": np.arange(90), "drg": drg})
@@ -40,10 +44,14 @@ def run(paths, fold=1, hours=(24, 48), labels=True, **about):
         "model": "tfidf",
         "settings": {"ngrams": 1},
         "system": "ms",
+        "reads": "notes",
         "split": "fold",
         "seed": 1,
     } | about
-    about |= {"fold": fold, "dataset": {"fingerprint": fingerprint(paths.cohort("ms"))}}
+    about |= {
+        "fold": fold,
+        "dataset": {"fingerprint": fingerprint(paths.cohort("ms")), "inputs": fingerprint(paths.notes)},
+    }
     return early_runs.run_fold(paths.runs / "r" / f"fold-{fold}", about, stays, known, space, list(hours))
 
 

@@ -216,7 +216,7 @@ def test_a_sheet_that_cannot_be_used_is_refused_and_kept(sheet, tmp_path, change
 def test_a_sheet_that_is_no_text_is_refused(sheet, tmp_path):
     path = tmp_path / "errors.csv"
     path.write_bytes(b"stay_id\n\xff\xfe\xfa")
-    with pytest.raises(StudyError, match="no readable review sheet"):
+    with pytest.raises(StudyError, match="is no readable table"):
         errors.reviewed(sheet, path)
 
 

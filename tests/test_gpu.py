@@ -1,8 +1,8 @@
 """What runs on a GPU, on a CPU with tiny shapes: lighter operations, quantised bases, attention without a mask, benchmark."""
 
 import copy
-import importlib.util
 
+import gpu
 import numpy as np
 import pytest
 import torch
@@ -11,7 +11,7 @@ from test_models import LABELS, adapted, batch, settings_of
 
 from drgstudy import models
 from drgstudy.models import llama
-from drgstudy.study import ROOT, StudyError, read_json
+from drgstudy.study import StudyError, read_json
 
 
 def test_lighter_operations_equal_pefts_and_transformers_in_outputs_and_gradients(tiny_llama):
@@ -120,17 +120,13 @@ def test_other_bits_are_refused_in_one_sentence(tiny_llama, tmp_path, setting, s
 @pytest.fixture
 def benchmark(monkeypatch, tmp_path):
     """benchmarks/gpu.py on a study without files: a function of its arguments that returns its measurements."""
-    spec = importlib.util.spec_from_file_location("gpu_benchmark", ROOT / "benchmarks" / "gpu.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(gpu, "ROOT", tmp_path)
 
     def measurements(*arguments):
         monkeypatch.setattr("sys.argv", ["gpu.py", *arguments, "--json", str(tmp_path / "measured.json")])
-        module.main()
+        gpu.main()
         return read_json(tmp_path / "measured.json")
 
-    measurements.module = module
     return measurements
 
 
@@ -160,19 +156,17 @@ def test_kept_runs_are_shown_where_there_is_no_gpu(benchmark, tmp_path):
     )
     run |= dict(mfu_6n=600 * weights * rate / 989e12, mfu_done=40.0, memory_gb=23.5, reserved_gb=25.0)
     run |= dict(hours=236_192 * 3 * 512 / rate / 3600)
-    benchmark.module.write_json(tmp_path / "reports" / "benchmarks" / "gpu-7B-512-16.json", run)
+    gpu.write_json(tmp_path / "reports" / "benchmarks" / "gpu-7B-512-16.json", run)
     stock = run | dict(first_logits=[1.01, 2.0], tokens_per_second=rate / 2, memory_gb=27.0)
-    benchmark.module.write_json(tmp_path / "reports" / "benchmarks" / "gpu-7B-512-16-stock.json", stock)
+    gpu.write_json(tmp_path / "reports" / "benchmarks" / "gpu-7B-512-16-stock.json", stock)
     table = {"results": {"table_1": {"llama": {"All DRGs": {"acc_at_1": {"value": 0.5}}}}}}
-    benchmark.module.write_json(tmp_path / "reports" / "gpu" / "numbers.json", table)
+    gpu.write_json(tmp_path / "reports" / "gpu" / "numbers.json", table)
     convention, done, memory, hours, training, *rest, at_size = benchmark()
     assert at_size["ours"] == 0.5 and "PROFILE=gpu" in at_size["note"]
     assert convention["ours"] == pytest.approx(56.6, abs=0.1) and convention["met"] and done["met"] is False
     assert (memory["met"], memory["ours"], memory["plain"]) == (True, 23.5, 27.0) and training["ratio"] == 2
     assert hours["ours"] == pytest.approx(7.0, abs=0.01) and hours["ratio"] == pytest.approx(151 / 7, rel=1e-3)
     assert "H100" in training["note"] and not any(row["ours"] for row in rest)
-    benchmark.module.write_json(
-        tmp_path / "reports" / "benchmarks" / "gpu-7B-512-16.json", run | {"first_logits": [2, 1]}
-    )
+    gpu.write_json(tmp_path / "reports" / "benchmarks" / "gpu-7B-512-16.json", run | {"first_logits": [2, 1]})
     with pytest.raises(AssertionError, match="logits of both recipes differ"):
         benchmark()

@@ -114,6 +114,27 @@ def test_no_title_changes_its_mdc():
         assert drg is None or mdc[pair] == V34.loc[drg, "mdc"]
 
 
+@given(pair=st.sampled_from(HISTORY), words=st.data())
+@settings(max_examples=30, deadline=None)
+def test_writing_does_not_matter_and_an_outcome_is_its_own(pair, words):
+    """Case, blanks and punctuation change no standard title; the v34 title of an outcome leads to that outcome."""
+    standard = standardise(pair[1])
+    blanks = words.draw(st.sampled_from([" ", "  ", "\t", " - ", ", "]))
+    assert standardise(f" {pair[1].title().replace(' ', blanks)}.") == standard
+    assert standardise(" AND ".join(pair[1].split())) == standard
+    drg = HISTORY_OUTCOMES[HISTORY.index(pair)]
+    assert drg is None or outcomes([(drg, title) for title in V34.loc[drg, ["title", "billed_title"]]]) == [drg, drg]
+
+
+@given(rows=st.lists(st.sampled_from(HISTORY[:40]), min_size=1), order=st.randoms())
+@settings(max_examples=10, deadline=None)
+def test_a_pair_has_one_outcome_however_often_and_wherever_it_stands(rows, order):
+    table = harmonize(pd.DataFrame(rows, columns=["drg_code", "description"]))
+    assert table["stays"].tolist() == [rows.count(pair) for pair in sorted(set(rows))]
+    order.shuffle(rows)
+    pd.testing.assert_frame_equal(harmonize(pd.DataFrame(rows, columns=["drg_code", "description"])), table)
+
+
 @st.composite
 def mistyped(draw):
     code, title = draw(st.sampled_from(HISTORY))
@@ -185,6 +206,7 @@ def test_mapped(code, title, drg, provenance):
     found = one(code, title)
     assert (found["drg_v34"], found["provenance"]) == (drg, provenance)
     assert (found["score"] == 100) == (provenance != "fuzzy")
+    assert (found["reason"] != "") == (code is not None and provenance == "crosswalk")
 
 
 @pytest.mark.parametrize(
@@ -204,6 +226,7 @@ def test_mapped(code, title, drg, provenance):
         ("245", "AICD LEAD & GENERATR PROCEDURES", module.UNSURE),  # nearest to the title that was divided
         ("245", "AICD GENERATR PROCEDURES", module.UNSURE),  # so near to it that a lost word may be the error
         ("642", "INBORN & OTHER DISEASES OF METABOLISM", module.UNSURE),
+        ("400", "HEART FALIURE & SHOCK W MCC", module.CONTRADICTION),  # no MS-DRG 400, but no older title knew an MCC
         ("176", "PULMONARY EMBOLISM W CC", module.SEVERITY),
         ("291", "HEART FAILURE & SHOCK W MC", module.SEVERITY),
         ("871", "INTERSTELLAR TRAVEL W MCC", module.UNKNOWN),
@@ -385,6 +408,17 @@ def test_reviewed_decisions_are_used_and_recorded_even_after_a_spreadsheet(tmp_p
     pd.testing.assert_frame_equal(harmonize(DOUBTFUL, filled_in()), before)
 
 
+def test_a_pair_without_a_code_is_reviewed_and_a_sheet_comes_back_as_it_was(tmp_path):
+    entries = {"code": "", "title": "LIVER TRNSPLANT", "decision": "5", "reviewer": "Dr. A", "remark": "=1+1"}
+    sheet = pd.DataFrame([entries, entries | {"code": "291", "decision": ""}])
+    write_review(sheet.iloc[1:], tmp_path / "mine.csv")
+    module.write_sheet(sheet, tmp_path / "mine.csv")
+    assert "'=1+1" in (tmp_path / "mine.csv").read_text()  # no formula for a spreadsheet
+    pd.testing.assert_frame_equal(read_review(tmp_path / "mine.csv"), sheet.astype("str"))
+    found = harmonize(DOUBTFUL, sheet).set_index("title").loc["LIVER TRNSPLANT"]
+    assert (found["drg_v34"], found["reason"]) == ("005", "reviewed by Dr. A: =1+1")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -400,13 +434,13 @@ def test_bad_review_sheets_are_refused_by_file_line_and_column(change, message, 
     sheet.to_csv(tmp_path / "mine.csv", index=False)
     with pytest.raises(StudyError, match=f"mine.csv.*{message}"):
         read_review(tmp_path / "mine.csv")
-    with pytest.raises(StudyError, match=f"the review sheet.*{message}"):
+    with pytest.raises(StudyError, match=f"^the review sheet.*{message}"):
         harmonize(DOUBTFUL, sheet)
 
 
 def test_a_missing_sheet_is_named_and_a_filled_in_one_is_never_written_over(tmp_path):
     path = tmp_path / "review.csv"
-    with pytest.raises(StudyError, match=r"review\.csv: no readable review sheet"):
+    with pytest.raises(StudyError, match=r"review\.csv is no readable table"):
         read_review(path)
     write_review(filled_in(), path)
     write_review(filled_in(), path)  # nobody has decided anything yet

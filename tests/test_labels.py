@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drgstudy import drgs
@@ -13,9 +13,12 @@ def test_labels_ascend():
     assert list(labels.codes) == ["003", "291", "871"] and len(labels) == 3
     assert labels.encode(["291", "871", "003"]).tolist() == [1, 2, 0]
     assert labels.encode([]).dtype == labels.encode(["291"]).dtype == np.int64
+    assert labels.decode([]).dtype == EVERY.outputs.dtype == object
+    assert LabelSpace(["1944", "0014"], known=["0014", "1944"]).codes.tolist() == ["0014", "1944"]
 
 
 @given(st.lists(st.sampled_from(list(drgs.v34().index)), min_size=1))
+@settings(deadline=None)
 def test_decode_inverts_encode(codes):
     labels = LabelSpace(codes)
     assert labels.decode(labels.encode(codes)).tolist() == codes
@@ -25,6 +28,8 @@ def test_decode_inverts_encode(codes):
 def test_unknown_codes_and_positions_are_refused():
     with pytest.raises(StudyError, match="'230' is not a v34 code"):
         LabelSpace(["291", "230"])
+    with pytest.raises(StudyError, match=r"'291' is not a code of this system$"):
+        LabelSpace(["291"], known=["0014"])
     with pytest.raises(StudyError, match="'871' is not one of its 1 codes"):
         LabelSpace(["291"]).encode(["291", "871"])
     for position in (-1, 1):
@@ -33,6 +38,7 @@ def test_unknown_codes_and_positions_are_refused():
 
 
 V34 = drgs.v34()
+PAIRS = dict(zip(V34.index, zip(V34["base"], V34["cc_label"], strict=True), strict=True))
 OWN = V34.groupby("base")["cc_label"].agg(set)  # the CC/MCC labels of each base DRG
 EVERY = TwoLabels(V34.index, V34.index)
 
@@ -101,7 +107,41 @@ def test_rule_a_names_only_what_training_has_seen_with_that_base():
         space.infer(outputs, "c")
 
 
+CODES = st.lists(st.sampled_from(list(V34.index)), min_size=1, max_size=60, unique=True)
+
+
+@given(CODES)
+@settings(max_examples=20, deadline=None)
+def test_two_labels_lead_back_to_their_drg_under_both_rules(codes):
+    named = outputs_naming(*EVERY.encode(codes).T)
+    assert EVERY.infer(named, "seen").tolist() == EVERY.infer(named, "mapped").tolist() == codes
+    assert EVERY.codes[EVERY.drg_logits(named).argmax(1)].tolist() == codes
+
+
+@pytest.mark.filterwarnings("error")
+@given(CODES, st.integers(1, 60), st.integers(0, 2**32 - 1))
+@settings(max_examples=15, deadline=None)
+def test_two_labels_equal_a_plain_loop(codes, trained, seed):
+    """Rule (a) and the log-probabilities, one stay and one code at a time; any part of the codes is in training."""
+    trained = codes[:trained]
+    space, titles = TwoLabels(codes, trained), list(EVERY.outputs)
+    outputs = np.random.default_rng(seed).normal(0, 2, (3, 345))
+    outputs[0, titles.index(PAIRS[trained[0]][0])] += 20  # a base that it knows
+    seen = V34.loc[trained].groupby("base")["cc_label"].agg(list)
+    for row, rule_a, logits in zip(outputs, space.infer(outputs, "seen"), space.drg_logits(outputs), strict=True):
+        base = titles[row[:340].argmax()]
+        assert PAIRS[rule_a] == (base, max(seen.get(base, OWN[base]), key=lambda label: row[340 + label]))
+        known = {}
+        for code in trained:
+            base, label = PAIRS[code]
+            severity = row[340 + label] - np.log(np.exp(row[[340 + other for other in seen[base]]]).sum())
+            known[code] = row[titles.index(base)] - np.log(np.exp(row[:340]).sum()) + severity
+        expected = [known.get(code, min(known.values()) - 1) for code in sorted(codes)]
+        np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+
+
 @given(st.integers(0, 2**32 - 1))
+@settings(deadline=None)
 def test_the_probabilities_of_all_pairs_seen_in_training_sum_to_one(seed):
     outputs = np.random.default_rng(seed).normal(0, 3, (4, 345)).astype(np.float32)
     logits = EVERY.drg_logits(outputs)

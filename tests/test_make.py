@@ -40,11 +40,11 @@ def test_a_fresh_clone_does_all_the_work_although_the_report_is_committed(copy):
     plan = make(copy, "--dry-run", "report")
     steps = {file.stem for file in (copy / "notebooks" / "params" / "demo").glob("*.yaml")}
     early = {step for step in steps if step.startswith("2")}
-    ran = re.findall(r"params/demo/([\w-]+)\.yaml", plan)
+    ran = re.findall(r"study notebooks/params/demo/([\w-]+)\.yaml", plan)
     assert set(ran) == steps - early
     assert ran.index("05-train-probe") < ran.index("05-train-llama") < ran.index("06-results")
     assert "drgstudy.report demo" in plan
-    ran = re.findall(r"params/demo/([\w-]+)\.yaml", make(copy, "--dry-run", "early"))
+    ran = re.findall(r"study notebooks/params/demo/([\w-]+)\.yaml", make(copy, "--dry-run", "early"))
     assert set(ran) == early and len(ran) == len(early)
     for order in (
         ["20-icu", "21-early-cohort", "22-measurements", "23-early-train-lstm-ms", "24-early-results"],
@@ -53,11 +53,11 @@ def test_a_fresh_clone_does_all_the_work_although_the_report_is_committed(copy):
         ["23-early-train-caml-ms-stays", "28-early-splits"],
     ):
         assert [ran.index(step) for step in order] == sorted(ran.index(step) for step in order)
-    assert set(re.findall(r"params/demo/([\w-]+)\.yaml", make(copy, "--dry-run", "all"))) == steps
+    assert set(re.findall(r"study notebooks/params/demo/([\w-]+)\.yaml", make(copy, "--dry-run", "all"))) == steps
 
 
 def test_the_profile_for_one_gpu_is_a_whole_study_of_its_own(copy):
-    ran = re.findall(r"params/gpu/([\w-]+)\.yaml", make(copy, "--dry-run", "report", "PROFILE=gpu"))
+    ran = re.findall(r"study notebooks/params/gpu/([\w-]+)\.yaml", make(copy, "--dry-run", "report", "PROFILE=gpu"))
     assert set(ran) == {file.stem for file in (copy / "notebooks" / "params" / "gpu").glob("*.yaml")}
     order = [
         "03-cohort",

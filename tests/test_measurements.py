@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from drgstudy import measurements, mimic
+from drgstudy import measurements, mimic, provenance
 from drgstudy.study import ROOT, StudyError
 
 DEMO = ROOT.parent / "shared" / "open-data" / "mimic-iii-demo"
@@ -249,10 +249,12 @@ def test_files_that_cannot_be_right(tmp_path):
         with pytest.raises(StudyError, match="expected float32 values of"):
             measurements.write_measurements(path, np.array(ids), wrong)
     assert not path.exists()
-    np.savez(path, stay_ids=np.array([1, 2]), groups=np.array(NAMES[::-1]), values=values)
+    with provenance.written(path, "22-measurements") as beside:
+        np.savez(beside, stay_ids=np.array([1, 2]), groups=np.array(NAMES[::-1]), values=values)
     with pytest.raises(StudyError, match=r"104 groups of measurements\.csv"):
         measurements.read_measurements(path)
-    path.write_bytes(path.read_bytes()[:5000])
+    with provenance.written(path, "22-measurements") as beside:
+        beside.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(StudyError, match="damaged"):
         measurements.read_measurements(path)
 

@@ -79,6 +79,18 @@ def test_counts_repeat_stays(seed, n, c, kind, data):
     same(values, reference(logits.repeat(counts, axis=0), truth.repeat(counts)))
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(3, 30), st.integers(2, 14), st.integers(-8, 8))
+@settings(max_examples=30, deadline=None)
+def test_neither_order_nor_a_stays_level_matters(seed, n, c, level):
+    logits, truth = draw(seed, n, c)
+    rng, values = np.random.default_rng(seed), Scores(logits, truth).evaluate()
+    stays, labels = rng.permutation(n), rng.permutation(c)  # no ties, so that the labels' order is free
+    same(Scores(logits[stays], truth[stays]).evaluate(), values)
+    same(Scores(logits[:, labels], np.argsort(labels)[truth]).evaluate(), values)
+    same(Scores((16 * logits).astype(int) + level * np.arange(n)[:, None], truth).evaluate(),
+         Scores((16 * logits).astype(int), truth).evaluate())  # fmt: skip
+
+
 def test_many_resamples_at_once_equal_one_by_one():
     logits, truth = draw(1, 50, 8)
     scores, counts = Scores(logits, truth), np.random.default_rng(2).integers(0, 3, (7, 50))
@@ -114,6 +126,7 @@ BY_HAND = {
 }
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("subset", BY_HAND)
 def test_by_hand(subset):
     scores = Scores(np.log(PROBABILITIES), np.array([0, 0, 1, 2]))
@@ -135,6 +148,7 @@ def test_one_stay_and_two_labels():
     )
 
 
+@pytest.mark.filterwarnings("error")
 def test_nothing_drawn_is_undefined():
     logits, truth = draw(6, 10, 4)
     assert all(np.isnan(value) for value in Scores(logits, truth).evaluate(np.zeros(10, int)).values())

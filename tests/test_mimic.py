@@ -67,7 +67,7 @@ def test_columns_and_names_of_mimic_iii_are_in_capitals(tmp_path):
     (tmp_path / "DRGCODES.csv").write_text("ROW_ID," + DRGCODES.upper().replace("\n1", "\n1,1"), encoding="utf-8")
     drgs = mimic.read(tmp_path, "drgcodes")
     assert drgs["description"][0] == "EXTRACRANIAL PROCEDURES W/O CC/MCC"
-    assert mimic.source(tmp_path).name == "MIMIC-III"
+    assert mimic.source(tmp_path).name == "MIMIC-III (credentialed)"
 
 
 def mimic_iii(folder, **tables):
@@ -147,7 +147,7 @@ def test_the_source_of_mimic_iii(tmp_path):
         noteevents=[],
     )
     source = mimic.source(folder)
-    assert (source.kind, source.name, source.version) == ("credentialed", "MIMIC-III v1.4", "1.4")
+    assert (source.kind, source.name, source.version) == ("credentialed", "MIMIC-III v1.4 (credentialed)", "1.4")
     assert source.rows == {"patients": 1, "drgcodes": 1, "icustays": 2}
     mimic_iii(folder, labevents=[])
     assert mimic.source(folder).fingerprint != source.fingerprint
@@ -244,7 +244,7 @@ def test_a_missing_folder_or_table_is_told(tmp_path):
 
 def test_the_source_is_found_from_the_files(folder):
     unknown = mimic.source(folder)
-    assert (unknown.kind, unknown.name) == ("credentialed", "MIMIC-IV")
+    assert (unknown.kind, unknown.name) == ("credentialed", "MIMIC-IV (credentialed)")
 
     (folder / "LICENSE.txt").write_text("## ODC OPEN DATABASE LICENSE (ODBL)\n")
     assert mimic.source(folder).kind == "credentialed"  # nobody knows how many patients
@@ -289,9 +289,9 @@ def test_of_two_folders_the_least_open_one_decides(tmp_path):
     (real / "note" / "discharge.csv").write_text(NOTES + "12-DS-3,12,20,DS,1,,,other words\n")
     both = mimic.source(made, real)
     assert mimic.source(made).kind == "synthetic" and mimic.source(made, made) == mimic.source(made)
-    assert (both.kind, both.name) == ("credentialed", "synthetic hospital, seed 7, MIMIC-IV-Note")
+    assert (both.kind, both.name) == ("credentialed", "synthetic hospital, seed 7, MIMIC-IV-Note (credentialed)")
     assert both.fingerprint != mimic.source(made).fingerprint
-    assert mimic.source(real, made).name == "MIMIC-IV, synthetic hospital, seed 7"
+    assert mimic.source(real, made).name == "MIMIC-IV, synthetic hospital, seed 7 (credentialed)"
 
 
 ALL = [table for table in mimic.COLUMNS if table != "discharge"]
@@ -339,7 +339,7 @@ def test_tables_and_notes_are_found_as_downloaded(tmp_path, lies, given, version
         assert mimic.find(folder, "discharge") == notes / "note" / f"discharge{end}"
     source = mimic.source(tmp_path / given, notes.parent)
     assert (source.kind, source.version, source.rows) == ("credentialed", version, ROWS)
-    assert source.name == f"MIMIC-IV v{version}, MIMIC-IV-Note v2.2".replace(" v,", ",")
+    assert source.name == f"MIMIC-IV v{version}, MIMIC-IV-Note v2.2 (credentialed)".replace(" v,", ",")
     assert source == mimic.source(tables, notes)
     assert mimic.read(tmp_path / given, "patients")["anchor_year_group"].tolist() == ["2020 - 2022"]
 
@@ -350,15 +350,15 @@ def test_the_zip_folders_names_tell_the_version(tmp_path):
     (tmp_path / "mimic-iv-clinical-database-demo-2.2" / "LICENSE.txt").write_text("## ODC Open Database License (ODbL)")
     assert mimic.source(tmp_path / "mimic-iv-clinical-database-demo-2.2").kind == "open demo"
     both = mimic.source(tmp_path)
-    assert (both.kind, both.name) == ("credentialed", "MIMIC-IV demo v2.2, MIMIC-IV-Note v2.2")
+    assert (both.kind, both.name) == ("credentialed", "MIMIC-IV demo v2.2, MIMIC-IV-Note v2.2 (credentialed)")
     (tmp_path / "mimiciii" / "1.4").mkdir(parents=True)
     (tmp_path / "mimiciii" / "1.4" / "DRGCODES.csv").write_text(DRGCODES.upper())
-    assert mimic.source(tmp_path / "mimiciii").name == "MIMIC-III v1.4"
+    assert mimic.source(tmp_path / "mimiciii").name == "MIMIC-III v1.4 (credentialed)"
 
 
 def test_a_renamed_folders_version_is_in_its_changelog(tmp_path):
     (dataset(tmp_path / "mine", ALL) / "CHANGELOG.txt").write_text("# v2.2\n...\n# v3.1\nfixes v3.0\n# v2.0, ICD v10\n")
-    assert mimic.source(tmp_path / "mine").name == "MIMIC-IV v3.1"
+    assert mimic.source(tmp_path / "mine").name == "MIMIC-IV v3.1 (credentialed)"
 
 
 def test_of_both_formats_the_compressed_one_is_read(tmp_path):

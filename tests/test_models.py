@@ -200,7 +200,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny_llama, tmp_path, notes, m
         broken.fit(texts, np.array(y))
     monkeypatch.undo()
     for checkpoints in (tmp_path / "broken").glob("checkpoints-*"):
-        (checkpoints / "checkpoint-99").mkdir()  # a kill while one was being saved
+        for number in ("98", "99"):
+            (checkpoints / f"checkpoint-{number}").mkdir()  # a kill while one was being saved
+        (checkpoints / "checkpoint-98" / "trainer_state.json").write_text('{"epoch": 0.')
     again = models.build("llama", settings, LABELS, tmp_path / "broken", 0)
     cost = again.fit(texts, np.array(y))
     assert cost["train_steps"] == 12 and (cost["seconds_before_kill"] > 0) == (step > 5)
@@ -368,6 +370,10 @@ def test_tfidf_scores_untrained_labels_last(tmp_path, notes):
     scores = model.predict(texts)
     assert (scores.argmax(1) == y).all() and (scores.argmin(1) == 4).all()
     assert isinstance(model.pipeline[0].get_params()["ngram_range"], tuple) and tfidf.Settings().ngrams == 2
+    again = models.build("tfidf", dict(min_df=1), [*LABELS, "005"], tmp_path, 0)
+    again.restore()
+    np.testing.assert_array_equal(again.predict(texts), scores)
+    assert again.attributions(texts[0], 2) == model.attributions(texts[0], 2)
 
 
 @pytest.mark.parametrize(
@@ -388,7 +394,7 @@ def test_tfidf_scores_untrained_labels_last(tmp_path, notes):
     ],
 )
 def test_bad_settings_are_one_sentence(tmp_path, name, settings, says, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("drgstudy.models.weights.OFFLINE", True)
     with pytest.raises(StudyError, match=says) as error:
         models.build(name, settings, LABELS, tmp_path, 0)
     assert "\n" not in str(error.value)

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 import pytest
 from playwright.sync_api import sync_playwright
 
-from drgstudy.study import Paths
+from drgstudy.study import ROOT, Paths
 
 SCREENS = {
     "desktop": {"viewport": {"width": 1280, "height": 900}},
@@ -144,6 +144,18 @@ def test_a_broken_page_is_complained_about(bad, complaint, tmp_path, screens):
     found = complaints(write(tmp_path, bad), screens)
     for screen in SCREENS:
         assert any(re.match(f"{screen}: {complaint}", said) for said in found), found
+
+
+def test_a_script_that_got_into_a_page_does_not_run(tmp_path, screens):
+    policy = re.search("<meta http-equiv.*>", (ROOT / "lib/drgstudy/templates/page.html").read_text(encoding="utf-8"))
+    bad = "<script>document.title = 'it ran'</script><img src=x: alt=x onerror=\"document.title = 'it ran'\">"
+    bad += "<style>@import 'https://example.org/a.css'; h1 { background: url(https://example.org/b.png) }</style><h1>A</h1>"
+    for head, title in ((policy[0], ""), ("", "it ran")):
+        said = "".join(complaints(write(tmp_path, bad, head), screens))
+        assert {page.title() for page, _ in screens.values()} == {title}
+        for place in ("a.css", "b.png"):  # the browser tells of a request before the policy stops it
+            stopped = f"'https://example.org/{place}' violates the following Content Security Policy" in said
+            assert stopped == (not title)
 
 
 def test_a_page_that_only_a_desktop_can_show(tmp_path, screens):

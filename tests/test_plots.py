@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from drgstudy import drgs, errors, plots
 from drgstudy.spline import smoothing_spline
@@ -159,7 +160,10 @@ def test_saving_twice_gives_equal_bytes_and_one_dataset_name(tmp_path):
     for file in ("figure.png", "figure.svg"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["figure.png", "figure.svg"]
-    assert "date" not in (tmp_path / "a" / "figure.svg").read_text()
+    svg = (tmp_path / "a" / "figure.svg").read_text()
+    assert "date" not in svg and f"<dc:source>{DATASET}</dc:source>" in svg
+    with Image.open(tmp_path / "a" / "figure.png") as image:
+        assert image.text == {"Source": DATASET}
 
 
 def test_the_order_and_looks_are_fixed_and_unknown_runs_come_last():

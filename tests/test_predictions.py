@@ -3,8 +3,10 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from drgstudy import provenance
 from drgstudy.predictions import Predictions, read_predictions, write_predictions
 from drgstudy.study import StudyError, fingerprint, read_json, write_json
 
@@ -12,13 +14,15 @@ from drgstudy.study import StudyError, fingerprint, read_json, write_json
 @pytest.fixture
 def run(tmp_path):
     stays = tmp_path / "stays.parquet"
-    stays.write_bytes(b"a cohort")
+    cohort = pd.DataFrame({"stay_id": range(20000001, 20000005), "drg_v34": ["001", "291", "001", "001"]})
+    with provenance.written(stays, "03-cohort") as beside:
+        cohort.assign(split=["test"] * 3 + ["train"]).to_parquet(beside)
     return Predictions(
         stay_ids=np.array([20000001, 20000002, 20000003]),
         truth=np.array([0, 1, 0]),
         labels=np.array(["001", "291"]),
         logits=np.array([[1.5, -1], [0, 2], [3, 4]], np.float32),
-        run={"run": "llama", "dataset": {"fingerprint": fingerprint(stays)}},
+        run={"run": "llama", "split": "split", "dataset": {"fingerprint": fingerprint(stays)}},
     )
 
 
@@ -38,7 +42,7 @@ def test_what_is_written_comes_back_and_checkpoints_go(run, tmp_path):
 def test_another_cohort_an_edited_file_and_a_missing_run_are_refused(run, tmp_path):
     folder = tmp_path / "llama"
     write_predictions(folder, run)
-    (tmp_path / "other.parquet").write_bytes(b"another cohort")
+    provenance.write_json(tmp_path / "other.parquet", "another cohort", "03-cohort")
     with pytest.raises(StudyError, match="run llama was made on another cohort"):
         read_predictions(folder, tmp_path / "other.parquet")
     write_json(folder / "run.json", read_json(folder / "run.json") | {"predictions": "0" * 16})

@@ -9,7 +9,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from drgstudy import report, study
+from drgstudy import provenance, report, study
 
 NOTEBOOK = study.NOTEBOOKS / "06-results.ipynb"
 
@@ -112,7 +112,7 @@ def test_building_twice_gives_equal_bytes_and_the_index_is_written_last(executed
 def test_numbers_and_costs_of_all_notebooks_are_merged_by_topic(executed):
     file = executed.report / "numbers" / "10-splits.json"
     part = {"numbers": {"known_share": 0.5, "sentences": []}, "text": {"perfect_drgs": 3}, "costs": {"seconds": 2}}
-    study.write_json(file, part)
+    provenance.write_json(file, part, "10-splits")
     try:
         report.build("tiny")
     finally:
@@ -121,7 +121,10 @@ def test_numbers_and_costs_of_all_notebooks_are_merged_by_topic(executed):
     results = study.read_json(file.with_name("06-results.json"))
     assert numbers["results"] == results["numbers"] and numbers["splits"] == part["numbers"]
     assert numbers["text"] == results["text"] | part["text"]
-    assert study.read_json(executed.report / "costs.json") == {"splits": {"seconds": 2}}
+    # What 10-splits does not say counts as credentialed, and the least open part of a study decides.
+    unknown = {"results": {"kind": "credentialed", "name": "unknown"}}
+    assert study.read_json(executed.report / "costs.json") == {"splits": {"seconds": 2}, "dataset": unknown}
+    assert numbers["dataset"] == unknown and results["dataset"]["kind"] == "synthetic"
     text = pd.read_csv(executed.report / "tables" / "text-numbers.csv", dtype=str).set_index("Quantity").iloc[:, 1]
     assert text["DRGs with a top-1 accuracy of 100 %"] == "3" and text["Training stays"] == "450"
 
@@ -135,7 +138,7 @@ def test_each_study_has_its_part_and_may_stand_alone(executed):
     report.build("tiny")
     assert "The early-DRG study has not been run yet" in (executed.report / "index.html").read_text()
     try:
-        study.write_json(second, {"numbers": cohort, "text": {}, "costs": {}})
+        provenance.write_json(second, {"numbers": cohort, "text": {}, "costs": {}}, "21-early-cohort")
         report.build("tiny")
         both = (executed.report / "index.html").read_text()
         assert 'id="part-1"' in both and 'id="part-2"' in both and "1,234" in both and "synthetic ICU" in both
@@ -184,4 +187,4 @@ def test_notebook_05_is_stored_clean_and_its_parameter_files_are_valid():
     assert notebook.cells[0].source.splitlines()[0].endswith("?")
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
     for file in (study.NOTEBOOKS / "params").glob("*/06-results.yaml"):
-        assert set(study.read_params(file)) == set(study.notebook_parameters(NOTEBOOK))
+        assert set(study.read_params(file)) | {"mask_below"} == set(study.notebook_parameters(NOTEBOOK))

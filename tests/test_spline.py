@@ -86,6 +86,7 @@ def test_a_straight_line_is_kept():
     np.testing.assert_allclose(s.fit, 3 - 2 * x, atol=1e-9)
     np.testing.assert_allclose(s.curve([4, 30]), [-5, -57], atol=1e-9)
     assert s.r2 == pytest.approx(1)
+    np.testing.assert_allclose(smoothing_spline([4, 1, 2, 8], [8, 2, 4, 16]).fit, [2, 4, 8, 16])  # four x are enough
 
 
 def test_crowded_x_is_as_good_as_any():

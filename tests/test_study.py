@@ -1,5 +1,6 @@
 """Paths, strict parameters, whole-or-nothing writes, the notebook runner, and the pins."""
 
+import functools
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from papermill.exceptions import PapermillExecutionError
 
 from drgstudy import study
 from drgstudy.study import NOTEBOOKS, ROOT, StudyError, atomic, checked_value, read_json, read_params, write_json
@@ -78,7 +80,7 @@ def smoke_params(tmp_path):
         ("min_words: 40", "parameter profile must be 'smoke'"),
         ("- profile", "expected lines"),
         ("profile: [smoke", "not valid YAML"),
-        (b"profile: \xff", "not valid YAML"),
+        (b"profile: \xff", "not UTF-8 text"),
         ("", "expected lines"),
     ],
 )
@@ -92,7 +94,7 @@ def test_bad_parameters_are_one_sentence_that_names_the_file(smoke_params, text,
 @pytest.mark.parametrize("name", ["01-hospital", "02-harmonization", "03-cohort", "06-results"])
 def test_by_hand_a_notebook_does_what_the_demo_does(name):
     demo = read_params(NOTEBOOKS / "params" / "demo" / f"{name}.yaml")
-    assert study.notebook_parameters(NOTEBOOKS / f"{name}.ipynb") == demo | (
+    assert study.notebook_parameters(NOTEBOOKS / f"{name}.ipynb") == demo | {"mask_below": 11} | (
         {"mimic": "", "mimic_note": ""} if name == "01-hospital" else {"open_demo": ""} if name.startswith("02") else {}
     )
 
@@ -100,12 +102,6 @@ def test_by_hand_a_notebook_does_what_the_demo_does(name):
 def test_a_run_goes_by_its_files_name(smoke_params):
     with pytest.raises(StudyError, match="parameter run is 'bert', but the file's name says another run"):
         read_params(smoke_params("profile: smoke\nrun: bert\nmodel: bert", "05-train-bert-again"))
-
-
-def test_what_a_killed_process_left_is_swept_away(tmp_path):
-    (tmp_path / ".unfinished-1-flow.json").touch()
-    write_json(tmp_path / "flow.json", {})
-    assert [file.name for file in tmp_path.iterdir()] == ["flow.json"]
 
 
 def test_unknown_notebook_and_missing_file_are_named(smoke_params, tmp_path):
@@ -140,6 +136,72 @@ def test_a_failing_notebook_leaves_nothing_and_says_its_sentence(smoke_params, t
     assert not list((tmp_path / "data" / "smoke" / "executed").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"), [("synthetic", " (no such\nthing: dyspnea)"), ("credentialed", ""), (None, "")]
+)
+def test_a_traceback_may_quote_a_note_and_stays_in_an_ignored_folder(smoke_params, tmp_path, monkeypatch, kind, said):
+    monkeypatch.setattr(study, "ROOT", tmp_path)
+    if kind:
+        write_json(study.Paths("smoke").source, {"kind": kind, "name": "x"})
+    cell = nbformat.v4.new_code_cell("1", execution_count=1)
+    error = PapermillExecutionError(7, 7, "read(note)", "KeyError", "no such\nthing: dyspnea", ["in read", "dyspnea"])
+    outcome = iter([error, nbformat.v4.new_notebook(cells=[cell])])
+
+    def execute(*_given, **_more):
+        if isinstance(made := next(outcome), Exception):
+            raise made
+        return made
+
+    monkeypatch.setattr("papermill.execute_notebook", execute)
+    with pytest.raises(StudyError) as found:
+        study.run_notebook(smoke_params("profile: smoke"))
+    failed = tmp_path / "data" / "smoke" / "failed" / "03-cohort.txt"
+    sentence = f"03-cohort.yaml: 03-cohort.ipynb failed in cell 7 with KeyError{' '.join(said.split(chr(10)))}; the traceback is in data/smoke/failed/03-cohort.txt"
+    assert str(found.value) == sentence and found.value.__cause__ is None and "dyspnea" in failed.read_text()
+    executed = tmp_path / "data" / "smoke" / "executed"
+    assert not list(executed.iterdir())
+    study.run_notebook(tmp_path / "smoke" / "03-cohort.yaml")
+    assert not failed.exists() and nbformat.read(executed / "03-cohort.ipynb", 4).metadata["drgstudy"] == (
+        {"kind": kind, "name": "x"} if kind else {"kind": "credentialed", "name": "unknown"}
+    )
+
+
+def test_of_an_executed_notebook_only_results_stay():
+    stream = functools.partial(nbformat.v4.new_output, "stream")
+    view = nbformat.v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}})
+    outputs = [stream(name="stderr", text="/home/me/x.py: UserWarning"), stream(name="stdout", text="42 stays"), view]
+    source = '# Parameters\nprofile = "smoke"\nmimic = "/home/me/\\"mimic"\nsettings = {"base": "~/llama", "rank": 8}\nreview = "data/review.csv"\n'
+    given = {"profile": "smoke", "mimic": '/home/me/"mimic', "settings": {"base": "~/llama", "rank": 8}}
+    about = {
+        "parameters": given,
+        "input_path": "/home/me/a.ipynb",
+        "start_time": "2026-11-22",
+        "environment_variables": {},
+    }
+    notebook = nbformat.v4.new_notebook(
+        metadata={"papermill": about, "widgets": {"state": {}}, "language_info": {"name": "python"}}
+    )
+    times = {"papermill": {"duration": 1.5}, "execution": {"iopub.status.busy": "2026"}}
+    notebook.cells = [
+        nbformat.v4.new_markdown_cell("the path /home/me of prose stays"),
+        nbformat.v4.new_code_cell(source, metadata=times | {"tags": ["injected-parameters"]}),
+        nbformat.v4.new_code_cell("1", metadata=times, outputs=outputs),
+    ]
+    study.results_only(notebook)
+    nbformat.validate(notebook)
+    assert notebook.metadata == {
+        "language_info": {"name": "python"},
+        "papermill": {"parameters": {"profile": "smoke", "mimic": "…", "settings": {"base": "…", "rank": 8}}},
+    }
+    assert [cell.metadata for cell in notebook.cells] == [{}, {"tags": ["injected-parameters"]}, {}]
+    assert notebook.cells[1].source.splitlines()[2:] == [
+        'mimic = "…"',
+        'settings = {"base": "…", "rank": 8}',
+        'review = "data/review.csv"',
+    ]
+    assert [output.text for output in notebook.cells[2].outputs] == ["42 stays"]
+
+
 def test_two_notebooks_may_run_at_once(smoke_params, tmp_path):
     cells = [nbformat.v4.new_code_cell('profile = "smoke"', metadata={"tags": ["parameters"]})]
     cells += [nbformat.v4.new_code_cell("import time; time.sleep(2); profile")]
@@ -154,7 +216,8 @@ def test_two_notebooks_may_run_at_once(smoke_params, tmp_path):
         for name in ("one", "two")
     ]
     assert [process.wait(50) for process in both] == [0, 0]
-    assert len(list(tmp_path.glob("*/data/smoke/executed/03-cohort.ipynb"))) == 2
+    one, two = (file.read_text() for file in tmp_path.glob("*/data/smoke/executed/03-cohort.ipynb"))
+    assert one == two and '"kind": "credentialed"' in one and str(tmp_path) not in one  # whose data, nobody knows
 
 
 def pins(lines) -> set[str]:

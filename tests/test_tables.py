@@ -424,16 +424,18 @@ def test_tables_name_their_dataset_in_csv_and_markdown(tmp_path):
 
 def test_numbers_are_written_apart_from_costs_and_only_finite_ones_are_quoted(paths, monkeypatch, tmp_path):
     monkeypatch.setattr(study, "ROOT", tmp_path)
-    text = {"top_50": np.float64(39.5), "top_300": np.nan, "above_2000": 3, "spline_df": np.inf}
+    text = {"top_50": np.float64(39.5), "top_300": np.nan, "above_2000": 3, "spline_df": np.inf, "median_cases": None}
     tables.write_numbers(paths, "11-trust", {"ece": {"llama": 0.1}}, text=text, costs={"seconds": 2.5})
     expected = {
         "numbers": {"ece": {"llama": 0.1}},
         "text": {"top_50": 39.5, "above_2000": 3},
         "costs": {"seconds": 2.5},
+        "dataset": {"kind": "credentialed", "name": "unknown"},
     }
     assert study.read_json(paths.report / "numbers" / "11-trust.json") == expected
     tables.write_numbers(paths, "11-trust", {})
-    assert study.read_json(paths.report / "numbers" / "11-trust.json") == {"numbers": {}, "text": {}, "costs": {}}
+    without = expected | {"numbers": {}, "text": {}, "costs": {}}
+    assert study.read_json(paths.report / "numbers" / "11-trust.json") == without
 
 
 def test_numbers_are_valid_json_and_name_dataset_and_seed(paths):

@@ -233,6 +233,7 @@ def page(parts: list[str], file: Path, credentialed: bool):
     if not credentialed:
         return HTML("".join(parts))
     head = '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Why</title>'
+    head += """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">"""
     with atomic(file) as beside:
         beside.write_text(head + "".join(parts), encoding="utf-8")
     return f"Text of credentialed data is not shown here; open {Path(*file.parts[-4:])}"

@@ -121,8 +121,10 @@ def coverage(confidence: np.ndarray, hit: np.ndarray, count: np.ndarray | None =
     )
 
 
-def coverage_at(confidence: np.ndarray, hit: np.ndarray, targets: list[float], counts: np.ndarray) -> pd.DataFrame:
-    """The largest coverage at which the accuracy is at least each target; 0 if no threshold reaches it.
+def coverage_at(
+    confidence: np.ndarray, hit: np.ndarray, targets: list[float], counts: np.ndarray, fewest: int = 0
+) -> pd.DataFrame:
+    """The largest coverage at which the accuracy is at least each target; 0 if no threshold reaches it with `fewest` stays.
 
     The threshold is sought on the stays that it is judged on, in every resample anew: a hospital that fixes it
     beforehand should expect slightly less.
@@ -141,7 +143,8 @@ def coverage_at(confidence: np.ndarray, hit: np.ndarray, targets: list[float], c
         raise StudyError(f"parameter targets: {wrong[0]} is no accuracy above 0 and at most 1; give e.g. [0.8, 0.9]")
 
     def reached(curve: pd.DataFrame) -> dict:
-        return {target: curve["coverage"].where(curve["accuracy"] >= target, 0).max() for target in targets}
+        enough = (curve["coverage"] * confidence.size).round() >= fewest
+        return {target: curve["coverage"].where(enough & (curve["accuracy"] >= target), 0).max() for target in targets}
 
     curve = coverage(confidence, hit)
     table = summary(pd.DataFrame([reached(coverage(confidence, hit, count)) for count in counts]))

@@ -17,12 +17,14 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 import pyarrow
+import pyarrow.parquet
 from statsmodels.stats.weightstats import ttest_ind
 
+from drgstudy import provenance
 from drgstudy.harmonize import standard_code
 from drgstudy.mimic import checked
 from drgstudy.notes import hospital_course, n_words
-from drgstudy.study import StudyError, atomic
+from drgstudy.study import EarlyPaths, Paths, StudyError, cause
 
 _IS_PART = pa.Check.isin(["train", "test"])
 COURSES = pyarrow.schema(
@@ -40,9 +42,23 @@ STAYS = pa.DataFrameSchema(
         "split_patients": pa.Column("str", _IS_PART),
         "split_clinicians": pa.Column("str", _IS_PART, required=False),
     },
+    checks=pa.Check(
+        lambda stays: stays.groupby("subject_id")["split_patients"].transform("nunique") == 1, name="a patient, a part"
+    ),
     strict=True,
 )
 """Schema of stays.parquet: one row a stay, by ascending stay_id (MIMIC's hadm_id)."""
+MAPPING = pa.DataFrameSchema(
+    {
+        "code": pa.Column("str", nullable=True),
+        "title": pa.Column("str"),
+        "stays": pa.Column("int64", pa.Check.ge(1)),
+        "drg_v34": pa.Column("str", pa.Check.str_matches(r"^\d{3}$"), nullable=True),
+        "provenance": pa.Column("str"),
+    },
+    unique=["code", "title"],
+)
+"""Schema of drgs.parquet: one row a pair of billed code and title, from `harmonize.harmonize`."""
 SHELF = 20_000  # labelled stays: so many texts are put in order at a time
 TOGETHER = 32  # batches, whose texts of one shelf are laid together: only blocks of some size can be given back
 SPLITS = ("split", "split_patients", "split_clinicians")
@@ -170,14 +186,40 @@ def build_cohort(
 
 
 def check_flow(flow: dict) -> None:
-    """Raise StudyError unless each step's kept and removed add up to the step before, and the last is the cohort."""
-    for chain in ("notes", "drg_rows"):
-        steps = flow[chain]
+    """Raise StudyError unless each step's kept and removed add up to the step before, the last is the cohort, and so are
+    the two parts of each split."""
+    for chain, steps in flow.items():
+        if not isinstance(steps, list):
+            continue
         for before, step in itertools.pairwise(steps):
             if step["kept"] + step["removed"] != before["kept"]:
                 raise StudyError(f"flow, {chain}: the counts of the step '{step['step']}' do not add up")
-        if steps[-1]["kept"] != flow["stays"]:
+        if steps[-1]["kept"] != flow.get("stays", steps[-1]["kept"]):
             raise StudyError(f"flow, {chain}: {steps[-1]['kept']} are left, but the cohort has {flow['stays']} stays")
+    for split, parts in flow.get("splits", {}).items():
+        sizes = parts["train_stays"], parts["test_stays"]
+        if not all(sizes) or sum(sizes) != flow["stays"]:
+            raise StudyError(f"flow, {split}: {sizes[0]} and {sizes[1]} stays are not the cohort's {flow['stays']}")
+
+
+def read_flow(paths: Paths) -> dict:
+    """flow.json, if it is as it was written, adds up, and ends with the stays that lie beside it.
+
+    Raises
+    ------
+    StudyError
+        As `provenance.verified` and `check_flow`, or if the stays are others.
+    """
+    flow = provenance.read_json(paths.flow)
+    check_flow(flow)
+    for chain in (name for name, steps in flow.items() if isinstance(steps, list)):
+        stays = paths.cohort(chain) if isinstance(paths, EarlyPaths) else paths.stays
+        left = flow[chain][-1]["kept"]
+        if stays.is_file() and (n := pyarrow.parquet.read_metadata(stays).num_rows) != left:
+            raise StudyError(
+                f"{provenance.relative(paths.flow)}, {chain}: {left} stays are left, but {stays.name} has {n}"
+            )
+    return flow
 
 
 def stratified_draw(strata: pd.Series, share: float, rng: np.random.Generator) -> np.ndarray:
@@ -235,21 +277,36 @@ def word_count_test(stays: pd.DataFrame, split: str = "split") -> dict:
     return {"train_mean": float(train.mean()), "test_mean": float(test.mean()), "t": t, "df": df, "p": p}
 
 
-def write_stays(stays: pd.DataFrame, path: Path, schema: pa.DataFrameSchema = STAYS) -> None:
-    """Write stays.parquet, or another file of the cohort, checked against its schema."""
+def write_stays(
+    stays: pd.DataFrame,
+    path: Path,
+    schema: pa.DataFrameSchema = STAYS,
+    *,
+    by: str = "03-cohort",
+    inputs: Iterable[Path] = (),
+) -> None:
+    """Write stays.parquet, or another table of the cohort, checked against its schema; by and inputs as for `written`."""
     checked(stays, schema, path)
-    with atomic(path) as beside:
+    with provenance.written(path, by, inputs) as beside:
         stays.to_parquet(beside, index=False)
 
 
 def read_stays(path: Path, schema: pa.DataFrameSchema = STAYS) -> pd.DataFrame:
-    """Read what `write_stays` wrote and check it against its schema; raises StudyError if it is missing or damaged."""
+    """Read what `write_stays` wrote and check it against its record and schema.
+
+    Raises
+    ------
+    StudyError
+        If the file is missing or damaged, was changed, or one of its inputs was (`provenance.verified`).
+    """
     try:
-        return checked(pd.read_parquet(path), schema, path)
+        return checked(pd.read_parquet(provenance.verified(path)), schema, path)
     except FileNotFoundError:
         raise StudyError(f"{path} is missing; the notebook that builds the cohort writes it") from None
     except (OSError, pyarrow.ArrowException) as error:
-        raise StudyError(f"{path} is not a readable parquet file ({error}); delete it and run make again") from None
+        raise StudyError(
+            f"{path} is not a readable parquet file ({cause(error)}); delete it and run make again"
+        ) from None
 
 
 def _labelled_rows(drgcodes: pd.DataFrame, mapping: pd.DataFrame) -> tuple[pd.DataFrame, list[dict]]:

@@ -33,6 +33,9 @@ STAYS = pa.DataFrameSchema(
         "fold": pa.Column("int64", pa.Check.in_range(0, 5)),
         "fold_stays": pa.Column("int64", pa.Check.in_range(0, 5)),
     },
+    checks=pa.Check(
+        lambda stays: stays.groupby("subject_id")["fold"].transform("nunique") == 1, name="a patient, a fold"
+    ),
     strict=True,
 )
 """Schema of ms.parquet and apr.parquet: one row a stay, by ascending stay_id. Weights are relative weights of fiscal
@@ -209,8 +212,10 @@ def texts(stays: pd.DataFrame, notes: pd.DataFrame, hours: float) -> list[str]:
     return [f"{diagnosis}\n{written.get(stay, '')}".strip() for diagnosis, stay in pairs]
 
 
-def table1(stays: pd.DataFrame) -> pd.DataFrame:
+def table1(stays: pd.DataFrame, below: int = 0) -> pd.DataFrame:
     """Table 1 in long form: who is in the training set, in the test set, and in the test cohort (its first visits).
+
+    MDCs with fewer than `below` stays in one of the three are left out.
 
     Returns
     -------
@@ -221,6 +226,7 @@ def table1(stays: pd.DataFrame) -> pd.DataFrame:
     is_test = stays["fold"] == 0
     parts = {"Train set": ~is_test, "Test set": is_test, "Test cohort": is_test & stays["first_visit"]}
     common = stays["mdc"].value_counts().sort_index().sort_values(ascending=False, kind="stable").index[:3]
+    common = [mdc for mdc in common if all((stays["mdc"][part] == mdc).sum() >= below for part in parts.values())]
     columns = {}
     for name, members in parts.items():
         part = stays[members]

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable
@@ -15,9 +16,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from drgstudy import casemix, cohort, drgs, early, measurements, models
+from drgstudy import casemix, cohort, drgs, early, measurements, models, provenance
 from drgstudy.labels import LabelSpace
-from drgstudy.predictions import Predictions, read_predictions, write_predictions
+from drgstudy.predictions import (
+    Predictions,
+    check_model,
+    held_out,
+    model_files,
+    read_predictions,
+    read_run_json,
+    write_predictions,
+)
 from drgstudy.study import (
     EarlyPaths,
     StudyError,
@@ -48,12 +57,18 @@ def known_at(paths: EarlyPaths, stays: pd.DataFrame, reads: str, last: int) -> C
     With `reads` "notes" it returns texts (list of str), with "measurements" an array (stays, 48, 208), in which nothing
     was measured after that hour; it is standardised by what the training stays had up to the `last` hour.
     """
+    cohorts = [file for system in early.SYSTEMS if (file := paths.cohort(system)).is_file()]
+    ours = set().union(*(pd.read_parquet(file, columns=["stay_id"])["stay_id"] for file in cohorts))
     if reads == "notes":
         notes = cohort.read_stays(paths.notes, early.NOTES)
+        if not ours.issuperset(notes["stay_id"]):
+            raise StudyError(f"{provenance.relative(paths.notes)} has notes of stays that are in neither cohort")
         return lambda some, hours, training: early.texts(stays[some], notes, hours)
     if reads != "measurements":
         raise StudyError(f"parameter reads: expected 'notes' or 'measurements', got {reads!r}")
     stay_ids, _, values = measurements.read_measurements(paths.measurements)
+    if ours != set(stay_ids.tolist()):
+        raise StudyError(f"{provenance.relative(paths.measurements)} has not the cohorts' stays; run notebook 22 again")
     values = values[pd.Index(stay_ids).get_indexer_for(stays["stay_id"])]
     values[:, max(0, last) :] = np.nan
 
@@ -95,11 +110,13 @@ def run_fold(
     StudyError
         For an unknown split or fold.
     """
-    last = folder / f"hour{hours[-1]:+03d}" if labels else folder
-    if (last / "run.json").is_file():
-        done = read_json(last / "run.json")
-        if all(done.get(key) == value for key, value in about.items()):
-            return done["cost"]
+    at = {hour: folder / f"hour{hour:+03d}" for hour in hours}
+    results = [(place, "predictions.npz") for place in at.values()] if labels else [(folder, "weights.parquet")]
+    with contextlib.suppress(StudyError):  # what is missing or was changed is made again
+        done = [read_run_json(*result) for result in results]
+        check_model(folder, done[-1])
+        if all(run.get(key) == value for run in done for key, value in about.items()):
+            return done[-1]["cost"]
     fold, split = about["fold"], about["split"]
     if split not in SPLITS or fold not in range(1, 6):
         raise StudyError(
@@ -125,13 +142,14 @@ def run_fold(
         made = about | {"hours": hour, "cost": cost}
         if labels:
             ids = stays.loc[test, "stay_id"].to_numpy()
-            write_predictions(folder / f"hour{hour:+03d}", Predictions(ids, y[test], labels.codes, said, made))
+            write_predictions(at[hour], Predictions(ids, y[test], labels.codes, said, made), folder)
     with first_process_first():
         if not labels:
             weights = pd.DataFrame({"stay_id": stays.loc[test, "stay_id"], "true": y[test], "predicted": said[:, 0]})
             with atomic(folder / "weights.parquet") as beside:
                 weights.to_parquet(beside, index=False)
-            write_json(folder / "run.json", made)
+            digest = fingerprint(folder / "weights.parquet")
+            write_json(folder / "run.json", made | {"predictions": digest, "model_files": model_files(folder)})
         for checkpoints in folder.glob("checkpoints-*"):
             shutil.rmtree(checkpoints)
     return cost
@@ -143,12 +161,12 @@ def read_run(paths: EarlyPaths, run: str, hours: int = 48) -> list[Predictions]:
     Raises
     ------
     StudyError
-        If the run has not been made at that hour, or was made on another cohort.
+        If the run has not been made at that hour, or as `predictions.read_predictions`.
     """
     folders = sorted((paths.runs / run).glob(f"fold-*/hour{hours:+03d}"))
     if not folders:
         raise StudyError(f"run {run!r} has no predictions at hour {hours} under {paths.runs}; train it (notebook 23)")
-    return [read_predictions(folder, paths.cohort(read_json(folder / "run.json")["system"])) for folder in folders]
+    return [read_predictions(folder, *_made_from(paths, folder)) for folder in folders]
 
 
 @first_process_first()
@@ -164,11 +182,21 @@ def read_weights(paths: EarlyPaths, run: str) -> list[pd.DataFrame]:
     files = sorted((paths.runs / run).glob("fold-*/weights.parquet"))
     if not files:
         raise StudyError(f"run {run!r} has predicted no weights under {paths.runs}; train it (notebook 23)")
+    tables = []
     for file in files:
-        made = read_json(file.with_name("run.json"))
-        if made["dataset"]["fingerprint"] != fingerprint(paths.cohort(made["system"])):
-            raise StudyError(f"run {run} was made on another cohort than {paths.cohort(made['system'])}; run it again")
-    return [pd.read_parquet(file) for file in files]
+        stays, inputs = _made_from(paths, file.parent)
+        made = read_run_json(file.parent, file.name, stays, inputs)
+        tables.append(pd.read_parquet(file))
+        true = held_out(stays, made["split"], "weight").astype("float32").rename("true").reset_index()
+        if not tables[-1][["stay_id", "true"]].equals(true):
+            raise StudyError(f"{provenance.relative(file)} has not the hold-out stays of {stays.name}; run it again")
+    return tables
+
+
+def _made_from(paths: EarlyPaths, folder: Path) -> tuple[Path, Path]:
+    """The cohort, and the notes or measurements, that the run in a folder was made from."""
+    run = read_json(folder / "run.json")
+    return paths.cohort(run["system"]), paths.notes if run["reads"] == "notes" else paths.measurements
 
 
 def weights_of(paths: EarlyPaths, run: str, stay_ids: pd.Series, hours: int = 48, way: str = "top-1") -> np.ndarray:

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from drgstudy import drgs
-from drgstudy.harmonize import standard_code
+from drgstudy.harmonize import read_sheet, standard_code, write_sheet
 from drgstudy.metrics import TOP
-from drgstudy.study import StudyError, atomic
+from drgstudy.study import StudyError, shown
 
 CATEGORIES = (
     "Erroneous CC/MCC",
@@ -228,8 +228,7 @@ def reviewed(sheet: pd.DataFrame, path: Path) -> pd.DataFrame:
     """
     done = _read_review(path) if Path(path).exists() else None
     if done is None or not done[_FILLED].to_numpy().any():
-        with atomic(path) as beside:
-            sheet.to_csv(beside, index=False)
+        write_sheet(sheet, path)
         return sheet
     aside = "move the file elsewhere, and a new sheet is written"
     for row in sheet.itertuples():
@@ -244,23 +243,17 @@ def reviewed(sheet: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def _read_review(path: Path) -> pd.DataFrame:
-    try:
-        done = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{path}: no readable review sheet ({error}); save it as CSV in UTF-8") from None
     columns = ["stay_id", "true_drg", "predicted_drg", *_FILLED]
-    if missing := [column for column in columns if column not in done]:
-        raise StudyError(f"{path} has no column '{missing[0]}'; its columns must include {', '.join(columns)}")
-    done = done[columns].apply(lambda column: column.str.strip())
+    done = read_sheet(path, columns)[columns].apply(lambda column: column.str.strip())
     seen, known = set(), {name.casefold(): name for name in CATEGORIES} | {"": ""}
     for number, row in enumerate(done.itertuples(), start=1):
-        where = f"{path}, row {number} (stay {row.stay_id})"
-        if not row.stay_id.isdecimal():
+        where = f"{path}, row {number} (stay {row.stay_id[:20]})"
+        if not (row.stay_id.isdecimal() and len(row.stay_id) < 19):  # as many as an int64 has for sure
             raise StudyError(f"{where}, column stay_id: expected a whole number, as in the sheet that was written")
         if row.stay_id in seen:
             raise StudyError(f"{where}: an earlier row is about the same stay; keep one of them")
         if row.category.casefold() not in known:
-            raise StudyError(f"{where}, column category: {row.category!r} is none of {', '.join(CATEGORIES)}")
+            raise StudyError(f"{where}, column category: {shown(row.category)} is none of {', '.join(CATEGORIES)}")
         seen.add(row.stay_id)
     done["category"] = done["category"].str.casefold().map(known)
     for column in ("true_drg", "predicted_drg"):

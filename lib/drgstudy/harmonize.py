@@ -10,6 +10,7 @@ A physician's decisions overrule all of it. Source: DRG-LLaMA, Supplementary Met
 
 from __future__ import annotations
 
+import csv
 import re
 from collections import defaultdict
 from functools import cache
@@ -21,7 +22,7 @@ import pandas as pd
 from thefuzz import fuzz, process
 
 from drgstudy import drgs
-from drgstudy.study import REFERENCE, StudyError, atomic
+from drgstudy.study import REFERENCE, StudyError, atomic, cause, shown
 
 SCORER = "ratio"
 THRESHOLD = 92
@@ -76,6 +77,8 @@ _LAST_CMS_DRG = "579"
 
 _SHEET = ["code", "title", "stays", "proposed", "proposed_title", "score", "runner_up", "runner_up_score", "reason"]
 _SHEET += ["decision", "reviewer", "remark"]
+_FORMULA = r"'*[=+\-@\t\r]"  # how a text begins that a spreadsheet would compute, or that is kept from it already
+_REVIEWED = ["code", "title", "decision", "reviewer", "remark"]
 
 
 class Known(NamedTuple):
@@ -300,41 +303,63 @@ def review_sheet(mapping: pd.DataFrame) -> pd.DataFrame:
 
 def read_review(path: Path) -> pd.DataFrame:
     """Read a filled-in review sheet for `harmonize`; raises StudyError if it is missing or holds a bad decision."""
-    try:
-        review = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{path}: no readable review sheet ({error}); save it as CSV in UTF-8") from None
+    review = read_sheet(path, _REVIEWED)
     _reviewed(review, path)
     return review
+
+
+def read_sheet(path: Path, columns: list[str]) -> pd.DataFrame:
+    """A CSV table of somebody's, all columns str; raises StudyError if it is no CSV, or lacks one of these columns."""
+    try:
+        sheet = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, EOFError, ValueError) as error:
+        raise StudyError(f"{path} is no readable table ({cause(error)}); save it as CSV in UTF-8") from None
+    return _with(columns, sheet.replace(rf"^'(?={_FORMULA})", "", regex=True), path)
+
+
+def write_sheet(sheet: pd.DataFrame, path: Path) -> None:
+    """Write a table for people to open as CSV, such that no spreadsheet takes a text for a formula (`read_sheet`)."""
+    with atomic(path) as beside:
+        words = sheet.select_dtypes(["object", "str"])
+        words = words.replace(rf"^(?={_FORMULA})", "'", regex=True)
+        # In quotes, for a carriage return would otherwise end the row.
+        sheet.assign(**words).to_csv(beside, index=False, quoting=csv.QUOTE_NONNUMERIC)
+
+
+def _with(columns: list[str], sheet: pd.DataFrame, name: str | Path) -> pd.DataFrame:
+    if missing := [column for column in columns if column not in sheet]:
+        needed = f"its columns must include {', '.join(columns)}, separated by commas"
+        raise StudyError(f"{name} has no column '{missing[0]}'; {needed}")
+    return sheet
 
 
 def write_review(sheet: pd.DataFrame, path: Path) -> None:
     """Write a review sheet as CSV; raises StudyError rather than write over a physician's decisions."""
     if Path(path).exists() and read_review(path)["decision"].str.strip().any():
         raise StudyError(f"{path} holds decisions; move it elsewhere and name it as the parameter review")
-    with atomic(path) as beside:
-        sheet.to_csv(beside, index=False)
+    write_sheet(sheet, path)
 
 
 def _reviewed(review: pd.DataFrame, name: str | Path) -> dict[tuple[str, str], dict]:
     """What a review sheet changes in the `Decision` on a (code, title)."""
-    columns = ["code", "title", "decision", "reviewer", "remark"]
-    if missing := [column for column in columns if column not in review]:
-        raise StudyError(f"{name} has no column '{missing[0]}'; its columns must include {', '.join(columns)}")
-    review = review[columns].astype("str").fillna("")
+    review = _with(_REVIEWED, review, name)[_REVIEWED].astype("str").fillna("")
     review["code"] = standard_code(review["code"]).fillna("")
     changes = {}
     for line, (code, title, decision, reviewer, remark) in enumerate(review.itertuples(index=False), start=2):
         if not (decision := decision.strip()):
             continue
-        row = f"{name}, line {line} ({code} {title})"
+        row = f"{name}, line {line} ({code[:9]} {' '.join(title.split())[:40]})"
         drg = None if decision.lower() == "excluded" else decision.zfill(3)  # a spreadsheet drops leading zeros
         if drg and drg not in drgs.v34().index:
-            raise StudyError(f"{row}, column decision: {decision!r} is neither a v34 code like '001' nor 'excluded'")
+            raise StudyError(
+                f"{row}, column decision: {shown(decision)} is neither a v34 code like '001' nor 'excluded'"
+            )
         if not reviewer.strip():
             raise StudyError(f"{row}, column reviewer: empty; a decision needs the name of who made it")
         if changes.setdefault((code, title), {"drg_v34": drg})["drg_v34"] != drg:
-            raise StudyError(f"{row}, column decision: {decision!r}, but an earlier line decides this pair otherwise")
+            raise StudyError(
+                f"{row}, column decision: {shown(decision)}, but an earlier line decides this pair otherwise"
+            )
         reason = f"reviewed by {reviewer.strip()}" + (f": {remark.strip()}" if remark.strip() else "")
         changes[code, title] |= {"provenance": "reviewed", "reason": reason}
     return changes

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from drgstudy import mimic
-from drgstudy.study import REFERENCE, StudyError, atomic
+from drgstudy import mimic, provenance
+from drgstudy.study import REFERENCE, StudyError, cause
 
 HOURS = 48
 _TABLES = {  # the columns that hold the number and the flag of an error; the laboratory takes its errors back itself
@@ -172,11 +172,11 @@ def inputs(values: np.ndarray, training: np.ndarray) -> np.ndarray:
     return made
 
 
-def write_measurements(path: Path, stay_ids: np.ndarray, values: np.ndarray) -> None:
+def write_measurements(path: Path, stay_ids: np.ndarray, values: np.ndarray, inputs: Iterable[Path] = ()) -> None:
     """Write stay_ids, the groups' names and the values, as `hourly` returns them, in one .npz; checked."""
     names = groups().index.to_numpy(str)
     _check(path, stay_ids, names, values)
-    with atomic(path) as beside:
+    with provenance.written(path, "22-measurements", inputs) as beside:
         np.savez_compressed(beside, stay_ids=stay_ids, groups=names, values=values)
 
 
@@ -186,15 +186,15 @@ def read_measurements(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Raises
     ------
     StudyError
-        If the file is missing, damaged, or has other groups than the reference file.
+        If the file is missing, damaged or was changed, an input was, or it has other groups than the reference file.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(provenance.verified(path), allow_pickle=False) as arrays:
             stay_ids, names, values = (arrays[name] for name in ("stay_ids", "groups", "values"))
     except FileNotFoundError:
         raise StudyError(f"{path} is missing; notebook 22-measurements writes it") from None
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise StudyError(f"{path} is damaged ({error}); run notebook 22-measurements again") from None
+        raise StudyError(f"{path} is damaged ({cause(error)}); run notebook 22-measurements again") from None
     _check(path, stay_ids, names, values)
     return stay_ids, names, values
 

@@ -13,18 +13,21 @@ import hashlib
 import os
 import re
 import threading
+import weakref
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 import pyarrow
+import pyarrow.compute
 import pyarrow.csv
 
-from drgstudy.study import StudyError, fingerprint, progress, read_json
+from drgstudy.study import OPENNESS, StudyError, fingerprint, progress, read_json
 
 KINDS = {  # how a column is read: Arrow type, pandas dtype, and whether it may be empty
     "id": (pyarrow.int64(), "Int64", False),
@@ -76,7 +79,8 @@ FILES |= {table: (table.upper(),) for table in MIMIC_III if table not in FILES}
 KEYS = {"patients": "subject_id", "admissions": "hadm_id", "icustays": "icustay_id"}
 COUNTED = ("patients", "admissions", "drgcodes", "icustays")  # the notes, read but once, are counted by the flow
 MAY_BE_EMPTY = ("noteevents",)  # as it is in MIMIC-III's open demo
-BATCH_BYTES = 1 << 22  # of CSV text: far more than the longest note; Arrow reads some thirty batches ahead
+BATCH_BYTES = 1 << 22  # of CSV text, and the longest row: far more than the longest note; Arrow reads thirty ahead
+HEADER_BYTES = 1 << 16  # far more than the longest line of column names
 LEVELS = 5  # from a folder that holds physionet.org/ down to hosp/
 LAYOUT = re.compile(r"physionet\.org|files|.*mimic.*|v?\d+(\.\d+)+|hosp|note", re.IGNORECASE)  # what `find` enters
 
@@ -88,9 +92,9 @@ class Source:
     Attributes
     ----------
     kind : str
-        "synthetic", "open demo" or "credentialed".
+        One of `study.OPENNESS`.
     name : str
-        For captions, such as "MIMIC-IV v3.1, MIMIC-IV-Note v2.2".
+        For captions, such as "MIMIC-IV v3.1, MIMIC-IV-Note v2.2 (credentialed)": each says the kind.
     version : str
         Of the tables ("3.1"; the notes' own is in `name`); "" if nothing tells.
     rows : dict of str to int
@@ -191,8 +195,16 @@ def source(folder: Path, note_folder: Path | None = None) -> Source:
             with _explained(path):
                 digest.update(fingerprint(path).encode())
     kinds, names, versions = zip(*(_identity(root, files, rows) for root, files in roots.items()), strict=True)
-    kind = max(kinds, key=("synthetic", "open demo", "credentialed").index)
-    return Source(kind, ", ".join(dict.fromkeys(names)), versions[0], rows, digest.hexdigest()[:16])
+    kind = max(kinds, key=OPENNESS.index)
+    name = ", ".join(dict.fromkeys(names)) + " (credentialed)" * (kind == "credentialed")
+    return Source(kind, name, versions[0], rows, digest.hexdigest()[:16])
+
+
+def files(folder: Path, note_folder: Path | None = None) -> list[Path]:
+    """All known tables of the source, and what a synthetic hospital has beside them."""
+    tables = [*_dataset(folder, "drgcodes").values(), *_dataset(note_folder or folder, "discharge").values()]
+    beside = [root / name for root in dict.fromkeys(map(_root, tables)) for name in ("hospital.json", "truth.csv.gz")]
+    return [*tables, *filter(Path.is_file, beside)]
 
 
 def _identity(root: Path, files: Sequence[str], rows: dict[str, int]) -> tuple[str, str, str]:
@@ -281,7 +293,14 @@ def checked(frame: pd.DataFrame, schema: pa.DataFrameSchema, path: Path) -> pd.D
         first = error.failure_cases.iloc[0]
         column = "" if pd.isna(first["column"]) else f", column {first['column']}"
         row = "" if pd.isna(first["index"]) else f", row {first['index']}"
-        raise StudyError(f"{path}{column}{row}: {first['failure_case']} breaks the rule {first['check']}") from None
+        value = _quoted(first["failure_case"])
+        raise StudyError(f"{path}{column}{row}: {value} breaks the rule {first['check']}") from None
+
+
+def _quoted(value) -> str:
+    """A value for an error's sentence; a long one may be a piece of a note and is not repeated."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 22 else f"a text of {len(text):,} characters"
 
 
 def _columns(path: Path, table: str) -> dict[str, str]:
@@ -337,45 +356,71 @@ def _arrow_batches(folder: Path, table: str, columns: Sequence[str]) -> Iterator
     path = find(folder, table)
     empty = StudyError(f"{path} is empty; expected a CSV table: a line of column names and rows below it")
     with _explained(path), _opened(path) as file:
-        header = next(csv.reader([file.readline().decode("utf-8-sig")]), [])
-        if not header or not (file.read(1) or table in MAY_BE_EMPTY):
-            raise empty
+        start = file.readline(HEADER_BYTES)
+        line = (start.splitlines() or [b""])[0]
+        header = next(csv.reader([line.decode("utf-8-sig")]), [])
+        goes_on = start[len(line) :].strip() or file.read(1)
+    if not header:
+        raise empty
     as_written = {name.lower(): name for name in header}
     if missing := [name for name in columns if name not in as_written]:
-        raise StudyError(f"{path} has no column {', '.join(missing)}; it has {', '.join(header)}")
+        names = [name for name in as_written if re.fullmatch(r"[a-z_]{1,30}", name)]  # the line may be a note's
+        found = f"it has {', '.join(names[:30])}" if names else "its first line names none; expected names and commas"
+        raise StudyError(f"{path} has no column {', '.join(missing)}; {found}")
+    if len(as_written) < len(header):
+        raise StudyError(f"{path} names a column twice in its first line; remove one of them")
+    if not goes_on and table not in MAY_BE_EMPTY:
+        raise empty
     kinds = _columns(path, table)
     types = {as_written[name]: KINDS[kinds[name]][0] for name in columns}
     rows = 0
     with _explained(path, header), _CountingQuotes(path) as file:
         for batch in pyarrow.csv.open_csv(
-            pyarrow.PythonFile(file, mode="r"),
+            pyarrow.PythonFile(file.handle(), mode="r"),
             read_options=pyarrow.csv.ReadOptions(block_size=BATCH_BYTES),
             parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(include_columns=list(types), column_types=types),
         ):
             rows += len(batch)
+            for name, values in zip(types, batch.columns, strict=True):
+                if values.type == pyarrow.int64() and (pyarrow.compute.min(values).as_py() or 0) < 0:
+                    raise StudyError(f"{path}, column {name} holds a negative number; expected 0 or more")
             yield batch.rename_columns(list(columns)), file.raw.tell()
+        if file.nuls:
+            raise StudyError(f"{path} is damaged: {file.nuls} of its bytes are zero; get the file again")
         if file.quotes % 2:  # Arrow takes the rest of the file for one text
             raise pyarrow.ArrowInvalid("a quote is never closed")
     if not rows and table not in MAY_BE_EMPTY:
         raise empty
 
 
+class _Handle(SimpleNamespace):
+    """A namespace that one can hear of when nobody holds it any more."""
+
+
 class _CountingQuotes:
-    """A table's file, read once, and the number of quotes in it so far.
+    """A table's file, read once, and the number of quotes and of zero bytes in it so far.
 
     Arrow unpacks it, for that needs no interpreter: Python's gzip would have to wait its turn every 8 KiB.
     """
 
     def __init__(self, path: Path):
-        self.quotes, self.closed, self.lock = 0, False, threading.Lock()
-        self.raw = pyarrow.OSFile(str(path))
+        self.quotes, self.nuls, self.closed, self.lock = 0, 0, False, threading.Lock()
+        self.released, self.raw = threading.Event(), pyarrow.OSFile(str(path))
         self.file = pyarrow.CompressedInputStream(self.raw, "gzip") if path.suffix == ".gz" else self.raw
+
+    def handle(self) -> _Handle:
+        """What Arrow is given, and lets go when none of its threads will come for more."""
+        handle = _Handle(closed=False, read_buffer=self.read_buffer)
+        weakref.finalize(handle, self.released.set)
+        return handle
 
     def read_buffer(self, size: int) -> pyarrow.Buffer:
         with self.lock:
             block = self.file.read_buffer(0 if self.closed else size)
-        self.quotes += np.count_nonzero(np.frombuffer(block, "uint8") == ord('"'))
+        values = np.frombuffer(block, "uint8")
+        self.quotes += np.count_nonzero(values == ord('"'))
+        self.nuls += len(values) - np.count_nonzero(values)
         return block
 
     def __enter__(self):
@@ -384,6 +429,7 @@ class _CountingQuotes:
     def __exit__(self, *error) -> None:
         with self.lock:  # Arrow's thread reads ahead; from here on it finds the end of the file
             self.closed = True
+        self.released.wait(10)  # a thread that came back while Python ends would bring it down
 
 
 def _opened(path: Path):
@@ -403,13 +449,16 @@ def _explained(path: Path, header: Sequence[str] = ()):
         if value:
             expected = {"int64": "a whole number", "double": "a number"}
             expected = expected.get(value[1], "a time such as 2180-05-06 22:15:00")
-            raise StudyError(f"{place} holds {value[2][:30]}, expected {expected}") from None
+            raise StudyError(f"{place} holds {_quoted(value[2])}, expected {expected}") from None
         if isinstance(error, UnicodeDecodeError) or "UTF8" in said:
-            raise StudyError(f"{place} is not UTF-8 text (perhaps Latin-1); convert the file to UTF-8") from None
+            said = "is not UTF-8 text (perhaps Latin-1, or compressed)"
+            raise StudyError(f"{place} {said}; convert the file to UTF-8") from None
         if isinstance(error, PermissionError):
             raise StudyError(f"{path} may not be read; change its permissions") from None
         if isinstance(error, (OSError, EOFError, zlib.error)):
             raise StudyError(f"{path} is truncated or damaged ({said}); get the file again") from None
         shape = re.search(r"Expected \d+ columns, got \d+", said)
         reason = shape[0].lower() if shape else "a quote is never closed"
+        if "straddl" in said:
+            reason = f"a row is longer than {BATCH_BYTES >> 20} MiB, perhaps for want of a closing quote"
         raise StudyError(f"{path} is not a well-formed CSV table: {reason}") from None

@@ -16,7 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from drgstudy.disclosure import few
 from drgstudy.spline import SmoothingSpline
 from drgstudy.study import atomic
 
@@ -76,12 +79,28 @@ def in_order(runs) -> list[str]:
 
 
 def save(figure: Figure, folder: Path, name: str, dataset: str) -> Figure:
-    """Write `name`.png and `name`.svg into `folder` and return the figure; equal figures are equal bytes."""
+    """Write `name`.png and `name`.svg into `folder` and return the figure; equal figures are equal bytes.
+
+    The dataset's name is in the metadata too, as `Source`.
+    """
     _stamp(figure, dataset)
-    for suffix, metadata in {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}.items():
+    for suffix, without in {"png": ("Software",), "svg": ("Date", "Creator")}.items():
+        metadata = {"Source": dataset or None} | dict.fromkeys(without)
         with atomic(Path(folder) / f"{name}.{suffix}") as beside:
             figure.savefig(beside, metadata=metadata)
+            if suffix == "png":
+                _shrink(beside)
     return figure
+
+
+def _shrink(file: Path) -> None:
+    """Store an image as 256 colours, in a third of the bytes; flat ones stay as they are, edges move less than one can see."""
+    with Image.open(file) as image:
+        about, dpi = PngInfo(), image.info["dpi"]
+        for key, text in image.text.items():
+            about.add_text(key, text)
+        image = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+    image.save(file, "PNG", optimize=True, pnginfo=about, dpi=dpi)
 
 
 def study_map() -> Figure:
@@ -303,11 +322,12 @@ def differences(table: pd.DataFrame, name: str, dataset: str) -> Figure:
     return _stamp(figure, dataset)
 
 
-def severity_confusion(counts: pd.DataFrame, dataset: str) -> Figure:
-    """True CC/MCC label (rows) by predicted label (columns): stays, shaded by their share of the row."""
+def severity_confusion(counts: pd.DataFrame, dataset: str, below: int = 0) -> Figure:
+    """True CC/MCC label (rows) by predicted label (columns): stays (under `below` masked), shaded by their share of the row."""
     figure, ax = _axes(6.6, 3.9)
-    share = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
-    sns.heatmap(share, ax=ax, cmap="Blues", vmin=0, vmax=1, annot=counts, fmt="d", cbar=False, linewidths=0.5)
+    share = counts.div(counts.sum(axis=1).clip(lower=1), axis=0).mask(few(counts, below), 0)
+    numbers = counts.astype(object).mask(few(counts, below), f"< {below}")
+    sns.heatmap(share, ax=ax, cmap="Blues", vmin=0, vmax=1, annot=numbers, fmt="", cbar=False, linewidths=0.5)
     ax.set(xlabel="predicted CC/MCC label", ylabel="true CC/MCC label")
     ax.tick_params(axis="x", rotation=20)
     return _stamp(figure, dataset)
@@ -479,7 +499,10 @@ def threshold_curve(evidence: pd.DataFrame, scorer: str, threshold: int, dataset
 
 
 def error_classes(table: pd.DataFrame, dataset: str) -> Figure:
-    """How far off the wrong predictions are: `errors.tally` of `errors.CLASSES`, a colour each for base and MDC."""
+    """How far off the wrong predictions are: `errors.tally` of `errors.CLASSES`, a colour each for base and MDC.
+
+    What is masked for print, as "< 11", has no bar.
+    """
     figure, ax = _axes(8.5, 3.2)
     _counted(ax, table, [_C[0], *[_C[1]] * 3, *["0.25"] * 3])
     ax.set(xlabel="wrong predictions, and their share")
@@ -498,12 +521,15 @@ def error_categories(published: pd.DataFrame, ours: dict[str, pd.DataFrame], dat
     return _stamp(figure, f"two datasets: MIMIC-IV and {dataset}")
 
 
-def mdc_confusion(counts: pd.DataFrame, dataset: str) -> Figure:
-    """Stays by true and predicted MDC, as `errors.by_mdc` returns them; shaded by their share of the true MDC."""
+def mdc_confusion(counts: pd.DataFrame, dataset: str, below: int = 0) -> Figure:
+    """Stays by true and predicted MDC, as `errors.by_mdc` returns them; shaded by their share of the true MDC.
+
+    Counts under `below` are masked.
+    """
     n = len(counts)
     figure, ax = _axes(3.2 + 0.34 * n, 2.3 + 0.3 * n)
-    share = counts.div(counts.sum(axis=1).replace(0, 1), axis=0)
-    numbers = counts.astype(object).where(counts > 0, "")
+    share = counts.div(counts.sum(axis=1).replace(0, 1), axis=0).mask(few(counts, below), 0)
+    numbers = counts.astype(object).where(counts > 0, "").mask(few(counts, below), f"<{below}")
     bar = {"label": "share of the row (%)", "format": PercentFormatter(1, symbol=""), "shrink": 0.7}
     style = {"cmap": "Blues", "vmin": 0, "vmax": 1, "linewidths": 0.5, "linecolor": "0.9"}
     sns.heatmap(share, annot=numbers, fmt="", annot_kws={"fontsize": 7.5}, cbar_kws=bar, ax=ax, **style)
@@ -517,11 +543,13 @@ def mdc_confusion(counts: pd.DataFrame, dataset: str) -> Figure:
 
 def _counted(ax: Axes, table: pd.DataFrame, colour) -> None:
     """A bar for each row of an `errors.tally`, the first on top, with its number and share."""
-    ax.barh(table["name"], table["errors"], color=colour, height=0.7)
+    long = pd.to_numeric(table["errors"], errors="coerce").fillna(0)
+    ax.barh(table["name"], long, color=colour, height=0.7)
     for y, row in enumerate(table.itertuples()):
-        ax.text(row.errors, y, f" {row.errors:,} ({100 * row.share:.0f} %)", va="center", fontsize=9, color=_INK)
+        said = row.errors if isinstance(row.errors, str) else f"{row.errors:,} ({100 * row.share:.0f} %)"
+        ax.text(long[y], y, f" {said}", va="center", fontsize=9, color=_INK)
     ax.set_ylim(len(table) - 0.5, -0.5)
-    ax.set_xlim(0, 1.35 * max(table["errors"].max(), 1))
+    ax.set_xlim(0, 1.35 * max(long.max(), 1))
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
 
 
@@ -626,12 +654,17 @@ def strongest_words(panels: dict[str, tuple[str, str, pd.Series]], dataset: str)
             style = {"color": _C[0]} if score > 0 else {"facecolor": "white", "edgecolor": _C[3], "hatch": "////"}
             ax.barh(y, score, height=0.65, **style)
         ax.axvline(0, color=_FAINT, lw=1)
-        ax.set_yticks(range(len(scores)), [textwrap.shorten(phrase, 32, placeholder=" …") for phrase in scores.index])
+        ax.set_yticks(range(len(scores)), [_plain(phrase, 32) for phrase in scores.index])
         ax.set(ylim=(len(scores) - 0.4, -0.6), xlabel=unit)
-        title = textwrap.shorten(f"{look(run)[0]}: {subtitle}", 68, placeholder=" …")
+        title = _plain(f"{look(run)[0]}: {subtitle}", 68)
         ax.set_title(textwrap.fill(title, 36), loc="left", fontsize=9)
         ax.xaxis.set_major_locator(MaxNLocator(4))
     return _stamp(figure, dataset)
+
+
+def _plain(text: str, width: int) -> str:
+    """The text, cut to so many characters, for matplotlib to draw as it is: two dollars are no formula."""
+    return textwrap.shorten(text, width, placeholder=" …").replace("$", r"\$")
 
 
 def _axes(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, Axes | np.ndarray]:

@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from drgstudy.study import StudyError, atomic, fingerprint, first_process_first, read_json, write_json
+from drgstudy import provenance
+from drgstudy.study import StudyError, atomic, cause, fingerprint, first_process_first, read_json, write_json
 
+MODEL_FILES = {".safetensors", ".npz", ".json"}
 PACKAGES = ("torch", "transformers", "peft", "scikit-learn", "numpy", "pandas")
 
 
@@ -66,31 +69,90 @@ def versions() -> dict[str, str]:
 
 
 @first_process_first()
-def write_predictions(folder: Path, predictions: Predictions) -> None:
-    """Write ``predictions.npz``, then ``run.json``, which marks the run as complete: its checkpoints are then removed."""
+def write_predictions(folder: Path, predictions: Predictions, model: Path | None = None) -> None:
+    """Write ``predictions.npz``, then ``run.json``, which marks the run as complete: its checkpoints are then removed.
+
+    `model` is the folder in which the model lies, if that is another one.
+    """
     arrays = {key: getattr(predictions, key) for key in ("stay_ids", "truth", "labels", "logits", "outputs")}
     types = {"labels": str, "logits": np.float32, "outputs": np.float32}
     with atomic(folder / "predictions.npz") as beside:
         np.savez_compressed(beside, **{k: np.asarray(a, types.get(k)) for k, a in arrays.items() if a is not None})
-    digest = fingerprint(folder / "predictions.npz")
-    write_json(folder / "run.json", predictions.run | {"predictions": digest, "versions": versions()})
+    made = {"predictions": fingerprint(folder / "predictions.npz"), "model_files": model_files(model or folder)}
+    write_json(folder / "run.json", predictions.run | made | {"versions": versions()})
     for checkpoints in folder.glob("checkpoints-*"):
         shutil.rmtree(checkpoints)
 
 
-def read_predictions(folder: Path, stays: Path | None = None) -> Predictions:
-    """Read one run; with `stays`, refuse predictions that were made on another cohort.
+def read_predictions(folder: Path, stays: Path | None = None, inputs: Path | None = None) -> Predictions:
+    """Read one run; with `stays`, refuse predictions that were made on another cohort or are not of its test stays.
+
+    Parameters
+    ----------
+    folder : Path
+    stays : Path, optional
+        The cohort that lies there now.
+    inputs : Path, optional
+        What else the run has read of it: notes or measurements.
 
     Raises
     ------
     StudyError
-        If a file is missing, damaged or was edited, or if the cohort has changed since.
+        If a file is missing, damaged or was edited, or the cohort has changed since, or the predictions' stays are not
+        the cohort's test stays in its order, or the labels do not call them by what was billed.
     """
-    run = read_json(folder / "run.json")
-    file = folder / "predictions.npz"
-    if not file.is_file() or fingerprint(file) != run["predictions"]:
-        raise StudyError(f"{file} is missing or not the file that {folder.name}/run.json describes; run it again")
-    if stays is not None and run["dataset"]["fingerprint"] != fingerprint(stays):
-        raise StudyError(f"run {run['run']} was made on another cohort than {stays}; run it again")
-    with np.load(file, allow_pickle=False) as arrays:
-        return Predictions(**arrays, run=run)
+    run = read_run_json(folder, "predictions.npz", stays, inputs)
+    try:
+        with np.load(folder / "predictions.npz", allow_pickle=False) as arrays:
+            made = Predictions(**arrays, run=run)
+    except StudyError:
+        raise
+    except Exception as error:  # numpy's, zipfile's and zlib's, each of its own kind
+        raise StudyError(f"{folder / 'predictions.npz'} is damaged ({cause(error)}); run it again") from None
+    if stays is not None:
+        billed = held_out(stays, run["split"], "drg" if "fold" in run else "drg_v34")
+        file = provenance.relative(folder / "predictions.npz")
+        if made.stay_ids.tolist() != billed.index.tolist():
+            raise StudyError(f"{file} is not of the test stays of {stays.name} under {run['split']}; run it again")
+        if (wrong := made.labels[made.truth] != billed.to_numpy()).any():
+            stay, said = made.stay_ids[wrong][0], made.labels[made.truth][wrong][0]
+            raise StudyError(f"{file} has stay {stay} billed as {said}, {stays.name} as {billed[stay]}; run it again")
+    return made
+
+
+def read_run_json(folder: Path, result: str, stays: Path | None = None, inputs: Path | None = None) -> dict:
+    """A run's record, if its result is the file that it describes, and `stays` and `inputs` those it was made on."""
+    run, file = read_json(folder / "run.json"), folder / result
+    if not isinstance(run, dict) or not {"run", "dataset"} <= run.keys():
+        raise StudyError(f"{folder / 'run.json'} is no run's record, for it lacks run or dataset; run it again")
+    if not file.is_file() or fingerprint(file) != run.get("predictions"):
+        name = provenance.relative(file)
+        raise StudyError(f"{name} is missing or not the file that {folder.name}/run.json describes; run it again")
+    for used, key in ((stays, "fingerprint"), (inputs, "inputs")):
+        if used is not None and run["dataset"].get(key) != fingerprint(provenance.verified(used)):
+            raise StudyError(
+                f"run {run['run']} was made on another cohort than {provenance.relative(used)}; run it again"
+            )
+    provenance.USED[folder / "run.json"] = None
+    return run
+
+
+def model_files(folder: Path) -> dict[str, str]:
+    """Fingerprints of the files that a trained model left in its run's folder, by their names from there."""
+    files = [file for where in ("*", "adapter/*") for file in folder.glob(where) if file.suffix in MODEL_FILES]
+    ours = [file for file in files if file.name not in ("run.json", "predictions.npz") and file.name[0] != "."]
+    return {file.relative_to(folder).as_posix(): fingerprint(file) for file in sorted(ours)}
+
+
+def check_model(folder: Path, run: dict) -> None:
+    """Raise StudyError if a file of the model in `folder` is not the one that the run, by its run.json, left there."""
+    for name, found in model_files(folder).items():
+        if found != run.get("model_files", {}).get(name):
+            file = provenance.relative(folder / name)
+            raise StudyError(f"{file} is not the file that run {run['run']} left there; train it again")
+
+
+def held_out(stays: Path, split: str, column: str) -> pd.Series:
+    """A column of the test stays of a split, by stay id, in the cohort's order."""
+    table = pd.read_parquet(stays, columns=["stay_id", split, column]).set_index("stay_id")
+    return table.loc[table[split].isin(["test", 0]), column]

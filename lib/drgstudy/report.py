@@ -13,36 +13,57 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 
-from drgstudy import plots, tables
-from drgstudy.study import NOTEBOOKS, Paths, StudyError, atomic, read_json, write_json
+from drgstudy import plots, provenance, tables
+from drgstudy.study import (
+    NOTEBOOKS,
+    EarlyPaths,
+    Paths,
+    StudyError,
+    atomic,
+    least_open,
+    locked,
+    read_json,
+    results_only,
+    write_json,
+)
 
 STUDIES = {"results": range(20), "early_cohort": range(20, 30)}
 """What each study's page needs first, by topic, and the numbers of its notebooks."""
-_NO_RESULT = {"stderr", "application/vnd.jupyter.widget-view+json"}
 
 
 def build(profile: str) -> None:
     """Write reports/<profile>: the merged numbers, a page for each executed notebook, and ``index.html``, which stands alone.
 
-    Steps that have not run yet are named on the page; before a study's headline has, it has no part of the page.
+    Steps that have not run yet are named on the page; before a study's headline has, it has no part of the page. While
+    another process writes the same pages, this one waits.
 
     Raises
     ------
     StudyError
-        If the profile does not exist.
+        If the profile does not exist, or numbers were changed or made from other files than lie there.
     """
     paths, planned = Paths(profile), NOTEBOOKS / "params" / profile
     if not planned.is_dir():
         raise StudyError(f"{planned} does not exist; the profiles are the folders beside it")
-    parts = {file.stem: read_json(file) for file in sorted(paths.report.glob("numbers/[!.]*.json"))}
+    with locked(paths.running / "pages", f"{profile}/pages"):
+        _build(profile, paths, planned)
+
+
+def _build(profile: str, paths: Paths, planned: Path) -> None:
+    written = [file for file in sorted(paths.report.glob("numbers/[!.]*.json")) if not file.stem.endswith(".made")]
+    parts = {file.stem: read_json(file) for file in written if _is_current(file, paths)}
     numbers = {_topic(name): part["numbers"] for name, part in parts.items()}
     begun = [topic for topic in STUDIES if topic in numbers]
     if not begun:
         return
     numbers["text"] = {key: value for part in parts.values() for key, value in part["text"].items()}
+    of_study = {topic: [part for name, part in parts.items() if _study(name) == topic] for topic in begun}
+    numbers["dataset"] = {
+        topic: least_open([part.get("dataset", {}) for part in group]) for topic, group in of_study.items()
+    }
     costs = {_topic(name): part["costs"] for name, part in parts.items() if part["costs"]}
     write_json(paths.report / "numbers.json", numbers)
-    write_json(paths.report / "costs.json", costs)
+    write_json(paths.report / "costs.json", costs | {"dataset": numbers["dataset"]})
     if "results" in begun:
         source = numbers["results"]["dataset"]["name"]
         beside = f"MIMIC-IV (published) beside {source}"
@@ -51,6 +72,7 @@ def build(profile: str) -> None:
     pages.tests["words"] = lambda cell: (
         re.search("[A-Za-z]{3}", cell) is not None
     )  # set to the left; numbers to the right
+    pages.filters["count"] = lambda n: "few" if n is None else f"{n:,}"  # a small count of credentialed data is masked
     steps = sorted(file.stem for file in planned.glob("*.yaml"))
     of_begun = [step for step in steps if _study(step) in begun]
     notebooks = [_notebook(file) for step in of_begun if (file := paths.executed / f"{step}.ipynb").is_file()]
@@ -71,11 +93,32 @@ def build(profile: str) -> None:
         file.stem: pd.read_csv(file, dtype="str", keep_default_na=False).drop(columns="dataset")
         for file in paths.report.glob("tables/[!.]*.csv")
     }
-    waiting = [step for step in of_begun if step not in made]
+    outdated = {file.stem for file in written} - set(parts)
+    waiting = [step for step in of_begun if step not in made or step in outdated]
     shared["to_come"] = {topic: [_describe(step) for step in waiting if _study(step) == topic] for topic in begun}
     shared |= {"metrics": plots.METRICS, "studies": [numbers[topic] for topic in begun]}
     shared["order"] = plots.in_order(numbers["results"]["models"]) if "results" in begun else []
     _write(paths.report / "index.html", pages.get_template("index.html").render(shared, figures=figures, tables=rows))
+
+
+def _is_current(file: Path, paths: Paths) -> bool:
+    """Whether a notebook's numbers were made from what lies there now; if not, make is about to make them again.
+
+    Raises
+    ------
+    StudyError
+        If make would not, for they are newer than what they should have been made from.
+    """
+    record = provenance.record_of(file)
+    try:
+        provenance.verified(file)
+        return True
+    except StudyError:
+        places = read_json(record)["inputs"] if record.is_file() else []
+        inputs = [EarlyPaths(paths.profile).flow, paths.flow, *(file.parent / place for place in places)]
+        if file.stat().st_mtime >= max((place.stat().st_mtime for place in inputs if place.is_file()), default=0):
+            raise
+    return False
 
 
 def _topic(notebook: str) -> str:
@@ -105,15 +148,12 @@ def _notebook(file: Path) -> dict:
 
 def _body(file: Path) -> Markup:
     """An executed notebook as HTML; a figure is described by the heading it stands under."""
-    notebook = nbformat.read(file, as_version=4)
-    notebook.metadata.pop("widgets", None)
+    notebook = results_only(nbformat.read(file, as_version=4))
     heading = file.stem
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             heading = [heading, *re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)][-1]
         cell.metadata["alt"] = f"Figure: {heading}"
-        # Warnings name places on this machine, and a progress bar needs a script; neither is a result.
-        cell.outputs = [o for o in cell.get("outputs", []) if not {o.get("name"), *o.get("data", {})} & _NO_RESULT]
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
     return Markup(exporter.from_notebook_node(notebook)[0])
 

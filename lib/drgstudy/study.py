@@ -6,14 +6,18 @@ these files, executed over the notebook whose name is a prefix of the file's nam
 
 from __future__ import annotations
 
+import argparse
 import ast
 import contextlib
 import datetime
+import errno
+import fcntl
 import functools
 import hashlib
 import json
-import math
 import os
+import re
+import reprlib
 import resource
 import shutil
 import sys
@@ -26,10 +30,27 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "data" / "reference"
 NOTEBOOKS = ROOT / "notebooks"
+OPENNESS = ("synthetic", "open demo", "credentialed")
+"""The kinds of data, the openest first."""
+_PLACE = re.compile(r'"[/~](?:[^"\\]|\\.)*"')  # a quoted path of this machine
+_NO_RESULT = {"stderr", "application/vnd.jupyter.widget-view+json"}
+LONGEST_PARAMS = 100_000  # characters; ours have some 800
 
 
 class StudyError(Exception):
     """What a user can mend: the message names the file, column or parameter, what was expected and what to do."""
+
+
+def shown(value) -> str:
+    """`repr` for an error's sentence: one short line, however large or deep the value is."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 40, 40
+    return short.repr(value)
+
+
+def cause(error: Exception) -> str:
+    """What a library's error says, as part of a sentence: one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -69,6 +90,16 @@ class Paths:
     @property
     def executed(self) -> Path:
         return self.data / "executed"
+
+    @property
+    def failed(self) -> Path:
+        """Tracebacks of steps that failed: they may quote notes, so they stay here."""
+        return self.executed.parent / "failed"
+
+    @property
+    def running(self) -> Path:
+        """One file for each step that is being run, which names the process."""
+        return ROOT / "data" / self.profile / "running"
 
     @property
     def report(self) -> Path:
@@ -124,11 +155,75 @@ def first_process_first():
 
 
 @contextlib.contextmanager
+def locked(file: Path, what: str):
+    """Hold the lock `file` for the block; while another process holds it, say so of `what` and wait.
+
+    The system takes the lock from a process that ends, however it ends. It holds between the machines that share a folder
+    where that file system knows locks (NFS does); where it does not, nobody is held up.
+
+    Yields
+    ------
+    int
+        The lock's file descriptor: a child process that inherits it holds the lock too.
+    """
+    with room_for(file):
+        lock = _take(file, what)
+    with lock:
+        try:
+            yield lock.fileno()
+        finally:
+            file.unlink(missing_ok=True)
+
+
+def _take(file: Path, what: str):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = open(file, "ab+", buffering=0)  # noqa: SIM115, for the caller closes it
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        print(f"{what}: waiting for {lock.read().decode()}", file=sys.stderr, flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:
+        pass  # a file system without locks
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(lock.fileno()), file.stat()):
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {os.uname().nodename}".encode())
+            return lock
+    lock.close()  # who held it has removed it
+    return _take(file, what)
+
+
+@contextlib.contextmanager
+def room_for(path: Path):
+    """Make one sentence that names `path` of what any writer raises in the block when a disk or a quota is full."""
+    try:
+        yield
+    except StudyError:
+        raise
+    except Exception as error:
+        said = any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
+        # torch alone does not say why it can't write
+        if said or (isinstance(error, RuntimeError) and shutil.disk_usage(path.parent).free < 2**20):
+            raise StudyError(
+                f"no space left while writing {path}; free some there (or in {tempfile.gettempdir()}, where temporary "
+                "files go), then the same command goes on"
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
 def atomic(path: Path):
     """Yield a temporary path beside `path`; it takes the final name only if the block succeeds.
 
     The temporary name keeps the suffixes, so writers that look at them (``.csv.gz``, ``.npz``) behave. A folder
     replaces an existing folder. Of a run's processes all do the same, but only the first one's files remain.
+
+    Raises
+    ------
+    StudyError
+        If the disk is full; what was written so far is removed, and `path` is as it was.
     """
     path = Path(path)
     if rank():
@@ -136,19 +231,35 @@ def atomic(path: Path):
             yield Path(scratch) / path.name
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
-    for abandoned in path.parent.glob(f".unfinished-*-{path.name}"):  # by a process that was killed
-        shutil.rmtree(abandoned) if abandoned.is_dir() else abandoned.unlink()
+    here = f"@{os.uname().nodename}-"
+    beside, old = (path.with_name(f".unfinished-{what}{os.getpid()}{here}{path.name}") for what in ("", "old-"))
+    for left in path.parent.glob(f".unfinished-*{here}{path.name}"):
+        if not _alive(int(left.name.split("@")[0].rpartition("-")[2])):
+            _remove(left)
     try:
-        yield beside
-        if beside.is_dir() and path.exists():
-            shutil.rmtree(path)
+        with room_for(path):
+            yield beside
+        if beside.is_dir() and path.exists():  # no system call replaces a folder: two renames, and never half a folder
+            os.replace(path, old)
         os.replace(beside, path)
+        _remove(old)
     finally:
-        if beside.is_dir():
-            shutil.rmtree(beside)
-        else:
-            beside.unlink(missing_ok=True)
+        _remove(beside)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return error.errno != errno.ESRCH
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content) -> None:
@@ -158,20 +269,53 @@ def write_json(path: Path, content) -> None:
         beside.write_text(text + "\n", encoding="utf-8")
 
 
+def read_text(path: Path, missing: str) -> str:
+    """A UTF-8 text file, with or without a byte order mark; raises StudyError, with `missing` where there is none."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise StudyError(f"{path} {missing}") from None
+    except OSError as error:
+        raise StudyError(f"{path} can't be read ({error.strerror}); expected a text file that you may read") from None
+    except UnicodeDecodeError:
+        raise StudyError(f"{path} is not UTF-8 text (perhaps Latin-1, or no text at all); save it as UTF-8") from None
+
+
 def read_json(path: Path):
     """Read a JSON file that an earlier step wrote; raises StudyError if it is missing or damaged."""
+    text = read_text(path, "is missing; the step that writes it has not run (`make help` lists the steps)")
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StudyError(
-            f"{path} is missing; the step that writes it has not run (`make help` lists the steps)"
-        ) from None
-    except ValueError as error:
-        raise StudyError(f"{path} is not valid JSON ({error}); delete it and run make again") from None
+        return json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise StudyError(f"{path} is not valid JSON ({cause(error)}); delete it and run make again") from None
+
+
+def _no_number(literal: str):
+    raise ValueError(f"{literal} is no number")
+
+
+def least_open(found: list[dict]) -> dict:
+    """Kind and name of the least open of several datasets; what is unknown counts as credentialed."""
+    unknown = {"kind": "credentialed", "name": "unknown"}
+    found = [about if about.get("kind") in OPENNESS else unknown for about in found] or [unknown]
+    chosen = max(found, key=lambda about: OPENNESS.index(about["kind"]))
+    return {key: chosen[key] for key in unknown}
+
+
+def dataset(paths: Paths) -> dict:
+    """Kind and name of a study's data, as its source.json and its cohort's flow.json say."""
+    contents = [read_json(file) for file in (paths.source, paths.flow) if file.is_file()]
+    return least_open([content.get("source", content) for content in contents])
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a file's bytes, the first 16 hexadecimal digits."""
+    """SHA-256 of a file's bytes, the first 16 hexadecimal digits; computed once while the file stays as it is."""
+    state = os.stat(path)
+    return _fingerprint(path, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+@functools.cache
+def _fingerprint(path: Path, *state: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
@@ -181,18 +325,19 @@ def checked_value(name: str, value, default):
     if isinstance(default, float) and type(value) is int:
         value = float(value)
     if type(value) is not type(default):
-        raise StudyError(f"{name}: expected {type(default).__name__}, like {default!r}, got {value!r}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise StudyError(f"{name}: expected a finite number, got {value!r}")
+        raise StudyError(f"{name}: expected {type(default).__name__}, like {shown(default)}, got {shown(value)}")
+    if isinstance(value, int | float) and not abs(value) < 2**63:  # nor is a NaN
+        raise StudyError(f"{name}: expected a finite number below 2**63, got {shown(value)}")
+    if isinstance(value, list) and default:
+        return [checked_value(f"{name}, value {i}", each, default[0]) for i, each in enumerate(value, 1)]
     return value
 
 
 def checked_settings(kind: type, values: dict):
     """An instance of the settings dataclass `kind`; raises StudyError on an unknown key or a wrong type."""
     defaults = vars(kind())
-    unknown = sorted(set(values) - set(defaults))
-    if unknown:
-        raise StudyError(f"setting {unknown[0]}: unknown; the settings are {', '.join(defaults)}")
+    if unknown := [key for key in values if key not in defaults]:
+        raise StudyError(f"setting {shown(unknown[0])}: unknown; the settings are {', '.join(defaults)}")
     return kind(**{key: checked_value(f"setting {key}", value, defaults[key]) for key, value in values.items()})
 
 
@@ -224,6 +369,39 @@ def notebook_parameters(notebook: Path) -> dict:
     return {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(source).body}
 
 
+def plain_yaml(text: str):
+    """The value of a YAML text without what a parameter file has no use for: anchors, aliases, tags, and keys said twice.
+
+    Aliases let a text of a few lines grow to gigabytes, and of two equal keys PyYAML would silently take the last.
+
+    Raises
+    ------
+    ValueError
+        With one line that says why it isn't such a text.
+    """
+    import yaml
+
+    class Plain(yaml.SafeLoader):
+        def compose_node(self, parent, index):
+            event = self.peek_event()
+            if event.anchor or getattr(event, "tag", None):
+                raise yaml.MarkedYAMLError(problem="anchor, alias or tag", problem_mark=event.start_mark)
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node, deep=False):
+            values = super().construct_mapping(node, deep)
+            if len(values) < len(node.value):
+                raise yaml.MarkedYAMLError(problem="a key occurs twice", problem_mark=node.start_mark)
+            return values
+
+    try:
+        values = yaml.load(text, Plain)
+        repr(values)  # Python refuses to write numbers of thousands of digits
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(cause(error)) from None
+    return values
+
+
 def read_params(params: Path) -> dict:
     """The values of one parameter file, checked against its notebook's parameters.
 
@@ -232,30 +410,41 @@ def read_params(params: Path) -> dict:
     StudyError
         If the file is no flat YAML mapping, names an unknown parameter, or gives a value of the wrong type.
     """
-    import yaml
-
+    text = read_text(params, f"does not exist; the profiles are the folders of {NOTEBOOKS / 'params'}")
+    if len(text) > LONGEST_PARAMS:
+        raise StudyError(f"{params} has {len(text):,} characters; expected some lines of the form `name: value`")
     try:
-        values = yaml.safe_load(params.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StudyError(f"{params} does not exist; the profiles are the folders of {NOTEBOOKS / 'params'}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StudyError(f"{params} is not valid YAML: {' '.join(str(error).split())}") from None
+        values = plain_yaml(text)
+    except ValueError as error:
+        raise StudyError(f"{params} is not valid YAML: {error}; expected lines of the form `name: value`") from None
     if not isinstance(values, dict):
         raise StudyError(f"{params}: expected lines of the form `name: value`")
     defaults = notebook_parameters(notebook_of(params))
     for name, value in values.items():
         if name not in defaults:
-            raise StudyError(f"{params}: unknown parameter {name!r}; the parameters are {', '.join(defaults)}")
-        values[name] = checked_value(f"{params}: parameter {name}", value, defaults[name])
+            raise StudyError(f"{params}: unknown parameter {shown(name)}; the parameters are {', '.join(defaults)}")
+        values[name] = value = checked_value(f"{params}: parameter {name}", value, defaults[name])
+        if isinstance(value, int | float) and value < 0 and name != "hours":  # which count from ICU admission
+            raise StudyError(f"{params}: parameter {name}: expected 0 or more, got {value}")
     if values.get("profile") != params.parent.name:
         raise StudyError(f"{params}: parameter profile must be {params.parent.name!r}, the name of the file's folder")
     if "run" in values and "model" in values and params.stem != f"{notebook_of(params).stem}-{values['run']}":
-        raise StudyError(f"{params}: parameter run is {values['run']!r}, but the file's name says another run")
+        raise StudyError(f"{params}: parameter run is {shown(values['run'])}, but the file's name says another run")
+    if values.get("seed", 0) >= 2**31:  # numpy's old generator, which transformers seeds, takes little more
+        raise StudyError(f"{params}: parameter seed: expected less than 2**31, got {values['seed']}")
     return values
 
 
-def run_notebook(params: Path) -> Path:
+def run_notebook(params: Path, unless_made: list[Path] = ()) -> Path:
     """Execute the notebook of one parameter file with papermill; progress bars appear on this process's stderr.
+
+    While another process runs the same file, this one waits.
+
+    Parameters
+    ----------
+    unless_made : list of Path
+        A target of make and its prerequisites. If another process has made the target, later than these and since this
+        make began, nothing is left to do.
 
     Returns
     -------
@@ -265,24 +454,51 @@ def run_notebook(params: Path) -> Path:
     Raises
     ------
     StudyError
-        With the notebook's own sentence where the notebook raised one; otherwise with the cell's traceback.
+        With the notebook's own sentence where the notebook raised one; otherwise with the place of the traceback, which
+        may quote a note, and so is in an ignored folder. The exception's own words are left out if the data are
+        credentialed.
     """
+    values, name = read_params(params), f"{params.parent.name}/{params.stem}"
+    paths = Paths(values["profile"])
+    with contextlib.nullcontext() if rank() else locked(paths.running / params.stem, name) as lock:
+        if _made_meanwhile(*unless_made):
+            print(name, "was made by another process", file=sys.stderr)
+            return paths.executed / f"{params.stem}.ipynb"
+        return _execute(params, values, lock)
+
+
+def _made_meanwhile(target: Path | None = None, *prerequisites: Path) -> bool:
+    if target is None or not all(file.exists() for file in (target, *prerequisites)):
+        return False
+    older = [float(os.environ["MAKE_BEGAN"]), *(file.stat().st_mtime for file in prerequisites)]
+    return target.stat().st_mtime > max(older)
+
+
+def _execute(params: Path, values: dict, lock: int | None) -> Path:
+    import nbformat
     import papermill
+    from jupyter_client import AsyncKernelManager
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
-    values, notebook = read_params(params), notebook_of(params)
-    executed = Paths(values["profile"]).executed / f"{params.stem}.ipynb"
+    class Kernel(AsyncKernelManager):
+        # A kernel outlives a killed parent for a second or more: until its end, it holds the lock too.
+        async def _async_launch_kernel(self, command, **options):
+            await super()._async_launch_kernel(command, pass_fds=[lock] if lock else [], **options)
+
+    notebook = notebook_of(params)
+    paths = (EarlyPaths if notebook.stem >= "20" else Paths)(values["profile"])
+    executed, failed = paths.executed / f"{params.stem}.ipynb", paths.failed / f"{params.stem}.txt"
     start = time.perf_counter()
     say = functools.partial(print, f"{params.parent.name}/{params.stem}", file=sys.stderr, flush=True)
     if not rank():
         say("…")
     with atomic(executed) as beside, _relayed_progress() as folder:
         try:
-            papermill.execute_notebook(
+            made = papermill.execute_notebook(
                 notebook,
-                beside,
+                None,  # nothing is on the disk before every cell has succeeded
                 values,
                 cwd=NOTEBOOKS,
                 kernel_name="python3",
@@ -290,16 +506,44 @@ def run_notebook(params: Path) -> Path:
                 # Sockets of the file system, not of the network: nobody else on the machine can listen to a kernel. By
                 # their default names two notebooks that run at once would share them.
                 config=Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"}),
+                kernel_manager_class=Kernel,
             )
         except PapermillExecutionError as error:
             if error.ename == "StudyError":
                 raise StudyError(f"{params.name}: {error.evalue}") from None
-            raise StudyError(f"{params.name}: {notebook.name} failed in cell {error.exec_count}\n{error}") from None
+            with atomic(failed) as log:
+                log.write_text(str(error), encoding="utf-8")
+            said = "" if dataset(paths)["kind"] == "credentialed" else f" ({' '.join(error.evalue.split())[:200]})"
+            raise StudyError(
+                f"{params.name}: {notebook.name} failed in cell {error.exec_count} with {error.ename}{said}; "
+                f"the traceback is in {failed.relative_to(ROOT)}"
+            ) from None
         except DeadKernelError:
             raise StudyError(f"{params.name}: the notebook's kernel was killed, perhaps for want of memory") from None
+        results_only(made).metadata["drgstudy"] = dataset(paths)
+        nbformat.write(made, beside)
     if not rank():
+        failed.unlink(missing_ok=True)
         say(f"done in {time.perf_counter() - start:.0f} s")
     return executed
+
+
+def results_only(notebook):
+    """Strip an executed notebook, in place, of what another day or machine would change: times, places and warnings.
+
+    Widgets go too, for they need a script, and so does the value of a parameter that is a place on this machine.
+    """
+    notebook.metadata.pop("widgets", None)
+    parameters = json.dumps(notebook.metadata.get("papermill", {}).get("parameters", {}))
+    notebook.metadata["papermill"] = {"parameters": json.loads(_PLACE.sub('"…"', parameters))}
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = {"tags": tags} if tags else {}
+        if "injected-parameters" in tags:
+            cell.source, cell.id = _PLACE.sub('"…"', cell.source), "injected-parameters"
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if not {o.get("name"), *o.get("data", {})} & _NO_RESULT]
+    return notebook
 
 
 @contextlib.contextmanager
@@ -348,9 +592,13 @@ def main(arguments: list[str]) -> int:
     trains on several devices or machines, which share the study's folder: every process runs the whole notebook in a
     kernel of its own, the trainer brings their gradients together, and only the first process writes.
     """
+    parser = argparse.ArgumentParser(prog="python -m drgstudy.study")
+    parser.add_argument("params", nargs="+", type=Path, help="parameter files, run in this order")
+    parser.add_argument("--unless-made", nargs="+", type=Path, default=(), metavar="FILE", help="see run_notebook")
+    options = parser.parse_args(arguments)
     try:
-        for name in arguments:
-            run_notebook(Path(name))
+        for params in options.params:
+            run_notebook(params, options.unless_made)
     except StudyError as error:
         if rank():  # most errors meet every process: the first one says so, and its end ends this one here
             time.sleep(3)

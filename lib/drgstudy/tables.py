@@ -6,6 +6,7 @@ The published values stand beside ours, never among them: every table names its 
 from __future__ import annotations
 
 import itertools
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,12 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 from statsmodels.stats.multitest import multipletests
 
-from drgstudy import drgs, plots
+from drgstudy import drgs, plots, provenance
 from drgstudy.bootstrap import bootstrap, difference, resample_counts, summary
 from drgstudy.labels import TwoLabels
 from drgstudy.metrics import Scores
 from drgstudy.predictions import Predictions, read_predictions
-from drgstudy.study import REFERENCE, Paths, StudyError, atomic, progress, write_json
+from drgstudy.study import REFERENCE, Paths, StudyError, atomic, dataset, progress
 
 TOP_DRGS = (300, 50, 30)
 RULES = {"DRG by rule (a)": "seen", "DRG by rule (b)": "mapped"}  # of `TwoLabels.infer`, as Table 3 names them
@@ -377,13 +378,15 @@ def time_gains(cost: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_table(table: pd.DataFrame, folder: Path, name: str, dataset: str) -> Styler:
-    """Write `name`.csv, the dataset in its last column, and `name`.md, the dataset above.
+    """Write `name`.csv, the dataset in its last column, and `name`.md, the dataset above; a dash for what is missing.
 
     Returns
     -------
     Styler
         The first 30 rows under the dataset's name, for a notebook to show.
     """
+    if table.isna().any(axis=None):
+        table = table.astype(object).where(table.notna(), "–")
     with atomic(folder / f"{name}.csv") as beside:
         table.assign(dataset=dataset).to_csv(beside, index=False)
     rows = [table.columns, ["---"] * table.shape[1], *table.astype("str").to_numpy()]
@@ -391,18 +394,26 @@ def write_table(table: pd.DataFrame, folder: Path, name: str, dataset: str) -> S
     lines = [f"*{dataset}*", "", *(f"| {' | '.join(row)} |" for row in rows)]
     with atomic(folder / f"{name}.md") as beside:
         beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return table.head(30).style.set_uuid(name).hide().set_caption(dataset).format(precision=3, escape="html")
+    return styled(table.head(30), name, dataset)
+
+
+def styled(table: pd.DataFrame, name: str, caption: str) -> Styler:
+    """The table for a notebook to show; whatever its cells, columns and caption say is text, not HTML."""
+    shown = table.style.set_uuid(name).hide().set_caption(escape(caption))
+    return shown.format(precision=3, escape="html").format_index(escape="html", axis=1)
 
 
 def write_numbers(paths: Paths, notebook: str, numbers: dict, *, text: dict | None = None, costs: dict | None = None):
     """Write what any page may quote from one notebook: ``reports/<profile>/numbers/<notebook>.json``.
 
     `numbers` are the notebook's own, by topic; `text` holds those of `TEXT`; `costs` what no rerun repeats. The report
-    merges all of them into ``numbers.json`` and ``costs.json``. A number that is not finite is left out of `text`.
+    merges all of them into ``numbers.json`` and ``costs.json``. A number that is masked (None) or not finite is left out
+    of `text`. Kind and name of the data stand beside them; its record names all that this process has read.
     """
-    finite = {key: value for key, value in (text or {}).items() if np.isfinite(value)}
-    content = {"numbers": numbers, "text": finite, "costs": costs or {}}
-    write_json(paths.report / "numbers" / f"{notebook}.json", content)
+    finite = {key: value for key, value in (text or {}).items() if value is not None and np.isfinite(value)}
+    content = {"dataset": dataset(paths), "numbers": numbers, "text": finite, "costs": costs or {}}
+    used = [file for file in provenance.USED if file.is_relative_to(paths.data) and file.is_file()]
+    provenance.write_json(paths.report / "numbers" / f"{notebook}.json", content, notebook, used)
 
 
 def nested(table: pd.DataFrame, keys: list[str]) -> dict:

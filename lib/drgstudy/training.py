@@ -15,12 +15,13 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from drgstudy.study import StudyError, progress, rank, read_json, write_json
+from drgstudy.study import StudyError, progress, rank, read_json, room_for, write_json
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,6 @@ class NeuralSettings:
             raise StudyError(
                 "setting patience: needs a part of the training stays to judge by; set validation, e.g. 0.1"
             )
-        for name in ("max_tokens", "batch_size", "learning_rate", "checkpoint_steps"):
-            if getattr(self, name) <= 0:
-                raise StudyError(f"setting {name}: expected more than 0, got {getattr(self, name)!r}")
 
 
 @functools.cache
@@ -153,12 +151,29 @@ _SCORES = {
 
 
 class _Trainer(Trainer):
-    """Transformers' trainer with the order of texts as an object."""
+    """Transformers' trainer with the order of texts as an object, which says when the disk is full."""
 
     sampler: torch.utils.data.Sampler | None = None
 
     def _get_train_sampler(self, train_dataset=None):
         return self.sampler or super()._get_train_sampler(train_dataset)
+
+    def _save_checkpoint(self, model, trial):
+        folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+        try:
+            with room_for(folder):
+                super()._save_checkpoint(model, trial)
+        except StudyError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """The trainer's state is the last file of a checkpoint: without it, a kill came while it was being saved."""
+    try:
+        return bool(read_json(checkpoint / "trainer_state.json"))
+    except StudyError:
+        return False
 
 
 class _Progress(TrainerCallback):
@@ -284,15 +299,17 @@ def train(
     if settings.order == "by_length":
         together = settings.batch_size * arguments.world_size  # texts of one step, of which each process takes its part
         trainer.sampler = ByLength([len(ids) for ids in training.input_ids], together, seed)
-    # The trainer's state is the last file of a checkpoint: without it, a kill came while it was being saved.
-    whole = [state.parent for state in checkpoints.glob("checkpoint-*/trainer_state.json")]
+    whole = filter(_is_whole, checkpoints.glob("checkpoint-*"))
     last = max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
     clock = _Progress(read_json(checkpoints / "seconds.json") if (checkpoints / "seconds.json").exists() else 0.0)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(clock)
     if settings.patience:
         trainer.add_callback(EarlyStoppingCallback(settings.patience))
-    result = trainer.train(resume_from_checkpoint=last and str(last))
+    try:
+        result = trainer.train(resume_from_checkpoint=last and str(last))  # all of it read as weights_only
+    except UnpicklingError:
+        raise StudyError(f"{last} holds more than a checkpoint does; remove it, and the run begins again") from None
     several = {"processes": arguments.world_size} if arguments.world_size > 1 else {}
     return several | {
         "train_seconds": clock.seconds(),

@@ -10,8 +10,8 @@ import numpy as np
 import papermill
 import pytest
 
-from drgstudy import casemix, cohort, early, early_runs, measurements
-from drgstudy.study import NOTEBOOKS, ROOT, EarlyPaths, Paths, read_json, read_params, write_json
+from drgstudy import casemix, cohort, early, early_runs, measurements, provenance
+from drgstudy.study import NOTEBOOKS, ROOT, EarlyPaths, Paths, fingerprint, read_json, read_params, write_json
 
 PATHS = EarlyPaths("smoke")
 PARAMS = sorted((NOTEBOOKS / "params" / "smoke").glob("23-early-train-*.yaml"))
@@ -91,6 +91,9 @@ def test_of_credentialed_data_no_note_text_is_shown(study, tmp_path):
         for file in (paths.source, paths.flow):
             content = read_json(file)
             write_json(file, content | (about if "kind" in content else {"source": content["source"] | about}))
+        for file in (paths.source, paths.cohort("ms"), paths.cohort("apr"), paths.notes, paths.flow):
+            record = provenance.record_of(file)
+            write_json(record, read_json(record) | {"inputs": {}, "fingerprint": fingerprint(file)})
         given = {"22-measurements": {}, "27-attention": {"run": "caml-ms"}}
         cells = [cell for name, more in given.items() for cell in run(name, tmp_path, profile=paths.profile, **more)]
         written = [file.read_text() for file in paths.report.rglob("*") if file.is_file() and file.suffix != ".png"]
@@ -141,7 +144,7 @@ def test_notebooks_of_the_smoke_study_show_no_error(study):
 
 def test_a_touched_run_reruns_what_reads_it_and_nothing_else(study, make):
     wanted = [
-        f"reports/smoke/numbers/{file.stem}.json" for file in (NOTEBOOKS / "params" / "smoke").glob("2[1-8]-*.yaml")
+        f"data/smoke/executed/{file.stem}.ipynb" for file in (NOTEBOOKS / "params" / "smoke").glob("2[1-8]-*.yaml")
     ]
     wanted = [target for target in wanted if "train" not in target]
     assert make("--question", *wanted).returncode == 0
@@ -153,4 +156,4 @@ def test_a_touched_run_reruns_what_reads_it_and_nothing_else(study, make):
     finally:
         os.utime(touched, ns=(before, before))
     again = {"23-early-train-caml-apr", "24-early-results", "25-case-mix", "26-regression"}
-    assert set(re.findall(r"params/smoke/([\w-]+)\.yaml", planned)) == again
+    assert set(re.findall(r"study notebooks/params/smoke/([\w-]+)\.yaml", planned)) == again

@@ -11,10 +11,10 @@ import pandas as pd
 import papermill
 import pytest
 
-from drgstudy import cohort, models, plots
+from drgstudy import cohort, models, plots, provenance
 from drgstudy.labels import TwoLabels
 from drgstudy.predictions import read_predictions
-from drgstudy.study import NOTEBOOKS, ROOT, Paths, fingerprint, read_json, read_params, write_json
+from drgstudy.study import NOTEBOOKS, ROOT, Paths, fingerprint, read_json, read_params
 
 PATHS = Paths("smoke")
 RUNS = sorted(file.stem.removeprefix("05-train-") for file in (NOTEBOOKS / "params" / "smoke").glob("05-train-*.yaml"))
@@ -145,9 +145,11 @@ def test_of_credentialed_data_no_note_text_leaves_the_ignored_folder(study, tmp_
     paths = Paths("credentialed")
     try:
         shutil.copytree(PATHS.runs / "tfidf", paths.runs / "tfidf")
-        shutil.copy(PATHS.stays, paths.stays)
+        for file in (PATHS.stays, provenance.record_of(PATHS.stays)):
+            shutil.copy(file, paths.data)
         flow = read_json(PATHS.flow)
-        write_json(paths.flow, flow | {"source": flow["source"] | {"kind": "credentialed", "name": "MIMIC-IV v2.2"}})
+        flow["source"] |= {"kind": "credentialed", "name": "MIMIC-IV v2.2"}
+        provenance.write_json(paths.flow, flow, "03-cohort", [paths.stays])
         for name, given in {
             "09-errors": {"run": "tfidf"},
             "12-why": {"runs": ["tfidf"]},
@@ -191,5 +193,5 @@ def test_a_second_make_does_nothing_and_a_touched_file_reruns_what_depends_on_it
     finally:
         os.utime(touched, ns=(before, before))
     again = {"00-index", "05-train-tfidf", "06-results", "08-size-and-length", "10-splits", "11-trust", "12-why"}
-    assert set(re.findall(r"params/smoke/([\w-]+)\.yaml", planned)) == again
+    assert set(re.findall(r"study notebooks/params/smoke/([\w-]+)\.yaml", planned)) == again
     assert "drgstudy.report smoke" in planned

