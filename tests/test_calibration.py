@@ -89,6 +89,7 @@ def test_intervals_are_those_of_the_drawn_stays():
     gaps = [(confidence[drawn] - hit[drawn]).mean() for drawn in (np.repeat(np.arange(60), c) for c in counts)]
     assert found.loc["overconfidence", ["lower", "upper"]].tolist() == pytest.approx(np.quantile(gaps, [0.025, 0.975]))
     assert found.loc["ece", "sd"] == pytest.approx(np.std(np.abs(gaps), ddof=1))
+    assert found.loc["overconfidence", "value"] == pytest.approx((confidence - hit).mean())  # of the stays as they are
 
 
 def test_a_calibrated_model_shows_no_more_than_chance():

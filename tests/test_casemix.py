@@ -237,6 +237,7 @@ def test_regression_scores(drawn):
         assert found["spearman"] == pytest.approx(ranks, abs=1e-9)
 
 
+@pytest.mark.filterwarnings("error")
 def test_regression_scores_by_hand():
     found = casemix.regression_scores(np.array([1.0, 2.0, 6.0]), np.array([2.0, 4.0, 6.0]))
     assert found == pytest.approx({"mae": 1, "rmse": np.sqrt(5 / 3), "spearman": 1, "cmi_error_percent": 100 / 3})
