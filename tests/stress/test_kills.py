@@ -111,9 +111,10 @@ def copy_of_the_project(root: Path) -> Path:
 
 
 def made(root: Path) -> dict[str, bytes]:
-    """The numbers and tables, and the names of all other files of the study, hidden and empty ones too."""
+    """The numbers and tables but for those of times, and the names of all other files of the study, hidden and empty ones too."""
     files = [f for kind in ("data", "reports") for f in (root / kind / "smoke").rglob("*") if not f.is_dir()]
-    kept = {f: f.read_bytes() for f in files if f.name == "numbers.json" or f.suffix in (".csv", ".md")}
+    told = [f for f in files if f.name == "numbers.json" or f.suffix in (".csv", ".md")]
+    kept = {f: f.read_bytes() for f in told if f.stem not in ("cost", "time-gains")}
     return {str(f.relative_to(root)): kept.get(f, b"") for f in files}
 
 
