@@ -1,5 +1,7 @@
 """The figures: what stands on their face, and that equal figures are equal bytes."""
 
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -162,6 +164,8 @@ def test_saving_twice_gives_equal_bytes_and_one_dataset_name(tmp_path):
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["figure.png", "figure.svg"]
     svg = (tmp_path / "a" / "figure.svg").read_text()
     assert "date" not in svg and f"<dc:source>{DATASET}</dc:source>" in svg
+    clips = set(re.findall(r"url\(#(.+?)\)", svg))
+    assert clips and clips == {f"clip{i}" for i in range(len(clips))} <= set(re.findall(r'id="(.+?)"', svg))
     with Image.open(tmp_path / "a" / "figure.png") as image:
         assert image.text == {"Source": DATASET}
 

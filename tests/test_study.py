@@ -169,7 +169,14 @@ def test_a_traceback_may_quote_a_note_and_stays_in_an_ignored_folder(smoke_param
 def test_of_an_executed_notebook_only_results_stay():
     stream = functools.partial(nbformat.v4.new_output, "stream")
     view = nbformat.v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}})
-    outputs = [stream(name="stderr", text="/home/me/x.py: UserWarning"), stream(name="stdout", text="42 stays"), view]
+    shown = {"text/html": "<table></table>", "text/plain": "<Styler at 0x7fb50cb14f10>"}
+    table = nbformat.v4.new_output("display_data", shown)
+    outputs = [
+        table,
+        stream(name="stderr", text="/home/me/x.py: UserWarning"),
+        stream(name="stdout", text="42 stays"),
+        view,
+    ]
     source = '# Parameters\nprofile = "smoke"\nmimic = "/home/me/\\"mimic"\nsettings = {"base": "~/llama", "rank": 8}\nreview = "data/review.csv"\n'
     given = {"profile": "smoke", "mimic": '/home/me/"mimic', "settings": {"base": "~/llama", "rank": 8}}
     about = {
@@ -199,7 +206,8 @@ def test_of_an_executed_notebook_only_results_stay():
         'settings = {"base": "…", "rank": 8}',
         'review = "data/review.csv"',
     ]
-    assert [output.text for output in notebook.cells[2].outputs] == ["42 stays"]
+    table, said = notebook.cells[2].outputs
+    assert said.text == "42 stays" and table.data == {"text/html": "<table></table>"}
 
 
 def test_two_notebooks_may_run_at_once(smoke_params, tmp_path):

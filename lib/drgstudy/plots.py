@@ -5,6 +5,7 @@ Names, colours, markers and their order are the same in every figure. A figure s
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
 
@@ -88,8 +89,7 @@ def save(figure: Figure, folder: Path, name: str, dataset: str) -> Figure:
         metadata = {"Source": dataset or None} | dict.fromkeys(without)
         with atomic(Path(folder) / f"{name}.{suffix}") as beside:
             figure.savefig(beside, metadata=metadata)
-            if suffix == "png":
-                _shrink(beside)
+            _shrink(beside) if suffix == "png" else _renumber(beside)
     return figure
 
 
@@ -101,6 +101,15 @@ def _shrink(file: Path) -> None:
             about.add_text(key, text)
         image = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
     image.save(file, "PNG", optimize=True, pnginfo=about, dpi=dpi)
+
+
+def _renumber(file: Path) -> None:
+    """Name an SVG's clip paths by their order: matplotlib names them by the last digits of a layout that is solved anew."""
+    svg, order = file.read_text(encoding="utf-8"), {}
+    named = re.sub(r"(?<=#)p[0-9a-f]{10}(?=\))", lambda found: order.setdefault(found[0], f"clip{len(order)}"), svg)
+    for name, number in order.items():
+        named = named.replace(f'id="{name}"', f'id="{number}"')
+    file.write_text(named, encoding="utf-8")
 
 
 def study_map() -> Figure:

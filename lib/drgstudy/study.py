@@ -543,6 +543,8 @@ def results_only(notebook):
             cell.source, cell.id = _PLACE.sub('"…"', cell.source), "injected-parameters"
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if not {o.get("name"), *o.get("data", {})} & _NO_RESULT]
+            for data in (output["data"] for output in cell.outputs if "text/html" in output.get("data", {})):
+                data.pop("text/plain", None)  # of a table no more than its place in memory
     return notebook
 
 

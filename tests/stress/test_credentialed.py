@@ -33,7 +33,7 @@ def test_a_hospital_of_unknown_kind_is_studied_and_nothing_of_it_is_published(tm
     (params / "04-hardness.yaml").unlink()  # which compares with the hospital's own truth
     for file in params.iterdir():
         file.write_text(file.read_text().replace("profile: smoke", "profile: secret"))
-    (params / "01-hospital.yaml").write_text(f"profile: secret\nmimic: {secret / 'iv'}\n")
+    (params / "01-hospital.yaml").write_text(f"profile: secret\nmimic: {secret / 'iv'}\nmimic_note: {secret / 'iv'}\n")
     (params / "20-icu.yaml").write_text(f"profile: secret\nmimic3: {secret / 'iii'}\n")
 
     done = make("all", "PROFILE=secret")
