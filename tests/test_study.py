@@ -269,3 +269,10 @@ def test_no_machine_path_in_what_git_holds():
     assert not [
         n for n, p in texts.items() if p.is_file() and n != "tests/test_study.py" and place.search(p.read_text())
     ]
+
+
+@pytest.mark.parametrize(("bar", "shown"), [("", ""), ("half a bar", "half a bar\n"), ("a bar\n", "a bar\n")])
+def test_what_follows_a_progress_bar_begins_a_line(bar, shown, capsys):
+    with study._relayed_progress(), open(os.environ["DRGSTUDY_PROGRESS"], "a") as channel:
+        channel.write(bar)
+    assert capsys.readouterr().err == shown

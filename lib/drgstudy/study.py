@@ -562,11 +562,14 @@ def _relayed_progress():
         done = threading.Event()
 
         def relay():
+            last, finished = "\n", False
             with channel.open(encoding="utf-8", errors="replace") as file:
-                while not done.wait(0.3):
-                    sys.stderr.write(file.read())
+                while not finished:
+                    finished = done.wait(0.3)
+                    text = file.read()
+                    last = (last + text)[-1]
+                    sys.stderr.write(text if not finished or last == "\n" else text + "\n")  # a bar that was cut off
                     sys.stderr.flush()
-                sys.stderr.write(file.read())
 
         thread = threading.Thread(target=relay)
         thread.start()
