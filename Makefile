@@ -123,7 +123,7 @@ ICU := $(addprefix $(LIB)/synthetic/,icu.py icu_notes.py physiology.py) \
   $(addprefix data/reference/synthetic/,icu.yaml vitals.csv physiology.csv apr_groups.csv)
 HOSPITAL := $(filter-out $(ICU),$(wildcard $(LIB)/synthetic/*.py data/reference/synthetic/*))
 $(DONE)/01-hospital.ipynb: $(HOSPITAL) $(LIB)/mimic.py $(LIB)/drgs.py $(FACTS)
-$(DONE)/02-harmonization.ipynb: $(DONE)/01-hospital.ipynb $(LIB)/harmonize.py $(LIB)/drgs.py $(FACTS) \
+$(DONE)/02-harmonization.ipynb: $(DONE)/01-hospital.ipynb $(addprefix $(LIB)/,harmonize.py drgs.py sheets.py) $(FACTS) \
   $(addprefix data/reference/,crosswalk.csv abbreviations.csv mimic_iii_demo_outcomes.csv) \
   $(wildcard $(shell sed -nE 's/^review: *"?([^" ]+).*/\1/p' $(PARAMS)/02-harmonization.yaml))
 $(DONE)/03-cohort.ipynb: $(DONE)/02-harmonization.ipynb $(LIB)/cohort.py $(LIB)/notes.py
@@ -156,14 +156,14 @@ FORCE:
 # Every file is written whole or not at all: a page that fails, or Ctrl-C, must not cost an hour of training.
 .PRECIOUS: $(DONE)/%.ipynb $(TRAIN) $(EARLY_TRAIN) $(ANALYSES) $(EARLY)
 
-$(ANALYSES): $(addprefix $(LIB)/,tables.py plots.py metrics.py bootstrap.py) data/reference/published_tables.csv
+$(ANALYSES): $(addprefix $(LIB)/,disclosure.py tables.py plots.py metrics.py bootstrap.py) data/reference/published_tables.csv
 $(DONE)/04-hardness.ipynb: $(HOSPITAL) $(LIB)/models/tfidf.py
 $(DONE)/06-results.ipynb: $(LIB)/spline.py
 $(DONE)/07-two-labels.ipynb: $(LIB)/labels.py
-$(DONE)/09-errors.ipynb: $(LIB)/errors.py data/reference/published_drgs.csv $(wildcard $(DATA)/review/errors.csv)
+$(DONE)/09-errors.ipynb: $(LIB)/errors.py $(LIB)/sheets.py data/reference/published_drgs.csv $(wildcard $(DATA)/review/errors.csv)
 $(DONE)/11-trust.ipynb: $(LIB)/calibration.py $(LIB)/casemix.py
 $(DONE)/12-why.ipynb $(TRY): $(LIB)/attribution.py
-$(TRY): $(LIB)/notes.py
+$(TRY): $(LIB)/notes.py $(LIB)/sheets.py
 
 # The early-DRG study.
 COHORTS := $(DONE)/21-early-cohort.ipynb
@@ -174,7 +174,7 @@ $(COHORTS): $(LIB)/early.py $(LIB)/early_plots.py $(APR)
 $(MEASURED): $(COHORTS) $(LIB)/measurements.py $(LIB)/early_plots.py data/reference/measurements.csv
 $(EARLY_TRAIN): $(COHORTS) $(addprefix $(LIB)/,early_runs.py training.py predictions.py labels.py) $(wildcard $(LIB)/models/*.py)
 $(filter $(DONE)/23-early-train-lstm-%,$(EARLY_TRAIN)): $(MEASURED)
-$(filter-out $(COHORTS) $(MEASURED),$(EARLY)): $(addprefix $(LIB)/,early_tables.py early_plots.py tables.py plots.py) \
+$(filter-out $(COHORTS) $(MEASURED),$(EARLY)): $(addprefix $(LIB)/,early_tables.py early_plots.py disclosure.py tables.py plots.py) \
   $(wildcard data/reference/published_early*.csv)
 $(filter %/24-early-results.ipynb %/28-early-splits.ipynb,$(EARLY)): $(LIB)/metrics.py $(LIB)/bootstrap.py
 $(filter %/25-case-mix.ipynb %/26-regression.ipynb,$(EARLY)): $(LIB)/casemix.py

@@ -30,7 +30,7 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from drgstudy import plots
 from drgstudy.predictions import versions
-from drgstudy.study import ROOT, StudyError, atomic, read_json, write_json
+from drgstudy.study import ROOT, StudyError, atomic, read_json, run_and_exit, write_json
 
 HERE = Path(__file__).resolve().parent
 REPORTS = ROOT / "reports"
@@ -177,7 +177,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except StudyError as error:
-        sys.exit(f"error: {error}")
+    run_and_exit(main)

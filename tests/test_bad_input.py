@@ -888,16 +888,16 @@ def try_it(content, name="note_file"):
         file = put(folder / "given.txt", content)
         cells = json.loads((NOTEBOOKS / "13-try-it.ipynb").read_text(encoding="utf-8"))["cells"]
         sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-        chosen = [source for source in sources if source.startswith("if note and") or "def read(" in source]
-        imports = "from drgstudy.harmonize import read_sheet\nfrom drgstudy import notes\nfrom drgstudy.study import *"
-        names = {"note": "", "note_file": str(file), "credentialed": False, "EXAMPLE": "", "Path": Path, "pd": pd, "run": "llama",
+        chosen = [source for source in sources if source.startswith("if note and") or source.startswith("found = None")]
+        imports = "from drgstudy import notes, sheets\nfrom drgstudy.study import *"
+        names = {"note": "", "note_file": str(file), "notes_csv": str(file), "credentialed": False, "EXAMPLE": "", "Path": Path, "pd": pd, "run": "llama",
                  "text_column": "text", "about_columns": ["id"], "source": {"name": "?"}, "StudyError": StudyError}  # fmt: skip
         exec(imports + "\nfrom drgstudy import plots\nfrom IPython.display import Markdown", names)
         if name == "note_file":
             exec(chosen[0], names)
             return names["text"]
         exec(chosen[1], names)
-        return names["read"](file)["course"].tolist()
+        return names["found"]["course"].tolist()
 
     return act
 

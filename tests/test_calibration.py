@@ -215,6 +215,21 @@ def test_temperatures_stay_within_bounds_and_the_halves_are_drawn_by_the_seed():
     assert calibration.temper(np.eye(2, dtype=np.float32), np.arange(2), 0)[0].dtype == np.float64
 
 
+def test_an_overconfident_model_is_found_out_and_repaired():
+    logits, truth = calibrated(3000, 1, sharpness=2.5)
+    counts = resample_counts(3000, 60, 0)
+    table = calibration.assess(logits, truth, 10, counts, 42)
+    plain = calibration.calibration(*calibration.top1(logits, truth), 10, counts)
+    pd.testing.assert_frame_equal(table.loc[plain.index], plain)
+    assert table.loc["temperature", "value"] == pytest.approx(2.5, rel=0.1)
+    before, after, chance = (table.loc[name] for name in ("ece", "ece_tempered", "ece_by_chance"))
+    assert before["lower"] > chance["upper"] > chance["value"] > 0  # more than chance makes of a calibrated model
+    assert after["lower"] <= after["value"] <= after["upper"] < before["lower"]
+    confidence = calibration.top1(logits, truth)[0]
+    drawn = np.sort(calibration.chance_error(confidence, 10, 60, 42))
+    assert (drawn <= chance["upper"]).sum() == 57 and chance["value"] == pytest.approx(drawn.mean())  # 95 % of 60
+
+
 def test_refuses():
     logits, truth = calibrated(20, 0)
     confidence, hit = calibration.top1(logits, truth)

@@ -262,3 +262,8 @@ def test_the_published_cases_give_the_counts_of_table_4():
     # The one erroneous CC/MCC is the one with the right base.
     same = errors.classify(cases["drg"], cases["predicted_drg"].str[:3]) == errors.CLASSES[0]
     assert (same == (cases["category"] == SEVERITY)).all()
+
+
+def test_codes_are_titled_two_codes_by_the_first():
+    title = "HEART FAILURE AND SHOCK WITH MCC"
+    assert errors.titled(pd.Series(["291", "291/292"])).tolist() == [f"291 {title}", f"291/292 {title}"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drgstudy import drgs
+from drgstudy import drgs, sheets
 from drgstudy import harmonize as module
 from drgstudy.harmonize import harmonize, read_review, review_sheet, standardise, write_review
 from drgstudy.study import REFERENCE, ROOT, StudyError
@@ -412,7 +412,7 @@ def test_a_pair_without_a_code_is_reviewed_and_a_sheet_comes_back_as_it_was(tmp_
     entries = {"code": "", "title": "LIVER TRNSPLANT", "decision": "5", "reviewer": "Dr. A", "remark": "=1+1"}
     sheet = pd.DataFrame([entries, entries | {"code": "291", "decision": ""}])
     write_review(sheet.iloc[1:], tmp_path / "mine.csv")
-    module.write_sheet(sheet, tmp_path / "mine.csv")
+    sheets.write(sheet, tmp_path / "mine.csv")
     assert "'=1+1" in (tmp_path / "mine.csv").read_text()  # no formula for a spreadsheet
     pd.testing.assert_frame_equal(read_review(tmp_path / "mine.csv"), sheet.astype("str"))
     found = harmonize(DOUBTFUL, sheet).set_index("title").loc["LIVER TRNSPLANT"]

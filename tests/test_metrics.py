@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.metrics import f1_score, roc_auc_score, top_k_accuracy_score
 
-from drgstudy.metrics import METRICS, Scores, _softmax
+from drgstudy.metrics import METRICS, Scores, _softmax, share
 from drgstudy.study import StudyError
 
 
@@ -205,3 +205,13 @@ def test_refuses_counts(counts, message):
 def test_refuses_subset(labels, message):
     with pytest.raises(StudyError, match=message):
         Scores(*GOOD).among(labels)
+
+
+def test_share_by_hand_and_at_its_ends():
+    z, n = 1.959964, 10  # Wilson's interval of 8 in 10
+    centre, reach = (0.8 + z**2 / 20) / (1 + z**2 / n), z * np.sqrt(0.8 * 0.2 / n + z**2 / 400) / (1 + z**2 / n)
+    found = share(np.arange(n) < 8)
+    assert found == pytest.approx({"value": 0.8, "lower": centre - reach, "upper": centre + reach}, abs=1e-6)
+    never, always = share(np.zeros(9, bool)), share(np.ones(9, bool))
+    assert (never["lower"], always["upper"]) == pytest.approx((0, 1))
+    assert never["upper"] == pytest.approx(1 - always["lower"])

@@ -21,7 +21,7 @@ from huggingface_hub import constants
 from papermill.translators import PythonTranslator
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from drgstudy import attribution, errors, harmonize, measurements, models, plots, report, study, tables
+from drgstudy import attribution, errors, measurements, models, plots, report, sheets, study, tables
 from drgstudy.models import weights
 from drgstudy.predictions import Predictions, read_predictions, write_predictions
 from drgstudy.study import ROOT, StudyError
@@ -375,10 +375,10 @@ def test_two_dollars_in_a_phrase_are_no_formula(tmp_path):
 def test_a_spreadsheet_takes_no_text_for_a_formula(tmp_path):
     texts = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''=1", "'quoted'", "a=b", ""]
     sheet = pd.DataFrame({"code": [str(i) for i in range(11)], "title": texts, "score": np.arange(-5.5, 5.5)})
-    harmonize.write_sheet(sheet, tmp_path / "sheet.csv")
+    sheets.write(sheet, tmp_path / "sheet.csv")
     written = pd.read_csv(tmp_path / "sheet.csv", dtype=str, keep_default_na=False)
     assert not written["title"].str.match(r"[=+\-@\t\r]").any() and written["score"].iloc[0] == "-5.5"
-    read = harmonize.read_sheet(tmp_path / "sheet.csv", ["title"])
+    read = sheets.read(tmp_path / "sheet.csv", ["title"])
     assert read["title"].tolist() == texts and read["score"].tolist() == [str(n) for n in sheet["score"]]
     case = pd.DataFrame({"stay_id": [7], "true_drg": ["001"], "predicted_drg": ["002"], "rank": [3]})
     for line in ("=HYPERLINK(A1)", "plain"):

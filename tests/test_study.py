@@ -276,3 +276,18 @@ def test_what_follows_a_progress_bar_begins_a_line(bar, shown, capsys):
     with study._relayed_progress(), open(os.environ["DRGSTUDY_PROGRESS"], "a") as channel:
         channel.write(bar)
     assert capsys.readouterr().err == shown
+
+
+def test_a_command_line_ends_with_its_functions_word_and_what_a_user_can_mend_is_one_sentence():
+    def ended(command, *arguments):
+        with pytest.raises(SystemExit) as stop:
+            study.run_and_exit(command, *arguments)
+        return stop.value.code  # None and 0 are success, a text is printed and means 1
+
+    def refuse(path):
+        raise StudyError(f"{path} is missing")
+
+    assert ended(lambda: None) is None and ended(int, "3") == 3
+    assert ended(refuse, "demo.yaml") == "error: demo.yaml is missing"
+    with pytest.raises(ZeroDivisionError):  # a fault of ours keeps its traceback
+        study.run_and_exit(lambda: 1 / 0)

@@ -458,3 +458,10 @@ def test_nested_numbers_leave_out_what_is_not_there():
 
 def test_every_metric_has_a_printed_name():
     assert list(plots.METRICS) == list(METRICS) and list(plots.METRICS.values()) == NAMES
+
+
+def test_a_value_is_printed_with_its_interval_and_a_true_minus():
+    table = pd.DataFrame({"lower": [-0.0312, 0.5], "mean": [0.1249, -0.25], "upper": [0.27, 1.0], "other": "x"})
+    assert tables.with_interval(table, "+.2f", "mean") == ["+0.12 (−0.03 to +0.27)", "−0.25 (+0.50 to +1.00)"]
+    shares = table.rename(columns={"mean": "value"})
+    assert tables.with_interval(shares, ".1f", unit=100) == ["12.5 (−3.1 to 27.0)", "−25.0 (50.0 to 100.0)"]

@@ -182,6 +182,25 @@ def temper(logits: np.ndarray, truth: np.ndarray, seed: int) -> tuple[np.ndarray
     return logits / temperatures[half][:, None], temperatures
 
 
+def assess(logits: np.ndarray, truth: np.ndarray, bins: int, counts: np.ndarray, seed: int) -> pd.DataFrame:
+    """What `calibration` measures, what of it chance alone would make, and what a temperature leaves of it.
+
+    Returns
+    -------
+    DataFrame with value, sd, lower, upper, for
+        what `calibration` returns; ece_tempered, its ece after `temper`; temperature, the mean of both halves'; and
+        ece_by_chance, the mean of as many draws of `chance_error` as there are resamples, 95 % of them below its upper.
+    """
+    confidence, hit = top1(logits, truth)
+    tempered, temperatures = temper(logits, truth, seed)
+    after = calibration(*top1(tempered, truth), bins, counts).loc[["ece"]].rename({"ece": "ece_tempered"})
+    table = pd.concat([calibration(confidence, hit, bins, counts), after])
+    chance = chance_error(confidence, bins, len(counts), seed)
+    table.loc["ece_by_chance", ["value", "upper"]] = chance.mean(), np.quantile(chance, 0.95)
+    table.loc["temperature", "value"] = temperatures.mean()
+    return table
+
+
 def _bin(confidence: np.ndarray, bins: int) -> np.ndarray:
     """Index of each stay's bin of equal mass, from 0; no bin is empty."""
     if bins < 1:

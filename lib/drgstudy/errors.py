@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from drgstudy import drgs
-from drgstudy.harmonize import read_sheet, standard_code, write_sheet
+from drgstudy import drgs, sheets
+from drgstudy.harmonize import standard_code
 from drgstudy.metrics import TOP
 from drgstudy.study import StudyError, shown
 
@@ -228,7 +228,7 @@ def reviewed(sheet: pd.DataFrame, path: Path) -> pd.DataFrame:
     """
     done = _read_review(path) if Path(path).exists() else None
     if done is None or not done[_FILLED].to_numpy().any():
-        write_sheet(sheet, path)
+        sheets.write(sheet, path)
         return sheet
     aside = "move the file elsewhere, and a new sheet is written"
     for row in sheet.itertuples():
@@ -244,7 +244,7 @@ def reviewed(sheet: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 def _read_review(path: Path) -> pd.DataFrame:
     columns = ["stay_id", "true_drg", "predicted_drg", *_FILLED]
-    done = read_sheet(path, columns)[columns].apply(lambda column: column.str.strip())
+    done = sheets.read(path, columns)[columns].apply(lambda column: column.str.strip())
     seen, known = set(), {name.casefold(): name for name in CATEGORIES} | {"": ""}
     for number, row in enumerate(done.itertuples(), start=1):
         where = f"{path}, row {number} (stay {row.stay_id[:20]})"
@@ -259,6 +259,11 @@ def _read_review(path: Path) -> pd.DataFrame:
     for column in ("true_drg", "predicted_drg"):
         done[column] = standard_code(done[column])  # a spreadsheet drops leading zeros
     return done.astype({"stay_id": "int64"}).set_index("stay_id")
+
+
+def titled(codes: pd.Series) -> pd.Series:
+    """Codes with their titles; of two codes, "207/208", the first one's."""
+    return codes + " " + codes.str[:3].map(drgs.v34()["title"])
 
 
 def extremes(by_drg: pd.DataFrame) -> dict[str, pd.DataFrame]:

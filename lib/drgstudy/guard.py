@@ -34,7 +34,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from drgstudy import study
-from drgstudy.study import NOTEBOOKS, REFERENCE, EarlyPaths, Paths, StudyError, progress, read_json
+from drgstudy.study import NOTEBOOKS, REFERENCE, EarlyPaths, Paths, StudyError, progress, read_json, run_and_exit
 
 LENGTH = 40  # characters that two texts have in common only if one was copied from the other
 BLOCK = 1 << 16  # characters hashed at a time, to stay in the processor's cache
@@ -334,8 +334,4 @@ def _notes(profile: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    try:
-        for profile in sys.argv[1:]:
-            check(profile)
-    except StudyError as error:
-        sys.exit(f"error: {error}")
+    run_and_exit(check, *sys.argv[1:])

@@ -10,7 +10,6 @@ A physician's decisions overrule all of it. Source: DRG-LLaMA, Supplementary Met
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import defaultdict
 from functools import cache
@@ -21,8 +20,8 @@ import numpy as np
 import pandas as pd
 from thefuzz import fuzz, process
 
-from drgstudy import drgs
-from drgstudy.study import REFERENCE, StudyError, atomic, cause, shown
+from drgstudy import drgs, sheets
+from drgstudy.study import REFERENCE, StudyError, shown
 
 SCORER = "ratio"
 THRESHOLD = 92
@@ -77,7 +76,6 @@ _LAST_CMS_DRG = "579"
 
 _SHEET = ["code", "title", "stays", "proposed", "proposed_title", "score", "runner_up", "runner_up_score", "reason"]
 _SHEET += ["decision", "reviewer", "remark"]
-_FORMULA = r"'*[=+\-@\t\r]"  # how a text begins that a spreadsheet would compute, or that is kept from it already
 _REVIEWED = ["code", "title", "decision", "reviewer", "remark"]
 
 
@@ -303,46 +301,21 @@ def review_sheet(mapping: pd.DataFrame) -> pd.DataFrame:
 
 def read_review(path: Path) -> pd.DataFrame:
     """Read a filled-in review sheet for `harmonize`; raises StudyError if it is missing or holds a bad decision."""
-    review = read_sheet(path, _REVIEWED)
+    review = sheets.read(path, _REVIEWED)
     _reviewed(review, path)
     return review
-
-
-def read_sheet(path: Path, columns: list[str]) -> pd.DataFrame:
-    """A CSV table of somebody's, all columns str; raises StudyError if it is no CSV, or lacks one of these columns."""
-    try:
-        sheet = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, EOFError, ValueError) as error:
-        raise StudyError(f"{path} is no readable table ({cause(error)}); save it as CSV in UTF-8") from None
-    return _with(columns, sheet.replace(rf"^'(?={_FORMULA})", "", regex=True), path)
-
-
-def write_sheet(sheet: pd.DataFrame, path: Path) -> None:
-    """Write a table for people to open as CSV, such that no spreadsheet takes a text for a formula (`read_sheet`)."""
-    with atomic(path) as beside:
-        words = sheet.select_dtypes(["object", "str"])
-        words = words.replace(rf"^(?={_FORMULA})", "'", regex=True)
-        # In quotes, for a carriage return would otherwise end the row.
-        sheet.assign(**words).to_csv(beside, index=False, quoting=csv.QUOTE_NONNUMERIC)
-
-
-def _with(columns: list[str], sheet: pd.DataFrame, name: str | Path) -> pd.DataFrame:
-    if missing := [column for column in columns if column not in sheet]:
-        needed = f"its columns must include {', '.join(columns)}, separated by commas"
-        raise StudyError(f"{name} has no column '{missing[0]}'; {needed}")
-    return sheet
 
 
 def write_review(sheet: pd.DataFrame, path: Path) -> None:
     """Write a review sheet as CSV; raises StudyError rather than write over a physician's decisions."""
     if Path(path).exists() and read_review(path)["decision"].str.strip().any():
         raise StudyError(f"{path} holds decisions; move it elsewhere and name it as the parameter review")
-    write_sheet(sheet, path)
+    sheets.write(sheet, path)
 
 
 def _reviewed(review: pd.DataFrame, name: str | Path) -> dict[tuple[str, str], dict]:
     """What a review sheet changes in the `Decision` on a (code, title)."""
-    review = _with(_REVIEWED, review, name)[_REVIEWED].astype("str").fillna("")
+    review = sheets.with_columns(_REVIEWED, review, name)[_REVIEWED].astype("str").fillna("")
     review["code"] = standard_code(review["code"]).fillna("")
     changes = {}
     for line, (code, title, decision, reviewer, remark) in enumerate(review.itertuples(index=False), start=2):

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from scipy.sparse import csr_array, get_index_dtype
+from statsmodels.stats.proportion import proportion_confint
 
 from drgstudy.study import StudyError
 
@@ -187,3 +188,9 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 def _mean(values: np.ndarray, where: np.ndarray) -> np.ndarray:
     """Mean over labels, of those that count."""
     return values.sum(axis=0, where=where) / where.sum(axis=0)
+
+
+def share(hits: np.ndarray) -> dict[str, float]:
+    """The share of hits, and its 95 % interval by Wilson: value, lower, upper."""
+    lower, upper = proportion_confint(np.sum(hits), len(hits), method="wilson")
+    return {"value": float(np.mean(hits)), "lower": float(lower), "upper": float(upper)}

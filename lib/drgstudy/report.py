@@ -24,6 +24,7 @@ from drgstudy.study import (
     locked,
     read_json,
     results_only,
+    run_and_exit,
     write_json,
 )
 
@@ -164,8 +165,4 @@ def _write(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        for profile in sys.argv[1:]:
-            build(profile)
-    except StudyError as error:
-        sys.exit(f"error: {error}")
+    run_and_exit(build, *sys.argv[1:])

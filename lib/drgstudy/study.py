@@ -26,6 +26,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "data" / "reference"
@@ -94,7 +95,7 @@ class Paths:
     @property
     def failed(self) -> Path:
         """Tracebacks of steps that failed: they may quote notes, so they stay here."""
-        return self.executed.parent / "failed"
+        return ROOT / "data" / self.profile / "failed"
 
     @property
     def running(self) -> Path:
@@ -588,6 +589,14 @@ def peak_memory_gb() -> float:
         return torch.cuda.max_memory_allocated() / 1e9
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def run_and_exit(command, *arguments) -> NoReturn:
+    """End this process with what a command line's function returns; what a user can mend is one sentence, and 1."""
+    try:
+        sys.exit(command(*arguments))
+    except StudyError as error:
+        sys.exit(f"error: {error}")
 
 
 def main(arguments: list[str]) -> int:

@@ -377,6 +377,12 @@ def time_gains(cost: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["Step", "MIMIC-IV (published)", "Training time (this run)"])
 
 
+def with_interval(table: pd.DataFrame, form: str, value: str = "value", unit: float = 1) -> list[str]:
+    """Each row's `value` and its 95 % interval (lower, upper), times `unit`, as a table prints them: "0.12 (−0.03 to 0.27)"."""
+    rows = (table[[value, "lower", "upper"]] * unit).itertuples(index=False, name=None)
+    return [f"{v:{form}} ({lower:{form}} to {upper:{form}})".replace("-", "−") for v, lower, upper in rows]
+
+
 def write_table(table: pd.DataFrame, folder: Path, name: str, dataset: str) -> Styler:
     """Write `name`.csv, the dataset in its last column, and `name`.md, the dataset above; a dash for what is missing.
 

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from drgstudy.study import ROOT, Paths, StudyError, read_json
+from drgstudy.study import ROOT, Paths, StudyError, read_json, run_and_exit
 
 ROUNDING = 1e-9
 MADE_WITH = re.compile(r"\b(versions\..*|\w*fingerprint|predictions)$")
@@ -141,7 +141,4 @@ def main(profile: str) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(*sys.argv[1:]))
-    except StudyError as error:
-        sys.exit(f"error: {error}")
+    run_and_exit(main, *sys.argv[1:])

@@ -16,7 +16,8 @@ from pathlib import Path
 import pandas as pd
 import simple_icd_10_cm as icd
 
-from drgstudy.harmonize import harmonize, read_sheet
+from drgstudy import sheets
+from drgstudy.harmonize import harmonize
 from drgstudy.study import StudyError, progress
 from drgstudy.synthetic.tables import Hospital
 
@@ -44,7 +45,7 @@ def read_truth(folder: Path) -> pd.DataFrame:
     path = Path(folder) / "truth.csv.gz"
     if not path.is_file():
         raise StudyError(f"{path} is missing: real data have no truth file; remove this profile's 04-hardness.yaml")
-    truth = read_sheet(path, ["hadm_id", "fiscal_year"])
+    truth = sheets.read(path, ["hadm_id", "fiscal_year"])
     return truth.astype({"hadm_id": "int64", "fiscal_year": "int64"}).set_index("hadm_id")
 
 
