@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drgstudy import mimic
-from drgstudy.study import ROOT, StudyError
+from drgstudy.study import ROOT, StudyError, fingerprint
 
 DEMO = ROOT.parent / "shared" / "open-data" / "mimic-iii-demo"
 DRGCODES = """\
@@ -156,7 +156,7 @@ def test_the_source_of_mimic_iii(tmp_path):
     (folder / "LICENSE.txt").write_text("## ODC OPEN DATABASE LICENSE (ODBL)\n")
     renamed = folder.rename(tmp_path / "mimic-iii-clinical-database-demo-1.4")
     assert (mimic.source(renamed).kind, mimic.source(renamed).name) == ("open demo", "MIMIC-III demo v1.4")
-    (renamed / "hospital.json").write_text('{"source": "synthetic", "seed": 7}')
+    declare_synthetic(renamed)
     assert (mimic.source(renamed).kind, mimic.source(renamed).name) == ("synthetic", "synthetic hospital, seed 7")
 
 
@@ -256,13 +256,33 @@ def test_the_source_is_found_from_the_files(folder):
     assert (mimic.source(folder).kind, mimic.source(folder).name) == ("open demo", "MIMIC-IV demo")
     assert mimic.source(folder).fingerprint != unknown.fingerprint  # there are patients now
 
-    (folder / "hospital.json").write_text(json.dumps({"source": "synthetic", "seed": 7}))
+    declare_synthetic(folder)
     assert (mimic.source(folder).kind, mimic.source(folder).name) == ("synthetic", "synthetic hospital, seed 7")
     (folder / "hospital.json").write_text("[]")
     assert mimic.source(folder).kind == "open demo"
     (folder / "hospital.json").write_text("{")
     with pytest.raises(StudyError, match=r"hospital.json is not valid JSON"):
         mimic.source(folder)
+
+
+def test_ones_own_table_in_a_synthetic_hospital_is_not_taken_for_synthetic(folder):
+    mine = {
+        "note/discharge.csv": NOTES.replace("secret", "my patient's").encode(),
+        "hosp/drgcodes.csv.gz": gzip.compress(DRGCODES.replace("039", "038").encode()),
+        "hosp/patients.csv": b"subject_id\n1\n",
+    }
+    for name, content in mine.items():
+        declare_synthetic(folder)
+        assert mimic.source(folder).kind == "synthetic"
+        (folder / name).write_bytes(content)
+        with pytest.raises(StudyError, match=rf"{name} is not as the synthetic hospital .* remove .*hospital\.json"):
+            mimic.source(folder)
+    for said in ("[]", '"all"', "null", '{"hosp/drgcodes.csv": 1}'):
+        (folder / "hospital.json").write_text(f'{{"source": "synthetic", "seed": 7, "files": {said}}}')
+        with pytest.raises(StudyError, match="is not as the synthetic hospital wrote it"):
+            mimic.source(folder)
+    (folder / "hospital.json").unlink()
+    assert mimic.source(folder).kind == "credentialed"
 
 
 @pytest.mark.skipif(not DEMO.exists(), reason="the open MIMIC-III demo is not here")
@@ -285,7 +305,7 @@ def test_the_real_mimic_iii_demo():
 
 def test_of_two_folders_the_least_open_one_decides(tmp_path):
     made, real = dataset(tmp_path / "made"), dataset(tmp_path / "real")
-    (made / "hospital.json").write_text('{"source": "synthetic", "seed": 7}')
+    declare_synthetic(made)
     (real / "note" / "discharge.csv").write_text(NOTES + "12-DS-3,12,20,DS,1,,,other words\n")
     both = mimic.source(made, real)
     assert mimic.source(made).kind == "synthetic" and mimic.source(made, made) == mimic.source(made)
@@ -296,6 +316,12 @@ def test_of_two_folders_the_least_open_one_decides(tmp_path):
 
 ALL = [table for table in mimic.COLUMNS if table != "discharge"]
 ROWS = {"patients": 1, "admissions": 2, "drgcodes": 2}  # one admission's race holds a line break
+
+
+def declare_synthetic(folder):
+    """Say of the tables in a folder, as they are now, that a synthetic hospital wrote them."""
+    written = {path.relative_to(folder).as_posix(): fingerprint(path) for path in folder.rglob("*.csv*")}
+    (folder / "hospital.json").write_text(json.dumps({"source": "synthetic", "seed": 7, "files": written}))
 
 
 def dataset(folder, tables=(*ALL, "discharge"), end=".csv"):

@@ -167,9 +167,9 @@ def _root(path: Path) -> Path:
 def source(folder: Path, note_folder: Path | None = None) -> Source:
     """Find out from the files themselves whose data they are; what is not known to be open counts as credentialed.
 
-    A synthetic hospital says so in `hospital.json`; an open demo has an open licence and at most 100 patients. Where
-    tables and notes are two datasets, the least open one decides. The version is that in the name of the dataset's
-    folder ("2.2", "mimic-iv-2.2"), else the highest that its CHANGELOG.txt names.
+    A synthetic hospital says so in `hospital.json`, with the fingerprints of its tables; an open demo has an open
+    licence and at most 100 patients. Where tables and notes are two datasets, the least open one decides. The version
+    is that in the name of the dataset's folder ("2.2", "mimic-iv-2.2"), else the highest that its CHANGELOG.txt names.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ def source(folder: Path, note_folder: Path | None = None) -> Source:
     Raises
     ------
     StudyError
-        As `find` and `read`.
+        As `find` and `read`, and if a table beside `hospital.json` is not the one that was written with it.
     """
     paths = _dataset(folder, "drgcodes") | _dataset(note_folder or folder, "discharge")
     if paths.keys() <= {"discharge"}:
@@ -188,10 +188,10 @@ def source(folder: Path, note_folder: Path | None = None) -> Source:
         find(note_folder, "discharge")
     rows = {table: sum(map(len, batches(folder, table, ["subject_id"]))) for table in COUNTED if table in paths}
     digest = hashlib.sha256()
-    roots: dict[Path, list[str]] = {}
+    roots: dict[Path, list[Path]] = {}
     for table in FILES:
         if path := paths.get(table):
-            roots.setdefault(_root(path), []).append(path.name)
+            roots.setdefault(_root(path), []).append(path)
             with _explained(path):
                 digest.update(fingerprint(path).encode())
     kinds, names, versions = zip(*(_identity(root, files, rows) for root, files in roots.items()), strict=True)
@@ -207,17 +207,22 @@ def files(folder: Path, note_folder: Path | None = None) -> list[Path]:
     return [*tables, *filter(Path.is_file, beside)]
 
 
-def _identity(root: Path, files: Sequence[str], rows: dict[str, int]) -> tuple[str, str, str]:
+def _identity(root: Path, files: Sequence[Path], rows: dict[str, int]) -> tuple[str, str, str]:
     """Kind, name and version of the dataset in one folder."""
     if (root / "hospital.json").is_file():
         hospital = read_json(root / "hospital.json")
         if isinstance(hospital, dict) and hospital.get("source") == "synthetic":
+            written = hospital["files"] if isinstance(hospital.get("files"), dict) else {}
+            others = [path for path in files if written.get(path.relative_to(root).as_posix()) != fingerprint(path)]
+            if others:
+                own = f"if it is your own, remove {root / 'hospital.json'}, and it counts as credentialed"
+                raise StudyError(f"{others[0]} is not as the synthetic hospital wrote it; {own}; else make it anew")
             return "synthetic", f"synthetic hospital, seed {hospital.get('seed')}", ""
     named = re.fullmatch(r"(?:.*mimic.*-)?v?(\d+(?:\.\d+)+)", Path(os.path.realpath(root)).name, re.IGNORECASE)
     listed = re.findall(r"\bv(\d\.\d+)\b", _text(root / "CHANGELOG.txt"))
     version = named[1] if named else max(listed, default="")
-    notes_only = all(name.startswith("discharge") for name in files)
-    name = "MIMIC-III" if files[0][0].isupper() else "MIMIC-IV-Note" if notes_only else "MIMIC-IV"
+    notes_only = all(path.name.startswith("discharge") for path in files)
+    name = "MIMIC-III" if files[0].name[0].isupper() else "MIMIC-IV-Note" if notes_only else "MIMIC-IV"
     is_open = "OPEN DATABASE LICENSE" in _text(root / "LICENSE.txt")[:500].upper()
     is_demo = is_open and not notes_only and rows.get("patients", 101) <= 100
     caption = name + " demo" * is_demo + f" v{version}" * bool(version)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from joblib import Parallel, delayed
 
-from drgstudy.study import StudyError, atomic, progress, write_json
+from drgstudy.study import StudyError, atomic, fingerprint, progress, write_json
 from drgstudy.synthetic.authors import Author
 from drgstudy.synthetic.course import Course, Writer
 from drgstudy.synthetic.patients import Patient, Stay, draw_patient, pick
@@ -106,17 +106,20 @@ def build(folder: Path, columns: dict[str, str], part, patients: int, workers: i
         delayed(part)(range(start, min(start + PART, patients)), **dials) for start in starts
     )
     n_stays = 0
-    with atomic(Path(folder)) as beside, contextlib.ExitStack() as stack:
-        for name in columns:
-            (beside / name).parent.mkdir(parents=True, exist_ok=True)
-        files = {name: stack.enter_context(open(beside / f"{name}.csv.gz", "wb")) for name in columns}
-        for name, header in columns.items():
-            files[name].write(_packed([header.split()]))
-        for tables, stays in progress(parts, total=len(starts), desc=f"{PART} patients each", unit="part"):
-            n_stays += stays
-            for name, packed in tables.items():
-                files[name].write(packed)
+    with atomic(Path(folder)) as beside:
+        paths = {name: beside / f"{name}.csv.gz" for name in columns}
+        for path in paths.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            files = {name: stack.enter_context(open(path, "wb")) for name, path in paths.items()}
+            for name, header in columns.items():
+                files[name].write(_packed([header.split()]))
+            for tables, stays in progress(parts, total=len(starts), desc=f"{PART} patients each", unit="part"):
+                n_stays += stays
+                for name, packed in tables.items():
+                    files[name].write(packed)
         about = {"source": "synthetic", "version": VERSION, "grouper": f"MS-DRG {GROUPER}", "stays": n_stays}
+        about["files"] = {f"{name}.csv.gz": fingerprint(path) for name, path in paths.items()}
         write_json(beside / "hospital.json", {**about, "patients": patients, **dials})
 
 
