@@ -3,13 +3,17 @@
 import functools
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
+from jupyter_client import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 
 from drgstudy import study
@@ -123,14 +127,42 @@ def test_command_line_says_one_sentence_and_exits_with_1(smoke_params):
     assert done.stderr.startswith("error: ") and "min_wrods" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_failing_notebook_leaves_nothing_and_says_its_sentence(smoke_params, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "ROOT", tmp_path)  # a study with no data at all
-    monkeypatch.setattr(study, "NOTEBOOKS", tmp_path / "notebooks")
+def stored(folder, monkeypatch, *sources):
+    """Make a study without data in `folder`, whose notebook 03 has these cells."""
+    monkeypatch.setattr(study, "ROOT", folder)
+    monkeypatch.setattr(study, "NOTEBOOKS", folder / "notebooks")
     cells = [nbformat.v4.new_code_cell('profile = "smoke"', metadata={"tags": ["parameters"]})]
-    cells += [nbformat.v4.new_code_cell("from drgstudy.study import StudyError; raise StudyError('no such table')")]
+    cells += map(nbformat.v4.new_code_cell, sources)
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    (tmp_path / "notebooks").mkdir()
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "notebooks" / "03-cohort.ipynb")
+    (folder / "notebooks").mkdir()
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), folder / "notebooks" / "03-cohort.ipynb")
+
+
+def test_a_kernel_at_rest_is_not_interrupted(smoke_params, tmp_path, monkeypatch, capfd):
+    stored(tmp_path, monkeypatch, "1 + 1")
+    monkeypatch.setattr(AsyncKernelManager, "_async_interrupt_kernel", None)  # it would log that as an error
+    assert study.run_notebook(smoke_params("profile: smoke")).exists()
+    assert re.fullmatch(r"smoke/03-cohort …\nsmoke/03-cohort done in \d+ s\n", capfd.readouterr().err)
+
+
+def test_ctrl_c_lets_a_cell_tidy_up(smoke_params, tmp_path, monkeypatch):
+    began, tidied = tmp_path / "began", tmp_path / "tidied"
+    work = f"import pathlib, time\ntry:\n    pathlib.Path({str(began)!r}).touch()\n    time.sleep(60)\n"
+    stored(tmp_path, monkeypatch, f"{work}finally:\n    pathlib.Path({str(tidied)!r}).touch()")
+
+    def ctrl_c():
+        while not began.exists():
+            time.sleep(0.1)
+        signal.raise_signal(signal.SIGINT)
+
+    threading.Thread(target=ctrl_c, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        study.run_notebook(smoke_params("profile: smoke"))
+    assert tidied.exists() and not list((tmp_path / "data" / "smoke" / "executed").iterdir())
+
+
+def test_a_failing_notebook_leaves_nothing_and_says_its_sentence(smoke_params, tmp_path, monkeypatch):
+    stored(tmp_path, monkeypatch, "from drgstudy.study import StudyError; raise StudyError('no such table')")
     with pytest.raises(StudyError, match=r"03-cohort\.yaml: no such table$"):
         study.run_notebook(smoke_params("profile: smoke"))
     assert not list((tmp_path / "data" / "smoke" / "executed").iterdir())

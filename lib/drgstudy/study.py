@@ -483,10 +483,17 @@ def _execute(params: Path, values: dict, lock: int | None) -> Path:
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
+    busy = threading.Event()
+
     class Kernel(AsyncKernelManager):
         # A kernel outlives a killed parent for a second or more: until its end, it holds the lock too.
         async def _async_launch_kernel(self, command, **options):
             await super()._async_launch_kernel(command, pass_fds=[lock] if lock else [], **options)
+
+        # Before it is shut down it is interrupted; at rest, it would say on the terminal that this was an error.
+        async def _async_interrupt_kernel(self):
+            if busy.is_set():
+                await super()._async_interrupt_kernel()
 
     notebook = notebook_of(params)
     paths = (EarlyPaths if notebook.stem >= "20" else Paths)(values["profile"])
@@ -508,6 +515,8 @@ def _execute(params: Path, values: dict, lock: int | None) -> Path:
                 # their default names two notebooks that run at once would share them.
                 config=Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"}),
                 kernel_manager_class=Kernel,
+                on_cell_execute=lambda **_: busy.set(),
+                on_cell_executed=lambda **_: busy.clear(),
             )
         except PapermillExecutionError as error:
             if error.ename == "StudyError":
