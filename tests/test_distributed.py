@@ -51,7 +51,7 @@ def fit(folder: Path, base: str, processes: int, runs: list[str], kill: bool = F
     for run in runs:
         if kill and run == runs[0]:
             with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-                patch.setattr(training._Progress, "on_step_begin", killed, raising=False)
+                patch.setattr(checkpoints.Clock, "on_step_begin", killed, raising=False)
                 network(run, folder, base, processes).fit(NOTES, Y)
         made = network(run, folder, base, processes)
         cost, rank = made.fit(NOTES, Y), study.rank()

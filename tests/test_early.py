@@ -232,9 +232,9 @@ def test_notes_are_those_known_at_an_hour(tmp_path, monkeypatch):
     early.NOTES.validate(notes)
 
     asked = stays[:2][::-1]
-    assert early.texts(asked, notes, 48) == ["of on , a CT\na\nb\nat the last hour", "SEPSIS\nstable"]
-    assert early.texts(asked, notes, 4) == ["of on , a CT\na\nb", "SEPSIS"]
-    assert early.texts(asked, notes, -31) == ["", "SEPSIS"]
+    assert inputs.texts(asked, notes, 48) == ["of on , a CT\na\nb\nat the last hour", "SEPSIS\nstable"]
+    assert inputs.texts(asked, notes, 4) == ["of on , a CT\na\nb", "SEPSIS"]
+    assert inputs.texts(asked, notes, -31) == ["", "SEPSIS"]
 
 
 def test_cohort_and_notes_are_checked_when_written_and_read(tmp_path):

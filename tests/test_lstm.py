@@ -75,7 +75,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(stays, tmp_path, monkeypatch, 
         if state.global_step == 10:
             raise Killed
 
-    monkeypatch.setattr("drgstudy.training._Progress.on_step_end", kill)
+    monkeypatch.setattr("drgstudy.checkpoints.Clock.on_step_end", kill)
     with pytest.raises(Killed):
         fitted(tmp_path / "broken", stays, **changes)
     monkeypatch.undo()

@@ -185,7 +185,7 @@ def some_values(seed: int = 0, stays: int = 12, hours: int = 6, groups: int = 5)
 
 def test_filling_and_standardising_are_those_of_pandas():
     values, training = some_values(), np.arange(12) < 8
-    made = measurements.inputs(values, training)
+    made = inputs.standardised(values, training)
     flat = pd.DataFrame(values.reshape(-1, 5).astype("float64"))
     stay = np.repeat(np.arange(12), 6)
     known = flat[np.repeat(training, 6)]
@@ -200,7 +200,7 @@ def test_filling_and_standardising_are_those_of_pandas():
     st.lists(st.booleans(), min_size=5, max_size=5).filter(any).map(np.array),
 )
 def test_inputs_are_finite_standardised_and_say_what_was_measured(values, training):
-    made = measurements.inputs(values, training)
+    made = inputs.standardised(values, training)
     assert made.shape == (5, 4, 6) and made.dtype == np.float32 and np.isfinite(made).all()
     assert ((made[:, :, 3:] == 1) == ~np.isnan(values)).all() and set(np.unique(made[:, :, 3:])) <= {0, 1}
     for group in range(3):
@@ -217,7 +217,7 @@ def test_nothing_is_learned_from_other_stays():
     values, training = some_values(), np.arange(12) < 8
     changed = values.copy()
     changed[~training] *= 3
-    made, again = measurements.inputs(values, training), measurements.inputs(changed, training)
+    made, again = inputs.standardised(values, training), measurements.inputs(changed, training)
     np.testing.assert_array_equal(made[training], again[training])
     assert (made[~training] != again[~training]).any()
 
@@ -225,7 +225,7 @@ def test_nothing_is_learned_from_other_stays():
 @pytest.mark.parametrize("training", [np.zeros(12, bool), np.ones(11, bool), np.arange(12)])
 def test_a_mask_that_does_not_fit(training):
     with pytest.raises(StudyError, match="a mask over the 12 stays with at least one True"):
-        measurements.inputs(some_values(), training)
+        inputs.standardised(some_values(), training)
 
 
 # --- The file

@@ -194,7 +194,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny_llama, tmp_path, notes, m
     settings = settings_of(tiny_llama, checkpoint_steps=5, lora_dropout=0.05, order=order)
     whole = models.build("llama", settings, LABELS, tmp_path / "whole", 0)
     whole.fit(texts, np.array(y))
-    monkeypatch.setattr("drgstudy.training._Progress.on_step_end", _kill_at(step))
+    monkeypatch.setattr("drgstudy.checkpoints.Clock.on_step_end", _kill_at(step))
     broken = models.build("llama", settings, LABELS, tmp_path / "broken", 0)
     with pytest.raises(Killed):
         broken.fit(texts, np.array(y))

@@ -113,7 +113,7 @@ def test_a_poisoned_checkpoint_is_refused(name, mark, tmp_path, tiny_llama, note
             raise Killed
 
     settings = SMALL | {"base": str(tiny_llama), "checkpoint_steps": 2}
-    monkeypatch.setattr("drgstudy.training._Progress.on_step_end", kill)
+    monkeypatch.setattr("drgstudy.checkpoints.Clock.on_step_end", kill)
     with pytest.raises(Killed):
         models.build("llama", settings, LABELS, tmp_path, 0).fit(notes[0], np.array(notes[1]))
     monkeypatch.undo()

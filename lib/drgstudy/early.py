@@ -189,29 +189,6 @@ def read_notes(folder: Path, stays: pd.DataFrame, hours: float = 48) -> pd.DataF
     return notes[notes["text"] != ""].sort_values(list(NOTES.columns), ignore_index=True)
 
 
-def texts(stays: pd.DataFrame, notes: pd.DataFrame, hours: float) -> list[str]:
-    """What is known of each stay at an hour: the admitting diagnosis, then its notes up to `hours`, a line each.
-
-    Parameters
-    ----------
-    stays : DataFrame
-        As `STAYS`, or some of its rows.
-    notes : DataFrame
-        As `NOTES`.
-    hours : float
-        After ICU admission.
-
-    Returns
-    -------
-    list of str
-        In the order of the stays.
-    """
-    known = notes[(notes["hours"] <= hours) & notes["stay_id"].isin(stays["stay_id"])]
-    written = {stay: "\n".join(group) for stay, group in known.groupby("stay_id")["text"]}
-    pairs = zip(stays["diagnosis"], stays["stay_id"], strict=True)
-    return [f"{diagnosis}\n{written.get(stay, '')}".strip() for diagnosis, stay in pairs]
-
-
 def table1(stays: pd.DataFrame, below: int = 0) -> pd.DataFrame:
     """Table 1 in long form: who is in the training set, in the test set, and in the test cohort (its first visits).
 

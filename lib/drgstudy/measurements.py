@@ -133,45 +133,6 @@ def hourly(events: Iterable[pd.DataFrame], stays: pd.DataFrame) -> tuple[np.ndar
     return sums.reshape(shape), counts
 
 
-def inputs(values: np.ndarray, training: np.ndarray) -> np.ndarray:
-    """What the LSTM reads: every group filled and standardised, then whether it was measured in that hour.
-
-    A value stands until the next one of the same stay; before the first one, the mean of the training stays' measured
-    values stands in. Mean and standard deviation are those of the training stays' measured values; a group that was
-    never measured in training is 0.
-
-    Parameters
-    ----------
-    values : numpy.ndarray of float32, shape (stays, hours, groups)
-        As `hourly` returns them.
-    training : numpy.ndarray of bool, shape (stays,)
-
-    Returns
-    -------
-    numpy.ndarray of float32, shape (stays, hours, 2 * groups)
-        First the values in standard deviations from the mean, then 1 where measured and 0 where filled.
-
-    Raises
-    ------
-    StudyError
-        If `training` does not fit `values`, or holds no stay.
-    """
-    n, hours, size = values.shape
-    if training.shape != (n,) or training.dtype != bool or not training.any():
-        raise StudyError(f"training must be a mask over the {n} stays with at least one True, got {training!r}")
-    made = np.zeros((n, hours, 2 * size), np.float32)
-    for j in range(size):  # one at a time: the whole in float64 would take gigabytes
-        series = values[:, :, j].astype("float64")
-        made[:, :, size + j] = measured = ~np.isnan(series)
-        seen = series[training][measured[training]]
-        if seen.size:
-            deviation = seen.std() if seen.min() < seen.max() else 1
-            last = np.maximum.accumulate(np.where(measured, np.arange(hours), -1), axis=1)
-            series = np.where(last < 0, seen.mean(), np.take_along_axis(series, last.clip(0), axis=1))
-            made[:, :, j] = (series - seen.mean()) / deviation
-    return made
-
-
 def write_measurements(path: Path, stay_ids: np.ndarray, values: np.ndarray, inputs: Iterable[Path] = ()) -> None:
     """Write stay_ids, the groups' names and the values, as `hourly` returns them, in one .npz; checked."""
     names = groups().index.to_numpy(str)

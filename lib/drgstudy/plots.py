@@ -43,6 +43,7 @@ METRICS |= {"acc_at_10": "top-10 accuracy", "macro_auc": "macro-AUC", "micro_auc
 ACCURACY_RANGES = ("< 20", "20–40", "40–60", "60–80", "> 80")  # per cent, for Figure 2b
 _INK, _FAINT, _PUBLISHED, _OURS = "0.15", "0.42", "#e9eef6", "#fdf3e1"  # the backgrounds are the report's too
 
+plt.rcdefaults()  # a matplotlibrc of the user's has no say
 sns.set_theme(
     style="ticks",
     rc={

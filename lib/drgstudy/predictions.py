@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +69,7 @@ def versions() -> dict[str, str]:
 
 @first_process_first()
 def write_predictions(folder: Path, predictions: Predictions, model: Path | None = None) -> None:
-    """Write ``predictions.npz``, then ``run.json``, which marks the run as complete: its checkpoints are then removed.
+    """Write ``predictions.npz``, then ``run.json``, which marks the run as complete.
 
     `model` is the folder in which the model lies, if that is another one.
     """
@@ -80,8 +79,6 @@ def write_predictions(folder: Path, predictions: Predictions, model: Path | None
         np.savez_compressed(beside, **{k: np.asarray(a, types.get(k)) for k, a in arrays.items() if a is not None})
     made = {"predictions": fingerprint(folder / "predictions.npz"), "model_files": model_files(model or folder)}
     write_json(folder / "run.json", predictions.run | made | {"versions": versions()})
-    for checkpoints in folder.glob("checkpoints-*"):
-        shutil.rmtree(checkpoints)
 
 
 def read_predictions(folder: Path, stays: Path | None = None, inputs: Path | None = None) -> Predictions:

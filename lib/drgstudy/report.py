@@ -147,6 +147,13 @@ def _notebook(file: Path) -> dict:
     return about | {"title": titles[0] if titles else file.stem, "of_run": of_run}
 
 
+class _Exporter(HTMLExporter):
+    """With nbconvert's own templates, whatever the user has in ``~/.local/share/jupyter``."""
+
+    def get_prefix_root_dirs(self):
+        return [str(Path(sys.prefix, "share", "jupyter"))]
+
+
 def _body(file: Path) -> Markup:
     """An executed notebook as HTML; a figure is described by the heading it stands under."""
     notebook = results_only(nbformat.read(file, as_version=4))
@@ -155,7 +162,9 @@ def _body(file: Path) -> Markup:
         if cell.cell_type == "markdown":
             heading = [heading, *re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)][-1]
         cell.metadata["alt"] = f"Figure: {heading}"
-    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
+    exporter = _Exporter(
+        template_name="basic", extra_template_basedirs=[], exclude_input_prompt=True, exclude_output_prompt=True
+    )
     return Markup(exporter.from_notebook_node(notebook)[0])
 
 

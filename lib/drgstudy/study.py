@@ -20,13 +20,14 @@ import re
 import reprlib
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "data" / "reference"
@@ -34,6 +35,12 @@ NOTEBOOKS = ROOT / "notebooks"
 OPENNESS = ("synthetic", "open demo", "credentialed")
 """The kinds of data, the openest first."""
 _PLACE = re.compile(r'"[/~](?:[^"\\]|\\.)*"')  # a quoted path of this machine
+# A kernel that reads no settings of the machine's and none of the user's; these would name some, or bend its figures.
+_KERNEL = (
+    "import sys; del sys.path[0]; from IPython.core import application as app; app.SYSTEM_CONFIG_DIRS.clear(); "
+    "app.ENV_CONFIG_DIRS.clear(); from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
+)
+_HAS_A_SAY = {"MPLBACKEND", "MATPLOTLIBRC", "PYTHONSTARTUP"}
 _NO_RESULT = {"stderr", "application/vnd.jupyter.widget-view+json"}
 LONGEST_PARAMS = 100_000  # characters; ours have some 800
 
@@ -334,12 +341,59 @@ def checked_value(name: str, value, default):
     return value
 
 
+def setting(default, help: str, *, zero: bool = False, share: bool = False, choices: tuple = ()) -> Any:
+    """A field of a model's settings, with what a reader and `checked_settings` must know of it.
+
+    Parameters
+    ----------
+    default : bool, int, float, str or list
+    help : str
+        What it is, for the table of settings in the notebook.
+    zero : bool
+        It may be 0; any other number must be more than 0.
+    share : bool
+        It is a share: at least 0 and less than 1.
+    choices : tuple
+        All its values, where they are few.
+    """
+    about = {"help": help, "zero": zero or share, "share": share, "choices": choices}
+    kept = {"default_factory": default.copy} if isinstance(default, list) else {"default": default}
+    return field(**kept, metadata=about)
+
+
 def checked_settings(kind: type, values: dict):
-    """An instance of the settings dataclass `kind`; raises StudyError on an unknown key or a wrong type."""
+    """An instance of the settings dataclass `kind`.
+
+    Raises
+    ------
+    StudyError
+        For an unknown key, a wrong type, or a value that the field does not allow.
+    """
     defaults = vars(kind())
     if unknown := [key for key in values if key not in defaults]:
         raise StudyError(f"setting {shown(unknown[0])}: unknown; the settings are {', '.join(defaults)}")
-    return kind(**{key: checked_value(f"setting {key}", value, defaults[key]) for key, value in values.items()})
+    checked = {key: checked_value(f"setting {key}", value, defaults[key]) for key, value in values.items()}
+    for key, value in checked.items():
+        _check_limits(key, value, about_setting(kind, key))
+    return kind(**checked)
+
+
+def about_setting(kind: type, key: str) -> dict:
+    """What `setting` was told of a field; one with a new default, and no more, is what it is in the class above."""
+    fields = [known[key] for above in kind.__mro__ if key in (known := vars(above).get("__dataclass_fields__", {}))]
+    return next((dict(field.metadata) for field in fields if field.metadata), {})
+
+
+def _check_limits(key: str, value, limits: dict) -> None:
+    if choices := limits.get("choices"):
+        if value not in choices:
+            raise StudyError(f"setting {key}: expected one of {choices}, got {shown(value)}")
+    elif type(value) in (int, float):
+        zero = limits.get("zero", False)
+        if not (value > 0 or (value == 0 and zero)):
+            raise StudyError(f"setting {key}: expected {'0 or more' if zero else 'more than 0'}, got {value}")
+        if limits.get("share") and value >= 1:
+            raise StudyError(f"setting {key}: expected a share, less than 1, got {value}")
 
 
 def progress(iterable=None, **options):
@@ -363,9 +417,12 @@ def notebook_of(params: Path) -> Path:
     return max(fitting, key=lambda n: len(n.stem))
 
 
-def notebook_parameters(notebook: Path) -> dict:
-    """Names and defaults in the notebook's cell tagged ``parameters``: plain literals, read without running it."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+def notebook_parameters(notebook: Path, text: str = "") -> dict:
+    """Names and defaults in the notebook's cell tagged ``parameters``: plain literals, read without running it.
+
+    `text` is read instead of the file, if it is given.
+    """
+    cells = json.loads(text or notebook.read_text(encoding="utf-8"))["cells"]
     source = next("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", []))
     return {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(source).body}
 
@@ -403,14 +460,38 @@ def plain_yaml(text: str):
     return values
 
 
-def read_params(params: Path) -> dict:
-    """The values of one parameter file, checked against its notebook's parameters.
+def read_params(params: Path, heirs: tuple[Path, ...] = ()) -> dict:
+    """The values of one parameter file, over those of the file that its `like` names, checked against its notebook.
+
+    Parameters
+    ----------
+    params : Path
+    heirs : tuple of Path
+        The files that are, one after the other, like this one: none of them can be its base again.
+
+    Returns
+    -------
+    dict
+        What the files say; the notebook's own defaults are left out.
 
     Raises
     ------
     StudyError
-        If the file is no flat YAML mapping, names an unknown parameter, or gives a value of the wrong type.
+        If a file is no flat YAML mapping, names an unknown parameter, gives a value of the wrong type, or is like a
+        file that there is not, that belongs to another notebook, or that is like itself.
     """
+    values, notebook = own_params(params), notebook_of(params)
+    if like := values.get("like"):
+        base = base_of(params, like)
+        if base in (*heirs, params):
+            raise StudyError(f"{params}: parameter like: {like!r} is, by way of others, like this file itself")
+        values = over(read_params(base, (*heirs, params)), values)
+    if "run" in values and "model" in values and params.stem != f"{notebook.stem}-{values['run']}":
+        raise StudyError(f"{params}: parameter run is {shown(values['run'])}, but the file's name says another run")
+    return values
+
+
+def own_params(params: Path) -> dict:
     text = read_text(params, f"does not exist; the profiles are the folders of {NOTEBOOKS / 'params'}")
     if len(text) > LONGEST_PARAMS:
         raise StudyError(f"{params} has {len(text):,} characters; expected some lines of the form `name: value`")
@@ -429,11 +510,81 @@ def read_params(params: Path) -> dict:
             raise StudyError(f"{params}: parameter {name}: expected 0 or more, got {value}")
     if values.get("profile") != params.parent.name:
         raise StudyError(f"{params}: parameter profile must be {params.parent.name!r}, the name of the file's folder")
-    if "run" in values and "model" in values and params.stem != f"{notebook_of(params).stem}-{values['run']}":
-        raise StudyError(f"{params}: parameter run is {shown(values['run'])}, but the file's name says another run")
     if values.get("seed", 0) >= 2**31:  # numpy's old generator, which transformers seeds, takes little more
         raise StudyError(f"{params}: parameter seed: expected less than 2**31, got {values['seed']}")
     return values
+
+
+def base_of(params: Path, like: str) -> Path:
+    """The parameter file that `like` names in the file `params`: "05-train-llama", or "paper/05-train-llama".
+
+    Raises
+    ------
+    StudyError
+        If there is no such file, or it belongs to another notebook.
+    """
+    base = params.parent.joinpath(*[".."] * like.count("/"), f"{like}.yaml").resolve()
+    fits = re.fullmatch(r"([\w-]+/)?[\w.-]+", like) and base.is_file()
+    if not fits or notebook_of(base) != notebook_of(params):
+        raise StudyError(
+            f"{params}: parameter like: {shown(like)} is not a parameter file of {notebook_of(params).name}; name one of "
+            "the same folder (05-train-llama), or one of another profile (paper/05-train-llama)"
+        )
+    return base
+
+
+def over(base: dict, values: dict) -> dict:
+    """`values` over those of `base`; of a parameter that is a dict, such as settings, key by key."""
+    both = {name: base[name] | value for name, value in values.items() if isinstance(base.get(name), dict)}
+    return base | values | both
+
+
+def resolved(notebook: str, values: dict) -> dict:
+    """The parameters of a notebook that runs by hand, or by papermill alone, over those that its `like` names.
+
+    Each notebook calls this after its parameters, and takes what it returns. What papermill has set is known from the
+    cell in which it did. By hand, what still has the notebook's default counts as not set; so that nobody is surprised,
+    it is printed what is taken from elsewhere. A step that make runs is like no other any more: `run_notebook` sets all.
+
+    Parameters
+    ----------
+    notebook : str
+        Its name, "05-train".
+    values : dict
+        Its variables.
+
+    Returns
+    -------
+    dict
+        The parameters' values; nothing where `like` is empty.
+    """
+    if not (like := values["like"]):
+        return {}
+    defaults = _defaults(NOTEBOOKS / f"{notebook}.ipynb")
+    by_hand = {name for name, default in defaults.items() if values[name] != default}
+    given = {name: values[name] for name in {*(_set_by_papermill() or by_hand), "profile"} & defaults.keys()}
+    params = NOTEBOOKS / "params" / values["profile"] / f"{notebook}.yaml"
+    base = read_params(base_of(params, like))
+    taken = {name: value for name, value in base.items() if name not in given}
+    print(f"taken from {like}: " + ", ".join(f"{name} = {value!r}" for name, value in taken.items()))
+    return over(base, given)
+
+
+def _set_by_papermill() -> set[str]:
+    """The parameters that papermill has set in the running notebook, in a cell that begins with its comment."""
+    ran = getattr(sys.modules.get("__main__"), "In", [])  # IPython's cells so far
+    cell = next((source for source in ran if source.startswith("# Parameters\n")), "")
+    return {node.targets[0].id for node in ast.parse(cell).body if isinstance(node, ast.Assign)}
+
+
+def _defaults(notebook: Path) -> dict:
+    """As `notebook_parameters`, of the notebook that git holds, if it holds it: Jupyter saves what was changed by hand."""
+    command = ["git", "show", f"HEAD:./{notebook.name}"]
+    with contextlib.suppress(OSError):
+        held = subprocess.run(command, cwd=notebook.parent, capture_output=True, encoding="utf-8")
+        if held.returncode == 0:
+            return notebook_parameters(notebook) | notebook_parameters(notebook, held.stdout)
+    return notebook_parameters(notebook)
 
 
 def run_notebook(params: Path, unless_made: list[Path] = ()) -> Path:
@@ -479,6 +630,7 @@ def _execute(params: Path, values: dict, lock: int | None) -> Path:
     import nbformat
     import papermill
     from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpec
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
@@ -486,9 +638,15 @@ def _execute(params: Path, values: dict, lock: int | None) -> Path:
     busy = threading.Event()
 
     class Kernel(AsyncKernelManager):
+        # This very interpreter, whatever is installed as the kernel "python3", and nothing of the user's own settings.
+        kernel_spec = KernelSpec(argv=[sys.executable, "-c", _KERNEL, "-f", "{connection_file}"], language="python")
+
         # A kernel outlives a killed parent for a second or more: until its end, it holds the lock too.
-        async def _async_launch_kernel(self, command, **options):
-            await super()._async_launch_kernel(command, pass_fds=[lock] if lock else [], **options)
+        async def _async_launch_kernel(self, command, env, **options):
+            env = {key: value for key, value in env.items() if key not in _HAS_A_SAY} | {
+                "IPYTHONDIR": f"{folder}/ipython"
+            }
+            await super()._async_launch_kernel(command, env=env, pass_fds=[lock] if lock else [], **options)
 
         # Before it is shut down it is interrupted; at rest, it would say on the terminal that this was an error.
         async def _async_interrupt_kernel(self):
@@ -496,6 +654,8 @@ def _execute(params: Path, values: dict, lock: int | None) -> Path:
                 await super()._async_interrupt_kernel()
 
     notebook = notebook_of(params)
+    if values.get("like") or notebook_parameters(notebook).get("like"):
+        values = values | {"like": ""}  # the values that it names are among these
     paths = (EarlyPaths if notebook.stem >= "20" else Paths)(values["profile"])
     executed, failed = paths.executed / f"{params.stem}.ipynb", paths.failed / f"{params.stem}.txt"
     start = time.perf_counter()

@@ -8,10 +8,7 @@ launch`` the trainer finds the other processes by itself (`study.main`).
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import os
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,32 +16,35 @@ from pickle import UnpicklingError
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments
 
-from drgstudy.study import StudyError, progress, rank, read_json, room_for, write_json
+from drgstudy import checkpoints
+from drgstudy.study import StudyError, progress, setting
 
 
 @dataclass(frozen=True)
 class NeuralSettings:
     """Settings that every neural model has; each model adds its own."""
 
-    max_tokens: int = 512  # longer texts are cut at their end
-    epochs: float = 3.0  # passes over the training stays; 0 trains nothing
-    batch_size: int = 4  # of each process, where several train together: 2 processes of 4 take the steps of one of 8
-    learning_rate: float = 2e-5
-    weight_decay: float = 0.01
-    schedule: str = "linear"  # learning-rate schedule, by transformers' names
-    warmup: float = 0.0  # share of the steps over which the learning rate rises
-    order: str = "random"  # of the training stays; "by_length" batches texts of like length: less padding
-    checkpoint_steps: int = 100  # steps between checkpoints, from which a killed run goes on
-    validation: float = 0.0  # share kept back to choose the best epoch (or stays given for that); 0 takes the last
-    patience: int = 0  # epochs without a better validation score after which training stops; 0 never does
+    max_tokens: int = setting(512, "longer texts are cut at their end")
+    epochs: float = setting(3.0, "passes over the training stays; 0 trains nothing", zero=True)
+    batch_size: int = setting(4, "stays a step, of each process: 2 processes of 4 take the steps of one of 8")
+    learning_rate: float = setting(2e-5, "the highest of the schedule")
+    weight_decay: float = setting(0.01, "AdamW's", zero=True)
+    schedule: str = setting("linear", "how the learning rate falls", choices=("linear", "cosine", "constant"))
+    warmup: float = setting(0.0, "share of the steps over which the learning rate rises", share=True)
+    order: str = setting(
+        "random", "by_length batches texts of like length: less padding", choices=("random", "by_length")
+    )
+    checkpoint_steps: int = setting(100, "steps between checkpoints, from which a killed run goes on")
+    validation: float = setting(
+        0.0, "share kept back to choose the best epoch (or stays given for that); 0 takes the last", share=True
+    )
+    patience: int = setting(
+        0, "epochs without a better validation score after which training stops; 0 never does", zero=True
+    )
 
     def __post_init__(self):
-        known = {"order": ("random", "by_length"), "schedule": ("linear", "cosine", "constant")}
-        for name, choices in known.items():
-            if getattr(self, name) not in choices:
-                raise StudyError(f"setting {name}: expected one of {choices}, got {getattr(self, name)!r}")
         if self.patience and not self.validation:
             raise StudyError(
                 "setting patience: needs a part of the training stays to judge by; set validation, e.g. 0.1"
@@ -150,69 +150,13 @@ _SCORES = {
 }
 
 
-class _Trainer(Trainer):
-    """Transformers' trainer with the order of texts as an object, which says when the disk is full."""
+class _Trainer(checkpoints.Trainer):
+    """Transformers' trainer with the order of texts as an object."""
 
     sampler: torch.utils.data.Sampler | None = None
 
     def _get_train_sampler(self, train_dataset=None):
         return self.sampler or super()._get_train_sampler(train_dataset)
-
-    def _save_checkpoint(self, model, trial):
-        folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
-        try:
-            with room_for(folder):
-                super()._save_checkpoint(model, trial)
-        except StudyError:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """The trainer's state is the last file of a checkpoint: without it, a kill came while it was being saved."""
-    try:
-        return bool(read_json(checkpoint / "trainer_state.json"))
-    except StudyError:
-        return False
-
-
-class _Progress(TrainerCallback):
-    """One progress bar over all steps; the seconds spent go into each checkpoint, so that a resumed run's cost is whole."""
-
-    def __init__(self, seconds_before: float):
-        self.seconds_before = seconds_before
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.start = time.perf_counter()
-        self.bar = progress(total=state.max_steps, initial=state.global_step, desc="training", unit="step")
-
-    def seconds(self) -> float:
-        return self.seconds_before + time.perf_counter() - self.start
-
-    def on_save(self, args, state, control, **kwargs):
-        write_json(Path(args.output_dir) / "seconds.json", self.seconds())
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.bar.update()
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if logs and "loss" in logs:
-            self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.bar.close()
-
-
-def _checkpoints(folder: Path, settings: NeuralSettings, seed: int, parts: list[TokenDataset]) -> Path:
-    """Where the checkpoints of exactly this training lie; those of another one in the same folder are removed."""
-    read = [x for part in parts for x in (part.input_ids, part.labels.tolist())]
-    what = [vars(settings), seed, *read, *filter(None, [os.environ.get("WORLD_SIZE")])]
-    text = json.dumps(what, default=lambda array: [array.shape, hashlib.sha256(array.tobytes()).hexdigest()])
-    chosen = folder / f"checkpoints-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    for other in folder.glob("checkpoints-*"):
-        if other != chosen and not rank():
-            shutil.rmtree(other)
-    return chosen
 
 
 def train(
@@ -249,7 +193,8 @@ def train(
         ``history``: the trainer's log, one dict per entry, with the loss of each.
     """
     parts = [data] if validation is None or not settings.validation else [data, validation]
-    checkpoints = _checkpoints(folder, settings, seed, parts)
+    read = [x for part in parts for x in (part.input_ids, part.labels.tolist())]
+    saved = checkpoints.place(folder, vars(settings), seed, *read)
     if settings.validation and validation is None:
         rows = np.random.default_rng(seed).permutation(len(data))
         cut = max(1, round(settings.validation * len(data)))
@@ -259,7 +204,7 @@ def train(
     metric = "mean_absolute_error" if data.labels.dtype.kind == "f" else "accuracy"
     strategy = "epoch" if validation else "steps"
     arguments = TrainingArguments(
-        output_dir=str(checkpoints),
+        output_dir=str(saved),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=4 * settings.batch_size,
@@ -299,9 +244,7 @@ def train(
     if settings.order == "by_length":
         together = settings.batch_size * arguments.world_size  # texts of one step, of which each process takes its part
         trainer.sampler = ByLength([len(ids) for ids in training.input_ids], together, seed)
-    whole = filter(_is_whole, checkpoints.glob("checkpoint-*"))
-    last = max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
-    clock = _Progress(read_json(checkpoints / "seconds.json") if (checkpoints / "seconds.json").exists() else 0.0)
+    last, clock = checkpoints.last_whole(saved), checkpoints.Clock(saved)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(clock)
     if settings.patience:

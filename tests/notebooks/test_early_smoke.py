@@ -48,7 +48,7 @@ def test_each_run_has_its_models_and_its_hours(study, params):
 def test_notes_grow_with_the_hours(study):
     stays = cohort.read_stays(PATHS.cohort("ms"), early.STAYS)
     notes = cohort.read_stays(PATHS.notes, early.NOTES)
-    words = [sum(len(text.split()) for text in early.texts(stays, notes, hours)) for hours in (-24, 0, 24, 48)]
+    words = [sum(len(text.split()) for text in inputs.texts(stays, notes, hours)) for hours in (-24, 0, 24, 48)]
     assert words == sorted(words) and words[0] < words[-1] / 5
     assert not notes["text"].str.contains(r"\[\*\*").any() and not notes["category"].str.contains("Discharge").any()
 

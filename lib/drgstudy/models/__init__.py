@@ -1,18 +1,23 @@
 """The models, one file each, behind one small interface.
 
-A model's module holds a docstring that tells a student what the model is, a frozen dataclass `Settings`, and a class
-`Model` with
+A model's module holds a docstring that tells a student what the model is, a frozen dataclass `Settings`, whose fields say
+what each setting is and what values it takes (`study.setting`), and a class `Model` with
 
 - ``Model(settings, labels, folder, seed)``: nothing is read or trained yet; `folder` is the run's own;
 - ``fit(texts, y, validation=None) -> dict``: train on texts (list of str; for `lstm`, measurements) and label indices (int
   array); returns the cost. `validation`, a pair (texts, y), takes the place of the share that ``settings.validation`` keeps
-  back; models that choose no epoch don't look at it. `caml`, built with one label, learns a number a stay (float array);
+  back; models that choose no epoch don't look at it;
 - ``predict(texts) -> float32 array (texts, labels)``: logits, columns in the order of `labels`;
-- ``restore()``: load what `fit` saved in `folder`, instead of training;
-- ``attributions(text, label)`` and ``attribution``, the scores' name, where the model can say exactly which places of the
-  text made a logit; a language model, which has a ``tokenizer``, is asked by `attribution.py`.
+- ``restore()``: load what `fit` saved in `folder`, instead of training.
 
-Adding a model is one such module and one YAML file a run.
+What else a model can do stands on its class:
+
+- ``two_labels = True``: it learns two label indices a stay, its base DRG and its CC/MCC label (int array, (texts, 2));
+- ``numbers = True``: built with one label, it learns a number a stay (float array);
+- ``attributions(text, label)`` and ``attribution``, the scores' name: it can say exactly which places of the text made a
+  logit. A language model, which has a ``tokenizer``, is asked by `attribution.py`.
+
+Adding a model is one such module and one YAML file a run. Modules without a `Model` are what several models share.
 """
 
 from __future__ import annotations
@@ -23,45 +28,48 @@ import pkgutil
 from pathlib import Path
 from types import ModuleType
 
+import pandas as pd
+
 from drgstudy.drgs import CC_LABELS
 from drgstudy.predictions import Predictions, check_model, read_predictions
-from drgstudy.study import StudyError, cause, checked_settings
+from drgstudy.study import StudyError, about_setting, cause, checked_settings
 
-HELPERS = {"fast_lora", "weights"}
-SHARES = {"validation", "warmup", "dropout", "lora_dropout"}
-MAY_BE_ZERO = SHARES | {"epochs", "weight_decay", "patience", "layers", "severity_weight"}
-"""Settings that are at least 0 and less than 1, and those that may be 0; every other number is more than 0."""
 logging.getLogger("bitsandbytes").setLevel("ERROR")  # which says on import, and at each layer, what nobody can mend
 
 
 def module(name: str) -> ModuleType:
     """The module of the model called `name`; raises StudyError, with the names there are, if there is none."""
-    names = sorted({m.name for m in pkgutil.iter_modules(__path__)} - HELPERS)
-    if name not in names:
-        raise StudyError(f"parameter model: {name!r} is not a model of this study; choose one of {', '.join(names)}")
-    return importlib.import_module(f"{__name__}.{name}")
+    names = [found.name for found in pkgutil.iter_modules(__path__)]
+    chosen = importlib.import_module(f"{__name__}.{name}") if name in names else None
+    if not hasattr(chosen, "Model"):
+        there = [each for each in names if hasattr(importlib.import_module(f"{__name__}.{each}"), "Model")]
+        raise StudyError(f"parameter model: {name!r} is not a model of this study; choose one of {', '.join(there)}")
+    return chosen
+
+
+def described(name: str, settings: dict) -> pd.DataFrame:
+    """The settings of the model called `name`, a row each: its value, and what it is."""
+    kind = module(name).Settings
+    values = vars(checked_settings(kind, settings))
+    rows = [(key, str(value), about_setting(kind, key).get("help", "")) for key, value in values.items()]
+    return pd.DataFrame(rows, columns=["setting", "value", "what it is"]).set_index("setting")
 
 
 def build(name: str, settings: dict, labels: list[str], folder: Path, seed: int):
     """The model called `name`, its settings checked, ready to be fitted."""
     chosen = module(name)
     settings = checked_settings(chosen.Settings, settings)
-    for key, value in vars(settings).items():
-        if type(value) in (int, float) and not (value > 0 or (value == 0 and key in MAY_BE_ZERO)):
-            raise StudyError(
-                f"setting {key}: expected {'0 or more' if key in MAY_BE_ZERO else 'more than 0'}, got {value}"
-            )
-        if key in SHARES and value >= 1:
-            raise StudyError(f"setting {key}: expected a share, less than 1, got {value}")
-    if labels[-1] in CC_LABELS and name != "llama":
-        raise StudyError(f"parameter labels: model {name!r} gives one label a stay; two are only for llama")
+    if labels[-1] in CC_LABELS and not getattr(chosen.Model, "two_labels", False):
+        raise StudyError(f"parameter labels: model {name!r} gives one label a stay, not two")
     return chosen.Model(settings, labels, Path(folder), seed)
 
 
 def refuse_numbers(y) -> None:
     """Raise StudyError if `y` holds numbers to be learned instead of label indices; for the models that only classify."""
     if y.dtype.kind == "f":
-        raise StudyError(f"y: expected label indices, got {y.dtype}; only model caml learns a number a stay")
+        raise StudyError(
+            f"y: expected label indices, got {y.dtype}; only a model whose `numbers` is true learns a number"
+        )
 
 
 def load(folder: Path, done: Predictions | None = None) -> tuple:

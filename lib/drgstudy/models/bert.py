@@ -18,8 +18,8 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
 from drgstudy.models import refuse_numbers, weights
-from drgstudy.models.llama import pool
-from drgstudy.study import StudyError, atomic
+from drgstudy.models.pooling import pool
+from drgstudy.study import atomic, setting
 from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fast_dtype, predict, train
 
 
@@ -27,18 +27,20 @@ from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fa
 class Settings(NeuralSettings):
     """Defaults are the paper's (Baseline Models)."""
 
-    base: str = "emilyalsentzer/Bio_ClinicalBERT"  # a packaged name, a folder or a hub id
+    base: str = setting(
+        "emilyalsentzer/Bio_ClinicalBERT", "the pretrained model: a packaged name, a folder or a hub id"
+    )
     batch_size: int = 16
-    dropout: float = 0.1  # of hidden states and attention weights
-    pooling: str = "first"  # "first": BERT's own pooled output; "mean": the mean over all tokens
+    dropout: float = setting(0.1, "of hidden states and attention weights", share=True)
+    pooling: str = setting(
+        "first", "what the head reads: BERT's own pooled output, or the mean over all tokens", choices=("first", "mean")
+    )
 
 
 class Model:
     """An encoder of BERT's architecture with a linear head."""
 
     def __init__(self, settings: Settings, labels: list[str], folder: Path, seed: int):
-        if settings.pooling not in ("first", "mean"):
-            raise StudyError(f"setting pooling: expected 'first' or 'mean', got {settings.pooling!r}")
         self.settings, self.folder, self.seed = settings, folder, seed
         set_seed(seed)
         self.tokenizer = weights.load(AutoTokenizer, settings.base)

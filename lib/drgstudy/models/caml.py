@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.functional import conv2d, cross_entropy, linear, mse_loss, pad
 from transformers import set_seed
 
-from drgstudy.study import StudyError, atomic, cause, read_json, write_json
+from drgstudy.study import StudyError, atomic, cause, read_json, setting, write_json
 from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fast_dtype, predict, train
 
 PAD, UNKNOWN = 0, 1
@@ -41,13 +41,13 @@ class Settings(NeuralSettings):
     schedule: str = "constant"
     validation: float = 0.1
     patience: int = 10
-    kernel: int = 5  # words that one filter sees
-    filters: int = 256
-    dropout: float = 0.2  # of the word vectors
-    min_count: int = 3  # words seen less often in the training notes share one vector
-    vectors: str = ""  # a word2vec-format file such as BioWordVec; empty: word2vec on the training notes
-    vector_size: int = 100  # of the word2vec trained here
-    bfloat16: bool = False  # multiply in bfloat16 where this machine is faster at it
+    kernel: int = setting(5, "words that one filter sees")
+    filters: int = setting(256, "filters of the convolution")
+    dropout: float = setting(0.2, "of the word vectors", share=True)
+    min_count: int = setting(3, "words seen less often in the training notes share one vector")
+    vectors: str = setting("", "a word2vec-format file such as BioWordVec; empty: word2vec on the training notes")
+    vector_size: int = setting(100, "of the word2vec trained here")
+    bfloat16: bool = setting(False, "multiply in bfloat16 where this machine is faster at it")
 
 
 def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -149,6 +149,7 @@ def words_of(text: str) -> list[str]:
 class Model:
     """CAML over whole words."""
 
+    numbers = True
     attribution = "attention (share of 1)"
 
     def __init__(self, settings: Settings, labels: list[str], folder: Path, seed: int):

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import types
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bits
 from drgstudy.drgs import CC_LABELS
 from drgstudy.models import refuse_numbers, weights
 from drgstudy.models.fast_lora import accelerate_on_cpu, lighten
-from drgstudy.study import StudyError, atomic, cause, first_process_first, read_json, write_json
+from drgstudy.models.pooling import pool
+from drgstudy.study import StudyError, atomic, cause, first_process_first, read_json, setting, write_json
 from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fast_dtype, predict, train, trained
 
 
@@ -38,38 +39,29 @@ from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fa
 class Settings(NeuralSettings):
     """Defaults are the paper's (Training Details), for LLaMA 7B."""
 
-    base: str = "huggyllama/llama-7b"  # a packaged name, a folder or a hub id
-    layers: int = 0  # only the first so many layers of the base; 0: all
-    pooling: str = "last"  # "last": the last token, as in the paper; "mean": the mean over all tokens
-    suffix: str = ""  # text after every note
-    head: str = "random"  # where the head starts: "random", or "probe": a logistic regression on the frozen model
-    features_of: str = ""  # a run whose frozen features the probe takes where that run read the same texts
-    cuts: list[list[int]] = field(default_factory=list)  # [layers, tokens] of the runs that take features from this one
-    probe_strength: float = 0.03  # inverse L2 penalty of the probe; one fitted too well leaves LoRA no error
-    severity_weight: float = 0.5  # with two labels: of the CC/MCC label's part of the loss
-    lora_rank: int = 8
-    lora_alpha: int = 8
-    lora_dropout: float = 0.05
-    lora_targets: list[str] = field(default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"])
-    dtype: str = "auto"  # of the frozen weights: "float32", "bfloat16", or "auto": what this machine multiplies faster
-    bits: int = 16  # 4 or 8: store the frozen blocks in so many bits (QLoRA's NF4, LLM.int8), multiply in `dtype`
-
-
-def pool(hidden: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
-    """One vector a text from the hidden states: the last real token's, or the mean over real tokens.
-
-    Parameters
-    ----------
-    hidden : torch.Tensor, shape (texts, tokens, width)
-    mask : torch.Tensor of int, shape (texts, tokens)
-        1 for real tokens, on whichever side the padding is.
-    how : {"last", "mean"}
-    """
-    if how == "last":
-        last = (torch.arange(mask.shape[1], device=mask.device) * mask).argmax(-1)
-        return hidden[torch.arange(len(hidden), device=hidden.device), last].float()
-    kept = mask.unsqueeze(-1)
-    return (hidden.float() * kept).sum(1) / kept.sum(1)
+    base: str = setting("huggyllama/llama-7b", "the pretrained model: a packaged name, a folder or a hub id")
+    layers: int = setting(0, "only the first so many layers of the base; 0: all", zero=True)
+    pooling: str = setting(
+        "last", "what the head reads: the last token, as in the paper, or the mean over all", choices=("last", "mean")
+    )
+    suffix: str = setting("", "text after every note")
+    head: str = setting(
+        "random", "where the head starts; probe: a logistic regression on the frozen model", choices=("random", "probe")
+    )
+    features_of: str = setting("", "a run whose frozen features the probe takes where that run read the same texts")
+    cuts: list[list[int]] = setting([], "[layers, tokens] of the runs that take features from this one")
+    probe_strength: float = setting(0.03, "inverse L2 penalty of the probe; one fitted too well leaves LoRA no error")
+    severity_weight: float = setting(0.5, "with two labels: of the CC/MCC label's part of the loss", zero=True)
+    lora_rank: int = setting(8, "rank of LoRA's products")
+    lora_alpha: int = setting(8, "LoRA's part is scaled by alpha / rank")
+    lora_dropout: float = setting(0.05, "of what LoRA's first matrix reads", share=True)
+    lora_targets: list[str] = setting(["q_proj", "k_proj", "v_proj", "o_proj"], "projections that LoRA tunes")
+    dtype: str = setting(
+        "auto",
+        "of the frozen weights; auto: what this machine multiplies faster",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    bits: int = setting(16, "4, 8: store the frozen blocks in so many bits (QLoRA's NF4, LLM.int8)", choices=(4, 8, 16))
 
 
 def label_loss(logits: torch.Tensor, labels: torch.Tensor, severity_weight: float) -> torch.Tensor:
@@ -95,13 +87,9 @@ def quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
 class Model:
     """LLaMA with LoRA and a linear head, for one label a stay or two."""
 
+    two_labels = True
+
     def __init__(self, settings: Settings, labels: list[str], folder: Path, seed: int):
-        known = {"pooling": ("last", "mean"), "head": ("random", "probe"), "dtype": ("auto", "float32", "bfloat16")}
-        for name, choices in known.items():
-            if getattr(settings, name) not in choices:
-                raise StudyError(f"setting {name}: expected one of {choices}, got {getattr(settings, name)!r}")
-        if settings.bits not in (4, 8, 16):
-            raise StudyError(f"setting bits: expected 4, 8 or 16, got {settings.bits}")
         pairs = all(isinstance(cut, list) and [type(number) for number in cut] == [int, int] for cut in settings.cuts)
         if settings.cuts and (settings.suffix or not pairs):
             raise StudyError(

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from transformers import set_seed
 
 from drgstudy.models import refuse_numbers
-from drgstudy.study import StudyError, atomic
+from drgstudy.study import StudyError, atomic, setting
 from drgstudy.training import NeuralSettings, TokenDataset, device, predict, train
 
 
@@ -27,7 +27,7 @@ from drgstudy.training import NeuralSettings, TokenDataset, device, predict, tra
 class Settings(NeuralSettings):
     """Ours, not the paper's: its Supplementary Note 2, with the LSTM's settings, was not at hand."""
 
-    max_tokens: int = 48  # hours that are read, from ICU admission on
+    max_tokens: int = setting(48, "hours that are read, from ICU admission on")
     epochs: float = 50.0
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -35,8 +35,8 @@ class Settings(NeuralSettings):
     schedule: str = "constant"
     validation: float = 0.1
     patience: int = 10
-    hidden: int = 128  # width of the memory
-    dropout: float = 0.3  # of what the memory shows after the last hour
+    hidden: int = setting(128, "width of the memory")
+    dropout: float = setting(0.3, "of what the memory shows after the last hour", share=True)
 
 
 class Network(nn.Module):
@@ -70,7 +70,7 @@ class Model:
         if len(shape) != 3 or not np.isfinite(measurements).all():
             raise StudyError(
                 f"measurements: expected known values of shape (stays, hours, variables), got shape {shape} "
-                "or values that are not finite; prepare them with measurements.inputs"
+                "or values that are not finite; prepare them with inputs.measured"
             )
         return measurements[:, : self.settings.max_tokens].astype(np.float32, copy=False)
 

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from drgstudy.models import refuse_numbers
-from drgstudy.study import atomic
+from drgstudy.study import atomic, setting
 
 REGRESSION = ("classes_", "coef_", "intercept_")  # what scikit-learn's regression learns
 
@@ -27,9 +27,9 @@ REGRESSION = ("classes_", "coef_", "intercept_")  # what scikit-learn's regressi
 class Settings:
     """Settings of vectorizer and regression, by scikit-learn's meaning."""
 
-    ngrams: int = 2  # the longest run of words that is one term
-    min_df: int = 2  # stays that a term must occur in
-    strength: float = 30.0  # inverse L2 penalty
+    ngrams: int = setting(2, "the longest run of words that is one term")
+    min_df: int = setting(2, "stays that a term must occur in")
+    strength: float = setting(30.0, "inverse L2 penalty")
 
 
 class Model:

@@ -132,7 +132,7 @@ def test_measurements_after_the_hour_are_unknown_and_the_scale_stays_the_trainin
     np.testing.assert_array_equal(day[:, :24], both[:, :24])  # the first day looks the same on either
     assert not day[:, 24:, 104:].any() and both[..., 104:].all()  # nothing is measured later
     np.testing.assert_array_equal(day[:, 24:, :104], np.repeat(both[:, 23:24, :104], 24, axis=1))  # values stand
-    np.testing.assert_allclose(both[..., :104], measurements.inputs(values, training)[test][..., :104], rtol=1e-5)
+    np.testing.assert_allclose(both[..., :104], inputs.standardised(values, training)[test][..., :104], rtol=1e-5)
 
 
 def test_the_official_space_holds_every_target():

@@ -1,0 +1,325 @@
+"""What each step of a study reads, found in the code itself and written as an include file for make.
+
+A notebook reads what its first cell says it *reads*, the modules that it imports and those that these import, and its
+parameter file with the files that this one is like; a module reads the files of ``data/reference`` that it names. Nobody
+keeps a list of it by hand. As compilers do with ``-MMD``, ``python -m drgstudy.graph demo FILE`` writes it all down.
+
+The code of a training has a fingerprint here too: of what it does, not of how it is written (`fingerprints`).
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from drgstudy import study
+from drgstudy.study import (
+    StudyError,
+    atomic,
+    base_of,
+    notebook_of,
+    notebook_parameters,
+    own_params,
+    read_params,
+    run_and_exit,
+)
+
+LIBRARY = Path(__file__).parent
+TEMPLATES = LIBRARY / "templates"
+INTERFACE = re.compile(r"\*Reads\*(.*?)\*Writes\*(.*?)(?:\n\n|\Z)", re.DOTALL)
+HEADLINE = "06-results"
+"""The notebook of Table 1 and Figures 1 and 2."""
+
+
+# --- code -------------------------------------------------------------------------------------------------------------
+@functools.cache
+def _tree(file: Path) -> ast.Module:
+    """What a module, or a notebook, holds as code."""
+    return ast.parse(notebook_code(file) if file.suffix == ".ipynb" else file.read_text(encoding="utf-8"))
+
+
+def notebook_code(notebook: Path) -> str:
+    """The code of a notebook's cells, without IPython's own commands."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return re.sub(r"^\s*[%!].*$", "", code, flags=re.MULTILINE)
+
+
+def module_file(module: str, library: Path = LIBRARY) -> Path | None:
+    """The file of one of our modules, named from the library on ("models.llama"); None if there is no such module."""
+    place = library.joinpath(*module.split("."))
+    return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
+
+
+@functools.cache
+def imports(file: Path, library: Path = LIBRARY) -> frozenset[str]:
+    """Our modules that a module or notebook imports anywhere, functions included: their names from the library on."""
+    named = set()
+    for node in ast.walk(_tree(file)):
+        if isinstance(node, ast.Import):
+            named |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            named |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    ours = {name.removeprefix("drgstudy.") for name in named if name.startswith("drgstudy.")}
+    packages = {package for name in ours for package in (name.rpartition(".")[0],) if package}
+    return frozenset(name for name in ours | packages if module_file(name, library))
+
+
+def closure(modules: Iterable[str], library: Path = LIBRARY) -> set[str]:
+    """These modules of ours and all that they import, directly or not."""
+    found, waiting = set(), set(modules)
+    while waiting:
+        module = waiting.pop()
+        found.add(module)
+        waiting |= imports(module_file(module, library), library) - found
+    return found
+
+
+def files_of(modules: Iterable[str]) -> set[Path]:
+    """The files that code which imports these modules reads: theirs and the reference data that they name."""
+    code = {module_file(module) for module in closure(modules)} | {LIBRARY / "__init__.py"}
+    return code.union(*map(_data_named, code))
+
+
+@functools.cache
+def _data_named(file: Path) -> frozenset[Path]:
+    """The files of ``data/reference`` whose names stand in a module or notebook."""
+    texts = {node.value for node in ast.walk(_tree(file)) if isinstance(node, ast.Constant)}
+    return frozenset(data for data in study.REFERENCE.rglob("*") if data.name in texts and data.is_file())
+
+
+# --- the fingerprint of what code does --------------------------------------------------------------------------------
+class _Bare(ast.NodeTransformer):
+    """Without what no result hangs on: docstrings, messages, limits and help of settings, progress bars, our own imports."""
+
+    def visit_Expr(self, node):
+        call = node.value.func if isinstance(node.value, ast.Call) else None
+        on_bar = isinstance(call, ast.Attribute) and getattr(call.value, "id", "") == "bar"
+        said = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if on_bar or said else self.generic_visit(node)
+
+    def visit_Call(self, node):
+        name = _called(node)
+        if name in ("setting", "progress") and node.args:
+            return self.visit(node.args[0])
+        if name == "StudyError":
+            return node.func
+        return self.generic_visit(node)
+
+    def visit_With(self, node):
+        node.items = [item for item in node.items if _called(item.context_expr) != "progress"]
+        self.generic_visit(node)
+        return node if node.items else node.body
+
+    def visit_ImportFrom(self, node):
+        return None if (node.module or "").startswith("drgstudy") else node
+
+
+def _called(node) -> str:
+    """The name of the function that is called, if it is called by its name."""
+    return getattr(getattr(node, "func", None), "id", "")
+
+
+def _plain(node):
+    """A syntax tree as lists and texts, equal in all versions of Python: what is empty is left out."""
+    if isinstance(node, ast.AST):
+        parts = ((name, _plain(value)) for name, value in ast.iter_fields(node))
+        return [type(node).__name__, *([name, value] for name, value in parts if value not in ("None", []))]
+    return [_plain(each) for each in node] if isinstance(node, list) else repr(node)
+
+
+def fingerprints(places: Iterable[str], library: Path = LIBRARY) -> dict[str, str]:
+    """A fingerprint of what the code in each place does: 16 hexadecimal digits, equal however it is laid out.
+
+    Parameters
+    ----------
+    places : iterable of str
+        Modules, from the library on ("models.llama"), or classes and functions in them ("labels.TwoLabels.encode").
+    """
+    return {place: _fingerprint(place, library) for place in sorted(places)}
+
+
+def _fingerprint(place: str, library: Path) -> str:
+    module, inside = place, []
+    while not (file := module_file(module, library)):
+        module, _, name = module.rpartition(".")
+        inside.insert(0, name)
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for name in inside:
+        tree = next(node for node in tree.body if getattr(node, "name", "") == name)
+    return hashlib.sha256(json.dumps(_plain(_Bare().visit(tree))).encode()).hexdigest()[:16]
+
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Step:
+    """One run of a notebook: a parameter file, and what its notebook says that it reads and writes.
+
+    Attributes
+    ----------
+    params : Path
+    values : dict
+        All its parameters.
+    reads, writes : list of str
+        As the notebook's first cell names them, from ``data/<profile>`` or the repository's root on.
+    """
+
+    params: Path
+    values: dict
+    reads: list[str]
+    writes: list[str]
+
+    @property
+    def name(self) -> str:
+        return self.params.stem
+
+    @property
+    def is_training(self) -> bool:
+        return {"run", "model"} <= self.values.keys()
+
+    def files(self) -> set[Path]:
+        """What it reads that no step writes: notebook, parameter files, code, reference data, the user's own files."""
+        notebook, files = notebook_of(self.params), {self.params}
+        params = self.params
+        while like := own_params(params).get("like"):
+            files.add(params := base_of(params, like))
+        modules = imports(notebook) | ({f"models.{self.values['model']}"} if self.is_training else set())
+        if missing := [module for module in modules if not module_file(module)]:
+            raise StudyError(f"{self.params}: parameter model: there is no {missing[0].replace('.', '/')}.py")
+        return {notebook} | files | files_of(modules) | _data_named(notebook) | self._users_files()
+
+    def _users_files(self) -> set[Path]:
+        """Files that its parameters or settings name: a review sheet, a note, word vectors."""
+        values = [*self.values.values(), *self.values.get("settings", {}).values()]
+        named = [Path(value).expanduser() for value in values if isinstance(value, str) and value]
+        return {
+            folder / file for folder in (study.ROOT, study.NOTEBOOKS) for file in named if (folder / file).is_file()
+        }
+
+
+def steps(profile: str) -> dict[str, Step]:
+    """The steps of a profile, a parameter file each, by name.
+
+    Raises
+    ------
+    StudyError
+        As `study.read_params`; if there is no such profile, or a notebook does not say what it reads and writes.
+    """
+    folder = study.NOTEBOOKS / "params" / profile
+    if not folder.is_dir():
+        raise StudyError(f"PROFILE={profile}: there is no folder {folder}; the profiles are the folders beside it")
+    return {params.stem: _step(params) for params in sorted(folder.glob("*.yaml"))}
+
+
+def _step(params: Path) -> Step:
+    notebook = notebook_of(params)
+    values = notebook_parameters(notebook) | read_params(params)
+    first = "".join(json.loads(notebook.read_text(encoding="utf-8"))["cells"][0]["source"])
+    if not (said := INTERFACE.search(first)):
+        raise StudyError(f"{notebook}: its first cell does not say what it *Reads* and what it *Writes*")
+    reads, writes = ([place for name in re.findall(r"`([^`\s]+[./][^`\s]*)`", part) for place in _filled(name, values)]
+                     for part in said.groups())  # fmt: skip
+    return Step(params, values, reads, writes)
+
+
+def _filled(place: str, values: dict) -> list[str]:
+    """A place with its <parameters> filled in: one for each value of a list, none where a value is empty."""
+    for name in re.findall(r"<(\w+)>", place):
+        value = values.get(name, values.get("settings", {}).get(name, ""))
+        each = value if isinstance(value, list) else [value]
+        return [done for one in each if one for done in _filled(place.replace(f"<{name}>", str(one)), values)]
+    return [place]
+
+
+def needed(step: Step, among: dict[str, Step]) -> tuple[set[str], set[Path]]:
+    """The steps, and the files that none of them writes, that a step waits for by what its notebook reads.
+
+    Raises
+    ------
+    StudyError
+        If its parameters name a run that no parameter file trains.
+    """
+    names, files = set(), set()
+    for place in step.reads:
+        writers = {other.name for other in among.values() if any(fnmatch(has, place) for has in other.writes)}
+        found = [
+            file for root in (study.ROOT / "data" / step.params.parent.name, study.ROOT) for file in root.glob(place)
+        ]
+        if not writers and "runs/" in place:
+            raise StudyError(f"{step.params}: no parameter file beside it trains the run {Path(place).name!r}")
+        names |= writers - {step.name}
+        files |= set() if writers - {step.name} else {file for file in found if file.is_file()}
+    return names, files
+
+
+def wanted(among: dict[str, Step], goal: str) -> list[str]:
+    """The steps that a goal of make ends with, in the order in which it shall make them, and no others.
+
+    Of DRG-LLaMA's study first comes the headline; then the analyses, those first that wait for fewer further trainings.
+    """
+    first = [name for name in among if name < "04" or name == HEADLINE]
+    ours = [name for name in among if name < "20"]
+    before = trainings(among, first)
+    later = [name for name in ours if name not in first and not among[name].is_training]
+    later.sort(key=lambda name: (len(trainings(among, [name]) - before), name))
+    trained = [name for name in ours if among[name].is_training]
+    early = [name for name in among if name >= "20"]
+    known = {"headline": first, "report": [*first, *later, *trained], "train": trained, "early": early}
+    return known.get(goal, [name for name in among if goal.endswith(f"/{name}.ipynb")])
+
+
+def trainings(among: dict[str, Step], names: Iterable[str]) -> set[str]:
+    """The trainings among some steps and those that they wait for, directly or not."""
+    found, waiting = set(), set(names)
+    while waiting:
+        found.add(name := waiting.pop())
+        waiting |= needed(among[name], among)[0] - found
+    return {name for name in found if among[name].is_training}
+
+
+# --- the include file -------------------------------------------------------------------------------------------------
+def rules(profile: str) -> str:
+    """The graph of a profile for make: each step's executed notebook with what it waits for, and what each goal ends with."""
+    among = steps(profile)
+    done = {name: f"data/{profile}/executed/{name}.ipynb" for name in among}
+    lines = [f"# What the steps of profile {profile} read, by drgstudy.graph; make writes it again each time."]
+    told = {name for name, step in among.items() if "write_numbers" in notebook_code(notebook_of(step.params))}
+    trained = {name for name, step in among.items() if step.is_training}
+    lists = {f"steps_of_{goal}": wanted(among, goal) for goal in ("headline", "report", "early", "train")}
+    lists |= {"steps": among, "trainings": sorted(trained), "shown": sorted(told | trained)}
+    lines += [f"{name} := {' '.join(map(done.get, names))}" for name, names in lists.items()]
+    for name, step in among.items():
+        others, files = needed(step, among)
+        before = [done[other] for other in sorted(others)] + sorted(map(_target, files | step.files()))
+        said = study.ROOT / "reports" / profile / "numbers" / f"{name}.json"
+        if name in told and not said.is_file():
+            before.append("FORCE")  # what an analysis says lies in the report; where that was removed, it says it again
+        lines.append(f"{done[name]}: {' '.join(before)}")
+    pages = files_of({"report"}) | set(TEMPLATES.iterdir())
+    lines.append(f"reports/{profile}/index.html: {' '.join(sorted(map(_target, pages)))}")
+    return "\n".join(lines) + "\n"
+
+
+def _target(file: Path) -> str:
+    place = str(file.relative_to(study.ROOT) if file.is_relative_to(study.ROOT) else file)
+    return re.sub(r"([\s#$])", lambda sign: "$$" if sign[1] == "$" else f"\\{sign[1]}", place)
+
+
+def write(profile: str, file: str) -> None:
+    """Write the rules of a profile, unless the file holds just these: make reads an include file again that has changed."""
+    text, place = rules(profile), Path(file)
+    if not place.is_file() or place.read_text(encoding="utf-8") != text:
+        with atomic(place) as beside:
+            beside.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run_and_exit(write, *sys.argv[1:])

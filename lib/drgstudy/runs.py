@@ -1,0 +1,465 @@
+"""Runs of both studies: a training is done once, and what its models say is read here.
+
+What identifies a training is its **key**: settings, seed, labels, the stays it reads, and a fingerprint of the code that
+shapes what is learned. It stands in the run's ``run.json``. A run of the same key is taken as it is, however often make
+calls its notebook; under any other key it is trained, and its page says why. A run whose key differs in code alone can be
+kept by naming it (``make keep RUN=llama``).
+
+A run of DRG-LLaMA's study lies in ``runs/<run>/``. One of the early-DRG study has a model a fold: ``runs/<run>/fold-<k>/``
+holds the model that was trained without fold k, and below it one predictions file an hour, ``hour+48/`` and so on, of the
+hold-out stays as they were known then; a model of the relative weight leaves ``weights.parquet`` instead.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from drgstudy import cohort, drgs, early, graph, inputs, measurements, models, provenance
+from drgstudy.labels import LabelSpace, label_space
+from drgstudy.predictions import (
+    Predictions,
+    check_model,
+    model_files,
+    read_run_json,
+    write_predictions,
+)
+from drgstudy.study import (
+    NOTEBOOKS,
+    EarlyPaths,
+    Paths,
+    StudyError,
+    atomic,
+    checked_settings,
+    fingerprint,
+    first_process_first,
+    notebook_of,
+    notebook_parameters,
+    peak_memory_gb,
+    read_json,
+    read_params,
+    run_and_exit,
+    write_json,
+)
+
+SPLITS = ("fold", "fold_stays")
+"""Columns of the ICU cohorts: no patient in two folds, as in the paper; or drawn by stay, so that patients overlap."""
+SHAPES = ("training", "inputs", "models.fast_lora", "models.pooling", "labels.TwoLabels.drg_logits")
+"""The code that shapes what is learned, beside the model's own module: of this what the model or its input is made by.
+
+The runner, readers, progress and messages shape nothing. Which labels a stay has is in the key itself.
+"""
+
+
+BEGUN = ".begun.json"
+"""In a run's folder while it is trained: the key."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training: what identifies it, and how it comes by what it needs, which is read only if it must be done.
+
+    Attributes
+    ----------
+    folder : Path
+        Where the model lies.
+    about : dict
+        What ``run.json`` says of it: run, model, settings, seed, split, dataset and so on.
+    key : dict
+    outputs : list of str
+        What each output of the model stands for.
+    counts : dict of str to int
+        What it learns from, and what it is asked, for its page.
+    learn : callable
+        The training rows, what is to be learned of each, and the pair of both by which an epoch may be chosen, or None.
+    asked : dict of Path to callable
+        The rows of the test stays, by the folder of the result.
+    write : callable
+        Writes a result: its folder, the model's outputs, and what run.json shall hold.
+    result : str
+        Name of the file that is written.
+    """
+
+    folder: Path
+    about: dict
+    key: dict
+    outputs: list[str]
+    counts: dict[str, int]
+    learn: Callable
+    asked: dict[Path, Callable]
+    write: Callable
+    result: str = "predictions.npz"
+
+
+def of_stays(paths: Paths, run: str, model: str, settings: dict, labels: str, split: str, seed: int) -> Training:
+    """The training of a run of DRG-LLaMA's study, by the parameters of notebook 05.
+
+    Raises
+    ------
+    StudyError
+        If a parameter or setting is not allowed, or the cohort is missing or was changed.
+    """
+    stays = _stays(paths.stays, fingerprint(provenance.verified(paths.stays)) if paths.stays.is_file() else "")
+    train, test = cohort.parts(stays, split)
+    space = label_space(labels, stays["drg_v34"], train["drg_v34"])
+    about = {"run": run, "model": model, "settings": _settings(model, settings), "labels": labels, "split": split}
+    about |= {"seed": seed, "dataset": cohort.read_flow(paths)["source"] | {"fingerprint": fingerprint(paths.stays)}}
+    folder, truth = paths.runs / run, LabelSpace(space.codes).encode(test["drg_v34"])
+
+    def write(place: Path, outputs: np.ndarray, made: dict) -> None:
+        two = outputs if labels == "two" else None
+        ids, logits = test["stay_id"].to_numpy(), space.drg_logits(outputs)
+        write_predictions(place, Predictions(ids, truth, space.codes, logits, made, two))
+
+    return Training(
+        folder,
+        about,
+        _key(about, space.outputs, space.encode(stays["drg_v34"]), "labels.TwoLabels" if labels == "two" else ""),
+        space.outputs,
+        {
+            "training stays": len(train),
+            "test stays": len(test),
+            "DRGs": len(space.codes),
+            "outputs": len(space.outputs),
+        },
+        lambda: (train["text"].tolist(), space.encode(train["drg_v34"]), None),
+        {folder: lambda: test["text"].tolist()},
+        write,
+    )
+
+
+def of_icu_stays(
+    paths: EarlyPaths, run: str, model: str, settings: dict, system: str, reads: str, target: str, space: str, split: str,
+    folds: list[int], hours: list[int], seed: int,
+) -> list[Training]:  # fmt: skip
+    """The trainings of a run of the early-DRG study, one a fold, by the parameters of notebook 23.
+
+    The model is trained on what was known at the last of the hours, and asked at each.
+
+    Raises
+    ------
+    StudyError
+        If a parameter or setting is not allowed, or the cohort or what it reads is missing or was changed.
+    """
+    if split not in SPLITS or not set(folds) <= set(range(1, 6)):
+        raise StudyError(
+            f"parameters split and folds: expected one of {SPLITS} and folds 1 to 5, got {split!r}, {folds!r}"
+        )
+    if reads not in ("notes", "measurements"):
+        raise StudyError(f"parameter reads: expected 'notes' or 'measurements', got {reads!r}")
+    file, last = paths.cohort(system), max(hours)
+    stays = cohort.read_stays(file, early.STAYS)
+    read = paths.notes if reads == "notes" else paths.measurements
+    about = {"run": run, "model": model, "settings": _settings(model, settings), "system": system, "reads": reads}
+    about |= {"target": target, "space": space, "split": split, "seed": seed}
+    dataset = {"fingerprint": fingerprint(file), "inputs": fingerprint(read) if read.is_file() else ""}
+    about["dataset"] = cohort.read_flow(paths)["source"] | dataset
+    labels = target_space(system, stays["drg"], space) if target == "drg" else None
+    y = labels.encode(stays["drg"]) if labels else stays["weight"].to_numpy(np.float32)
+    outputs = labels.outputs.tolist() if labels else ["relative weight"]
+    known = functools.cache(lambda: known_at(paths, stays, reads, last))
+    test = (stays[split] == 0).to_numpy()
+    ids = stays.loc[test, "stay_id"].to_numpy()
+
+    def of_fold(fold: int) -> Training:
+        folder, validation = paths.runs / run / f"fold-{fold}", (stays[split] == fold).to_numpy()
+        training = ~test & ~validation
+
+        def learn() -> tuple:
+            rows, judged = (known()(some, last, training) for some in (training, validation))
+            return rows, y[training], (judged, y[validation])
+
+        def write(place: Path, said: np.ndarray, made: dict) -> None:
+            if labels:
+                made |= {"hours": int(place.name.removeprefix("hour"))}
+                write_predictions(place, Predictions(ids, y[test], labels.codes, said, made), folder)
+            else:
+                _write_weights(place, ids, y[test], said[:, 0], made | {"hours": last})
+
+        at = {folder / f"hour{hour:+03d}": hour for hour in sorted(hours)} if labels else {folder: last}
+        counts = {"hold-out stays": int(test.sum()), "training stays": int(training.sum()), "outputs": len(outputs)}
+        asked = {
+            place: functools.partial(lambda hour: known()(test, hour, training), hour) for place, hour in at.items()
+        }
+        whole = about | {"fold": fold}
+        key = _key(whole | {"hours": sorted(hours)}, outputs, y, "inputs")
+        result = "predictions.npz" if labels else "weights.parquet"
+        return Training(folder, whole, key, outputs, counts, learn, asked, write, result)
+
+    return [of_fold(fold) for fold in folds]
+
+
+@functools.lru_cache(maxsize=1)
+def _stays(file: Path, fingerprint: str) -> pd.DataFrame:
+    return cohort.read_stays(file)
+
+
+def _settings(model: str, settings: dict) -> dict:
+    return vars(checked_settings(models.module(model).Settings, settings))
+
+
+@first_process_first()
+def _write_weights(folder: Path, ids: np.ndarray, true: np.ndarray, predicted: np.ndarray, made: dict) -> None:
+    weights = pd.DataFrame({"stay_id": ids, "true": true, "predicted": predicted})
+    with atomic(folder / "weights.parquet") as beside:
+        weights.to_parquet(beside, index=False)
+    digest = fingerprint(folder / "weights.parquet")
+    write_json(folder / "run.json", made | {"predictions": digest, "model_files": model_files(folder)})
+
+
+# --- a training is done once ------------------------------------------------------------------------------------------
+def code_of(model: str, *more: str, library: Path = graph.LIBRARY) -> dict[str, str]:
+    """Fingerprints of the code that shapes what a model learns: its module, and what of `SHAPES` that, or its input, is
+    made by (`more`)."""
+    used = graph.closure([f"models.{model}"], library)
+    shapes = [place for place in SHAPES if place in used or any(place.startswith(each) for each in more if each)]
+    return graph.fingerprints([f"models.{model}", *shapes], library)
+
+
+def _key(about: dict, outputs: list[str], y: np.ndarray, more: str) -> dict:
+    labels = hashlib.sha256(json.dumps([list(outputs), y.tolist()]).encode()).hexdigest()[:16]
+    kept = {name: value for name, value in about.items() if name not in ("run", "dataset", "labels")}
+    read = {name: about["dataset"][name] for name in ("fingerprint", "inputs") if name in about["dataset"]}
+    return kept | {"labels": labels, "dataset": read, "code": code_of(about["model"], more)}
+
+
+def differences(old: dict, new: dict) -> dict[str, str]:
+    """What of a key is another than it was, a sentence each, by the part of the key.
+
+    A setting that there was not yet counts as code.
+    """
+    said = {}
+    for part in old.keys() | new.keys():
+        was, now = old.get(part), new.get(part)
+        if part == "settings" and was and now:
+            known = sorted(name for name in was if was[name] != now.get(name))
+            if known:
+                said[part] = "; ".join(f"setting {name} was {was[name]!r} and is {now.get(name)!r}" for name in known)
+        elif was != now:
+            said[part] = {
+                "dataset": "the stays, or what is read of them, are others than they were",
+                "labels": "the stays' labels are others than they were",
+                "code": f"the code has changed: {', '.join(_changed(was or {}, now or {}))}",
+            }.get(part, f"parameter {part} was {was!r} and is {now!r}")
+    return {part: said[part] for part in sorted(said)}
+
+
+def _changed(was: dict, now: dict) -> list[str]:
+    return sorted(place for place in was.keys() | now.keys() if was.get(place) != now.get(place))
+
+
+def standing(training: Training) -> tuple[dict | None, str]:
+    """The record of the run that lies there, if it can be taken as it is; else None, and why it must be trained."""
+    if not any((place / "run.json").is_file() for place in training.asked):
+        return None, "it had not been trained before"
+    try:
+        records = [read_run_json(place, training.result) for place in training.asked]
+        check_model(training.folder, records[-1])
+    except StudyError as error:
+        return None, str(error)
+    for record in records:
+        if record.get("key") != training.key:
+            said = differences(record.get("key", {}), training.key) if "key" in record else {}
+            return None, "; ".join(said.values()) or "its record has no key"
+    return records[-1], ""
+
+
+def train_once(training: Training) -> dict:
+    """The record of a run, which is taken as it is if it was trained under the same key, and else trained now.
+
+    Returns
+    -------
+    dict
+        The content of ``run.json``, of the last result where there are several.
+    """
+    record, why = standing(training)
+    if record is None:
+        return _train(training, why)
+    _end(training)  # of a training that was killed at its very end
+    for place in training.asked:  # what does not identify a training, such as the name of its dataset, may be new
+        record = read_json(place / "run.json")
+        if record != (now := record | training.about):
+            write_json(place / "run.json", now)
+    return now
+
+
+def _train(training: Training, why: str) -> dict:
+    about, folder = training.about, training.folder
+    seed = about["seed"] + about.get("fold", 0)
+    _begin(training)
+    network = models.build(about["model"], about["settings"], training.outputs, folder, seed)
+    if of := about["settings"].get("features_of"):
+        check_model(folder.parent / of, read_json(folder.parent / of / "run.json"))
+    start = time.perf_counter()
+    rows, y, validation = training.learn()
+    cost = network.fit(rows, y, validation)
+    cost["fit_seconds"] = time.perf_counter() - start + cost.pop("seconds_before_kill", 0.0)
+    for place, rows in training.asked.items():
+        start = time.perf_counter()
+        outputs = network.predict(rows())
+        cost |= {"predict_seconds": time.perf_counter() - start, "predict_examples": len(outputs)}
+        made = about | {
+            "cost": cost | {"peak_memory_gb": peak_memory_gb()},
+            "key": training.key,
+            "trained_because": why,
+        }
+        training.write(place, outputs, made)
+    _end(training)
+    return read_json(place / "run.json")
+
+
+@first_process_first()
+def _begin(training: Training) -> None:
+    """Leave nothing of an unfinished training under another key: neither checkpoints nor features of the frozen model."""
+    begun = training.folder / BEGUN
+    if begun.is_file() and read_json(begun) == training.key:
+        return
+    for left in [*training.folder.glob("checkpoints-*"), *training.folder.glob("features.npz")]:
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    write_json(begun, training.key)
+
+
+@first_process_first()
+def _end(training: Training) -> None:
+    for checkpoints in training.folder.glob("checkpoints-*"):
+        shutil.rmtree(checkpoints)
+    (training.folder / BEGUN).unlink(missing_ok=True)
+
+
+def history(records: list[dict]) -> str:
+    """Why a run was trained, and what has changed since, as its page says it; a record for each of its models."""
+    whys = list(dict.fromkeys(record["trained_because"] for record in records))
+    kept = list(dict.fromkeys(place for record in records for place in record.get("kept", [])))
+    said = f"This run was trained because {'; or because '.join(whys)}."
+    if kept:
+        said += f" It was **kept by name** although code that shapes it has changed since: {', '.join(kept)}."
+    return said
+
+
+# --- runs of the early-DRG study --------------------------------------------------------------------------------------
+def target_space(system: str, codes: pd.Series, space: str) -> LabelSpace:
+    """The labels of a model: "official", every target of the DRG system (738 or 1,136), or "cohort", those that occur."""
+    if space not in ("official", "cohort"):
+        raise StudyError(f"parameter space: expected 'official' or 'cohort', got {space!r}")
+    facts = drgs.fiscal_2013(system)
+    targets = facts.index[facts["target"]]
+    return LabelSpace(targets if space == "official" else codes, targets)
+
+
+def known_at(paths: EarlyPaths, stays: pd.DataFrame, reads: str, last: int) -> Callable:
+    """What a model may know: a function of some stays (bool mask), an hour, and the training stays (bool mask).
+
+    With `reads` "notes" it returns texts (list of str), with "measurements" an array (stays, 48, 208), in which nothing
+    was measured after that hour; it is standardised by what the training stays had up to the `last` hour.
+    """
+    cohorts = [file for system in early.SYSTEMS if (file := paths.cohort(system)).is_file()]
+    ours = set().union(*(pd.read_parquet(file, columns=["stay_id"])["stay_id"] for file in cohorts))
+    if reads == "notes":
+        notes = cohort.read_stays(paths.notes, early.NOTES)
+        if not ours.issuperset(notes["stay_id"]):
+            raise StudyError(f"{provenance.relative(paths.notes)} has notes of stays that are in neither cohort")
+        return lambda some, hours, training: inputs.texts(stays[some], notes, hours)
+    if reads != "measurements":
+        raise StudyError(f"parameter reads: expected 'notes' or 'measurements', got {reads!r}")
+    stay_ids, _, values = measurements.read_measurements(paths.measurements)
+    if ours != set(stay_ids.tolist()):
+        raise StudyError(f"{provenance.relative(paths.measurements)} has not the cohorts' stays; run notebook 22 again")
+    values = values[pd.Index(stay_ids).get_indexer_for(stays["stay_id"])]
+    return lambda some, hours, training: inputs.measured(values, some, hours, last, training)
+
+
+@first_process_first()
+def keep_folds(folder: Path, folds: list[int]) -> None:
+    """Remove a run's models of other folds, which an earlier parameter file asked for."""
+    for model in folder.glob("fold-*"):
+        if int(model.name.removeprefix("fold-")) not in folds:
+            shutil.rmtree(model)
+
+
+# --- before and beside training ---------------------------------------------------------------------------------------
+def of_params(params: Path) -> list[Training]:
+    """The trainings of a parameter file of notebook 05 or 23."""
+    values = notebook_parameters(notebook_of(params)) | read_params(params)
+    profile = values.pop("profile")
+    del values["like"]
+    if "system" in values:
+        return of_icu_stays(EarlyPaths(profile), **values)
+    return [of_stays(Paths(profile), **values)]
+
+
+def plan(profile: str, *goals: str) -> None:
+    """Print which runs make will train for its goals, why, and how long each took last time."""
+    steps = graph.steps(profile)
+    names = [name for goal in goals for name in graph.wanted(steps, goal)] or list(steps)
+    due, there = [], 0
+    for name in sorted(graph.trainings(steps, names)):
+        run = steps[name].values["run"]
+        try:
+            found = [(each, *standing(each)) for each in of_params(steps[name].params)]
+        except StudyError as error:
+            due.append((run, str(error), "?"))
+            continue
+        whys = dict.fromkeys(why for _, record, why in found if record is None)
+        if whys:
+            due.append((run, "; ".join(whys), _took(each for each, *_ in found)))
+        else:
+            there += 1
+    print(f"{profile}: {len(due)} runs will be trained, {there} are there and taken as they are", file=sys.stderr)
+    for run, why, took in due:
+        print(f"  {run}: {why}; last time {took}", file=sys.stderr)
+
+
+def _took(trainings) -> str:
+    """How long trainings took when they were last done: "7 min 42 s"."""
+    seconds = 0.0
+    for training in trainings:
+        for record in [place / "run.json" for place in training.asked][-1:]:
+            if record.is_file():
+                seconds += read_json(record).get("cost", {}).get("fit_seconds", 0.0)
+    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s" if seconds else "no time is known"
+
+
+def keep(profile: str, run: str = "") -> None:
+    """Take a run, though the code that shapes it has changed since it was trained, as if it had been trained by this code.
+
+    Its ``run.json`` says so, and its page.
+
+    Raises
+    ------
+    StudyError
+        If there is no such run, it was not trained to its end, or its key differs in anything but code.
+    """
+    found = [file for file in (NOTEBOOKS / "params" / profile).glob("*.yaml") if file.stem.endswith(f"-train-{run}")]
+    if not run or not found:
+        raise StudyError(f"RUN={run}: no parameter file of profile {profile} trains it; name one, as in RUN=llama")
+    trainings = [training for file in found for training in of_params(file)]
+    records = {place: read_run_json(place, each.result) for each in trainings for place in each.asked}
+    for training in trainings:
+        check_model(training.folder, records[next(reversed(training.asked))])
+        for place in training.asked:
+            said = differences(records[place].get("key", {}), training.key)
+            if other := [why for part, why in said.items() if part != "code"]:
+                raise StudyError(f"run {run} can't be kept, for not its code alone has changed: {'; '.join(other)}")
+    for training in trainings:
+        for place in training.asked:
+            record = records[place]
+            new = _changed(record["key"]["code"], training.key["code"])
+            kept = sorted({*record.get("kept", []), *new})
+            write_json(
+                place / "run.json", record | training.about | {"key": training.key} | ({"kept": kept} if kept else {})
+            )
+    print(f"{run} is kept; `make` takes it as it is, and its page says so")
+
+
+if __name__ == "__main__":
+    run_and_exit({"plan": plan, "keep": keep}[sys.argv[1]], *sys.argv[2:])
