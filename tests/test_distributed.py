@@ -40,7 +40,7 @@ def fit(folder: Path, base: str, processes: int, runs: list[str], kill: bool = F
     """Train each of `runs`, if `kill` the first of them once in vain; each process writes its costs and logits into `folder`."""
     from conftest import NOTES
 
-    from drgstudy import training
+    from drgstudy import checkpoints
 
     def killed(self, args, state, control, **kwargs):
         if state.global_step == 11:

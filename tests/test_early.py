@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drgstudy import drgs, early, mimic
+from drgstudy import drgs, early, inputs, mimic
 from drgstudy.cohort import read_stays, write_stays
 from drgstudy.study import REFERENCE, ROOT, StudyError
 

@@ -87,6 +87,6 @@ def test_a_killed_run_goes_on_to_the_same_weights(stays, tmp_path, monkeypatch, 
 def test_bad_measurements_are_one_sentence(stays, tmp_path):
     measurements, y = stays
     for bad in (measurements[0], np.where(measurements > 2.5, np.nan, measurements)):
-        with pytest.raises(StudyError, match=r"measurements\.inputs") as error:
+        with pytest.raises(StudyError, match=r"inputs\.measured") as error:
             fitted(tmp_path, (bad, y[: len(bad)]))
         assert "\n" not in str(error.value)

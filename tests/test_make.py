@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,15 @@ def copy(tmp_path):
         target.parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, target)
+    for name in ("requirements.lock", "pyproject.toml"):
+        os.utime(tmp_path / name, (0, 0))  # older than the environment in use, into which nothing is to be installed
     return tmp_path
 
 
 def make(folder: Path, *arguments, **environment) -> str:
-    """Output of make in `folder` with only this environment active."""
+    """Output of make in `folder` with only this environment active, by default the one that runs this test."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("VIRTUAL_ENV", "CONDA", "MAKE", "PYTHONPATH"))}
+    environment = environment or {"VIRTUAL_ENV": sys.prefix}
     done = subprocess.run(["make", *arguments], cwd=folder, env=clean | environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -40,11 +44,11 @@ def test_a_fresh_clone_does_all_the_work_although_the_report_is_committed(copy):
     plan = make(copy, "--dry-run", "report")
     steps = {file.stem for file in (copy / "notebooks" / "params" / "demo").glob("*.yaml")}
     early = {step for step in steps if step.startswith("2")}
-    ran = re.findall(r"study notebooks/params/demo/([\w-]+)\.yaml", plan)
+    ran = re.findall(r"study notebooks/params/demo/([\w-]+)\.yaml ", plan)
     assert set(ran) == steps - early
     assert ran.index("05-train-probe") < ran.index("05-train-llama") < ran.index("06-results")
     assert "drgstudy.report demo" in plan
-    ran = re.findall(r"study notebooks/params/demo/([\w-]+)\.yaml", make(copy, "--dry-run", "early"))
+    ran = re.findall(r"study notebooks/params/demo/([\w-]+)\.yaml ", make(copy, "--dry-run", "early"))
     assert set(ran) == early and len(ran) == len(early)
     for order in (
         ["20-icu", "21-early-cohort", "22-measurements", "23-early-train-lstm-ms", "24-early-results"],
@@ -53,11 +57,11 @@ def test_a_fresh_clone_does_all_the_work_although_the_report_is_committed(copy):
         ["23-early-train-caml-ms-stays", "28-early-splits"],
     ):
         assert [ran.index(step) for step in order] == sorted(ran.index(step) for step in order)
-    assert set(re.findall(r"study notebooks/params/demo/([\w-]+)\.yaml", make(copy, "--dry-run", "all"))) == steps
+    assert set(re.findall(r"study notebooks/params/demo/([\w-]+)\.yaml ", make(copy, "--dry-run", "all"))) == steps
 
 
 def test_the_profile_for_one_gpu_is_a_whole_study_of_its_own(copy):
-    ran = re.findall(r"study notebooks/params/gpu/([\w-]+)\.yaml", make(copy, "--dry-run", "report", "PROFILE=gpu"))
+    ran = re.findall(r"study notebooks/params/gpu/([\w-]+)\.yaml ", make(copy, "--dry-run", "report", "PROFILE=gpu"))
     assert set(ran) == {file.stem for file in (copy / "notebooks" / "params" / "gpu").glob("*.yaml")}
     order = [
         "03-cohort",
@@ -80,9 +84,10 @@ def test_the_profile_for_one_gpu_is_a_whole_study_of_its_own(copy):
     ],
 )
 def test_an_active_environment_is_used_and_condas_base_is_none(copy, environment, prefix):
-    plan = make(copy, "--dry-run", "report", **environment)
+    plan = make(copy, "--dry-run", "report", **environment or {"HOME": "/"})
     assert f"{prefix}/bin/python -m pip install -r requirements.lock" in plan
-    assert f"{prefix}/bin/python -m drgstudy.study" in plan and ("venv .venv" in plan) == (prefix == ".venv")
+    assert f"{prefix}/bin/python -m drgstudy.guard" in plan and ("venv .venv" in plan) == (prefix == ".venv")
+    assert not (copy / ".venv").exists() and not (copy / ".make").exists()  # a dry run installs nothing
 
 
 def test_help_explains_every_target(copy):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from drgstudy import measurements, mimic, provenance
+from drgstudy import inputs, measurements, mimic, provenance
 from drgstudy.study import ROOT, StudyError
 
 DEMO = ROOT.parent / "shared" / "open-data" / "mimic-iii-demo"
@@ -217,7 +217,7 @@ def test_nothing_is_learned_from_other_stays():
     values, training = some_values(), np.arange(12) < 8
     changed = values.copy()
     changed[~training] *= 3
-    made, again = inputs.standardised(values, training), measurements.inputs(changed, training)
+    made, again = inputs.standardised(values, training), inputs.standardised(changed, training)
     np.testing.assert_array_equal(made[training], again[training])
     assert (made[~training] != again[~training]).any()
 

@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
-from drgstudy import models, training
+from drgstudy import checkpoints, models, training
 from drgstudy.drgs import CC_LABELS
 from drgstudy.models import bert, caml, fast_lora, llama, tfidf
 from drgstudy.study import StudyError
@@ -199,10 +199,10 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny_llama, tmp_path, notes, m
     with pytest.raises(Killed):
         broken.fit(texts, np.array(y))
     monkeypatch.undo()
-    for checkpoints in (tmp_path / "broken").glob("checkpoints-*"):
+    for left in (tmp_path / "broken").glob("checkpoints-*"):
         for number in ("98", "99"):
-            (checkpoints / f"checkpoint-{number}").mkdir()  # a kill while one was being saved
-        (checkpoints / "checkpoint-98" / "trainer_state.json").write_text('{"epoch": 0.')
+            (left / f"checkpoint-{number}").mkdir()  # a kill while one was being saved
+        (left / "checkpoint-98" / "trainer_state.json").write_text('{"epoch": 0.')
     again = models.build("llama", settings, LABELS, tmp_path / "broken", 0)
     cost = again.fit(texts, np.array(y))
     assert cost["train_steps"] == 12 and (cost["seconds_before_kill"] > 0) == (step > 5)
@@ -293,8 +293,8 @@ def test_the_best_epoch_is_judged_by_the_stays_given_for_it(tmp_path, notes):
 
 def test_stays_to_judge_by_are_not_looked_at_without_need(tmp_path, notes, monkeypatch):
     texts, y, folders, outputs = notes[0], np.array(notes[1]), [], []
-    plain = training._checkpoints
-    monkeypatch.setattr(training, "_checkpoints", lambda *about: folders.append(plain(*about).name) or plain(*about))
+    plain = checkpoints.place
+    monkeypatch.setattr(checkpoints, "place", lambda *about: folders.append(plain(*about).name) or plain(*about))
     for share, given in [(0.0, None), (0.0, (texts[:4], y[:4])), (0.5, None), (0.5, (texts[:4], y[:4]))]:
         about = SMALL | {"epochs": 2.0, "validation": share, "patience": 0}
         model = models.build("caml", about, LABELS, tmp_path, 3)
@@ -310,7 +310,8 @@ def test_checkpoints_are_of_one_training(tmp_path, as_array):
     y, settings = np.array([0, 1, 2]), training.NeuralSettings()
 
     def name(*parts):
-        return training._checkpoints(tmp_path, settings, 0, [training.TokenDataset(*part) for part in parts]).name
+        read = [each for ids, y in parts for each in (ids, y.tolist())]
+        return checkpoints.place(tmp_path, vars(settings), 0, *read).name
 
     first = name((ids, y))
     other = copy.deepcopy(ids)
@@ -351,7 +352,7 @@ def test_numbers_are_refused_where_classes_are_learned(tiny_llama, tiny_bert, tm
     for name, settings in {
         "llama": settings_of(tiny_llama), "bert": {"base": str(tiny_bert)}, "tfidf": {}, "lstm": {}
     }.items():  # fmt: skip
-        with pytest.raises(StudyError, match="only model caml"):
+        with pytest.raises(StudyError, match="only a model whose `numbers` is true"):
             models.build(name, settings, ["relative weight"], tmp_path, 0).fit(notes[0], y)
     with pytest.raises(StudyError, match="got 4 outputs"):
         models.build("caml", SMALL, LABELS, tmp_path, 0).fit(notes[0], y)

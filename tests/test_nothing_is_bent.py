@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pyarrow
 import pytest
-import test_early_runs
+import test_runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cohort import MAPPING
 
-from drgstudy import cohort, early, early_runs, measurements, predictions, provenance, report, study, tables
+from drgstudy import cohort, early, early_runs, measurements, predictions, provenance, report, runs, study, tables
 from drgstudy.study import EarlyPaths, StudyError, read_json, write_json
 
 RUNS = ["llama", "tfidf", "mine"]
@@ -306,14 +306,11 @@ def early_study(tmp_path, monkeypatch):
     """A study of ninety stays with notes, measurements, and a run on each target."""
     monkeypatch.setattr(study, "ROOT", tmp_path)
     monkeypatch.setattr(provenance, "USED", {})
-    paths = test_early_runs.made_up()
+    paths = test_runs.made_up()
     stays = cohort.read_stays(paths.cohort("ms"), early.STAYS)
     values = np.random.default_rng(0).normal(size=(90, 48, 104)).astype(np.float32)
     measurements.write_measurements(paths.measurements, stays["stay_id"].to_numpy(), values, [paths.cohort("ms")])
-    made = [paths.cohort("ms"), paths.notes]
-    flow = {"ms": [{"step": "hospital stays", "kept": 90, "removed": 0}]}
-    provenance.write_json(paths.flow, flow, "21-early-cohort", made)
-    test_early_runs.run(paths)
+    test_runs.run(paths)
 
     folder = paths.runs / "w" / "fold-1"
     test = stays[stays["fold"] == 0]
@@ -329,7 +326,7 @@ def read_early(paths):
     cohort.read_flow(paths)
     stays = cohort.read_stays(paths.cohort("ms"), early.STAYS)
     for reads in ("notes", "measurements"):
-        early_runs.known_at(paths, stays, reads, 48)
+        runs.known_at(paths, stays, reads, 48)
     early_runs.read_run(paths, "r")
     early_runs.read_weights(paths, "w")
 
@@ -408,7 +405,7 @@ def test_an_untouched_early_study_is_read(early_study):
 
 def test_a_fold_whose_predictions_were_changed_is_trained_again(early_study):
     (early_study.runs / "r" / "fold-1" / "hour+48" / "predictions.npz").write_bytes(b"bent")
-    test_early_runs.run(early_study)
+    test_runs.run(early_study)
     assert len(early_runs.read_run(early_study, "r")) == 1
 
 

@@ -234,6 +234,7 @@ def make(tmp_path):
     stand_in = """\
         #!/bin/bash
         mkdir -p data/smoke/executed reports/smoke/numbers
+        if [[ $2 = drgstudy.graph ]]; then exec "$PYTHON" "$@"; fi
         if [[ $2 = drgstudy.report ]]; then [[ -z $PAGES_FAIL ]] && touch reports/smoke/index.html; exit; fi
         [[ $2 = drgstudy.study ]] || exit 0
         step=$(basename "$3" .yaml)
@@ -250,7 +251,7 @@ def make(tmp_path):
     def run(**environment) -> tuple[int, list[str]]:
         (tmp_path / "ran").write_text("")
         clean = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
-        environment |= {"VIRTUAL_ENV": str(tmp_path / "env")}
+        environment |= {"VIRTUAL_ENV": str(tmp_path / "env"), "PYTHON": sys.executable}
         done = subprocess.run(["make", "report", "PROFILE=smoke"], cwd=tmp_path, env=clean | environment, text=True)
         return done.returncode, (tmp_path / "ran").read_text().split()
 

@@ -1,12 +1,17 @@
-"""A run of five folds on made-up stays: what is trained on what, what a second start does again, and what is refused."""
+"""A training is done once: what its key holds, when a run is taken as it is, and what a run of five folds is trained on."""
+
+import ast
+import functools
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from drgstudy import cohort, drgs, early, early_runs, measurements, study
+from drgstudy import cohort, drgs, early, early_runs, graph, inputs, measurements, models, provenance, runs, study
 from drgstudy.labels import LabelSpace
-from drgstudy.study import EarlyPaths, StudyError, fingerprint
+from drgstudy.predictions import read_predictions
+from drgstudy.study import NOTEBOOKS, EarlyPaths, StudyError, fingerprint, read_json, read_params, write_json
 
 CODES = ["064", "291", "871"]
 WORDS = {"064": "stroke weakness", "291": "edema dyspnea", "871": "fever hypotension"}
@@ -32,29 +37,289 @@ def made_up():
     notes = pd.DataFrame([(stay_id, 1.0, "Nursing", "patient here") for stay_id in stays["stay_id"]] + late)
     notes.columns = list(early.NOTES.columns)
     cohort.write_stays(notes.sort_values(["stay_id", "hours"], ignore_index=True), paths.notes, early.NOTES)
+    flow = {"ms": [{"step": "hospital stays", "kept": 90, "removed": 0}], "source": {"kind": "synthetic", "name": "x"}}
+    provenance.write_json(paths.flow, flow, "21-early-cohort", [paths.cohort("ms"), paths.notes])
     return paths
 
 
-def run(paths, fold=1, hours=(24, 48), labels=True, **about):
-    stays = cohort.read_stays(paths.cohort("ms"), early.STAYS)
-    known = early_runs.known_at(paths, stays, "notes", 48)
-    space = early_runs.target_space("ms", stays["drg"], "cohort") if labels else None
-    about = {
-        "run": "r",
-        "model": "tfidf",
-        "settings": {"ngrams": 1},
-        "system": "ms",
-        "reads": "notes",
-        "split": "fold",
-        "seed": 1,
-    } | about
-    about |= {
-        "fold": fold,
-        "dataset": {"fingerprint": fingerprint(paths.cohort("ms")), "inputs": fingerprint(paths.notes)},
-    }
-    return early_runs.run_fold(paths.runs / "r" / f"fold-{fold}", about, stays, known, space, list(hours))
+GIVEN = {
+    "run": "r",
+    "model": "tfidf",
+    "settings": {"ngrams": 1},
+    "system": "ms",
+    "reads": "notes",
+    "target": "drg",
+    "space": "cohort",
+    "split": "fold",
+    "hours": [24, 48],
+    "seed": 1,
+}
 
 
+def trainings(paths, fold=1, **about):
+    return runs.of_icu_stays(paths, folds=[fold], **GIVEN | about)
+
+
+def run(paths, fold=1, **about):
+    (training,) = trainings(paths, fold, **about)
+    return runs.train_once(training)
+
+
+# --- a training is done once ------------------------------------------------------------------------------------------
+@pytest.fixture
+def discharge(tiny_study, tmp_path, monkeypatch):
+    """The paths of a copy of the tiny study, and a function that trains TF-IDF on it, or takes what is there."""
+    monkeypatch.setattr(study, "ROOT", shutil.copytree(tiny_study, tmp_path / "study"))
+    paths = study.Paths("tiny")
+    stays = cohort.read_stays(paths.stays)
+    words = dict(zip(sorted(set(stays["drg_v34"])), "abcdefghijklmnopqrstuvwxyzäöüßéèñåø", strict=True))
+    stays["text"] = "of the " + stays["drg_v34"].map(lambda code: f"diagnosis{words[code]} ") * 3
+    cohort.write_stays(stays, paths.stays, inputs=[paths.source, paths.drgs])
+    flow = read_json(paths.flow) | {"stays_fingerprint": fingerprint(paths.stays)}
+    provenance.write_json(paths.flow, flow, "03-cohort", [paths.stays])
+
+    def training(**about):
+        given = {"run": "t", "model": "tfidf", "settings": {}, "labels": "one", "split": "split", "seed": 1}
+        return runs.of_stays(paths, **given | about)
+
+    return paths, training
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The models that were built to be trained, by name."""
+    names, build = [], models.build
+    monkeypatch.setattr(models, "build", lambda *given: (names.append(given[0]), build(*given))[1])
+    return names
+
+
+def test_a_run_of_the_same_key_is_taken_as_it_is(discharge, trained):
+    paths, training = discharge
+    first = runs.train_once(training())
+    assert runs.train_once(training()) == first and trained == ["tfidf"]
+    assert first["key"] == training().key and first["trained_because"] == "it had not been trained before"
+    made = read_predictions(paths.runs / "t", paths.stays)
+    assert (made.logits.argmax(1) == made.truth).all() and made.run == first
+    assert not list(paths.runs.glob("t/.*")) and not list(paths.runs.glob("t/checkpoints-*"))
+
+
+@pytest.mark.parametrize(
+    ("about", "why"),
+    [
+        ({"settings": {"ngrams": 1}}, "setting ngrams was 2 and is 1"),
+        ({"seed": 2}, "parameter seed was 1 and is 2"),
+        ({"split": "split_patients"}, "parameter split was 'split' and is 'split_patients'"),
+    ],
+)
+def test_under_another_key_it_is_trained_and_says_why(discharge, trained, about, why):
+    _, training = discharge
+    runs.train_once(training())
+    record = runs.train_once(training(**about))
+    assert trained == ["tfidf"] * 2 and record["trained_because"] == why
+    assert runs.history([record]) == f"This run was trained because {why}."
+    assert runs.standing(training())[0] is None  # the first key is gone
+
+
+def test_other_stays_and_changed_files_are_trained_again(discharge, trained):
+    paths, training = discharge
+    runs.train_once(training())
+    stays = cohort.read_stays(paths.stays)
+    cohort.write_stays(stays.assign(words=stays["words"] + 1), paths.stays, inputs=[paths.source, paths.drgs])
+    provenance.write_json(
+        paths.flow, read_json(paths.flow) | {"stays_fingerprint": fingerprint(paths.stays)}, "03-cohort", [paths.stays]
+    )
+    why = "the stays, or what is read of them, are others than they were"
+    assert runs.train_once(training())["trained_because"] == why
+    (paths.runs / "t" / "model.npz").write_bytes(b"bent")
+    assert "model.npz is not the file that run t left there" in runs.train_once(training())["trained_because"]
+    (paths.runs / "t" / "predictions.npz").unlink()
+    assert "predictions.npz is missing" in runs.train_once(training())["trained_because"]
+    assert trained == ["tfidf"] * 4
+    write_json(paths.runs / "t" / "run.json", {k: v for k, v in runs.train_once(training()).items() if k != "key"})
+    assert runs.standing(training()) == (None, "its record has no key")
+
+
+def test_the_name_of_the_data_is_no_part_of_the_key(discharge, trained):
+    paths, training = discharge
+    runs.train_once(training())
+    flow = read_json(paths.flow)
+    flow["source"] |= {"name": "renamed"}
+    provenance.write_json(paths.flow, flow, "03-cohort", [paths.stays])
+    assert runs.train_once(training())["dataset"]["name"] == "renamed"
+    assert read_predictions(paths.runs / "t", paths.stays).run["dataset"]["name"] == "renamed" and trained == ["tfidf"]
+
+
+def test_what_an_unfinished_training_left_under_another_key_is_no_use(discharge):
+    paths, training = discharge
+    left = [paths.runs / "t" / "checkpoints-1" / "checkpoint-2", paths.runs / "t" / "features.npz"]
+    left[0].mkdir(parents=True)
+    left[1].touch()
+    write_json(paths.runs / "t" / runs.BEGUN, training().key)
+    runs._begin(training())  # goes on
+    assert all(place.exists() for place in left)
+    runs._begin(training(seed=2))
+    assert not any(place.exists() for place in left)
+
+
+def test_a_run_can_be_kept_whose_code_alone_has_changed(discharge, trained, tmp_path, monkeypatch):
+    paths, training = discharge
+    monkeypatch.setattr(runs, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(study, "NOTEBOOKS", tmp_path)
+    params = tmp_path / "params" / "tiny" / "05-train-t.yaml"
+    params.parent.mkdir(parents=True)
+    shutil.copy(NOTEBOOKS / "05-train.ipynb", tmp_path)
+    params.write_text("profile: tiny\nrun: t\nmodel: tfidf\nseed: 1\n")
+    first = runs.train_once(training())
+    first["key"]["code"]["models.tfidf"] = "another"
+    write_json(paths.runs / "t" / "run.json", first)
+    assert runs.standing(training()) == (None, "the code has changed: models.tfidf")
+    runs.keep("tiny", "t")
+    record = runs.train_once(training())
+    assert trained == ["tfidf"] and record["kept"] == ["models.tfidf"]
+    assert "**kept by name** although code that shapes it has changed since: models.tfidf" in runs.history([record])
+    params.write_text("profile: tiny\nrun: t\nmodel: tfidf\nseed: 2\n")
+    with pytest.raises(StudyError, match=r"can't be kept, for not its code alone .*: parameter seed was 1 and is 2"):
+        runs.keep("tiny", "t")
+    for run_, says in (("", "RUN=: no parameter file"), ("u", "RUN=u: no parameter file of profile tiny trains it")):
+        with pytest.raises(StudyError, match=says):
+            runs.keep("tiny", run_)
+    assert runs.train_once(training(seed=2)).get("kept") is None  # trained anew
+
+
+def test_a_setting_that_there_was_not_yet_counts_as_code():
+    old = {"settings": {"a": 1}, "code": {"m": "1"}}
+    said = runs.differences(old, {"settings": {"a": 1, "b": 2}, "code": {"m": "2"}})
+    assert said == {"code": "the code has changed: m"}
+    said = runs.differences(old, {"settings": {"a": 2}, "code": {"m": "1"}})
+    assert said == {"settings": "setting a was 1 and is 2"}
+
+
+def test_before_the_first_training_make_says_what_will_be_trained(discharge, tmp_path, monkeypatch, capsys):
+    _, training = discharge
+    for module in (runs, study):
+        monkeypatch.setattr(module, "NOTEBOOKS", tmp_path)
+    folder = tmp_path / "params" / "tiny"
+    folder.mkdir(parents=True)
+    shutil.copy(NOTEBOOKS / "05-train.ipynb", tmp_path)
+    for name in "tuv":
+        (folder / f"05-train-{name}.yaml").write_text(f"profile: tiny\nrun: {name}\nmodel: tfidf\nseed: 1\n")
+    runs.train_once(training())
+    record = runs.train_once(training(run="u", seed=2))
+    write_json(training(run="u").folder / "run.json", record | {"cost": {"fit_seconds": 462.4}})
+    runs.plan("tiny", "report")
+    assert capsys.readouterr().err.splitlines() == [
+        "tiny: to be trained: 2; there already, and taken as they are: 1",
+        "  u: parameter seed was 2 and is 1 (last time 7 min 42 s)",
+        "  v: it had not been trained before",
+    ]
+
+
+# --- what of the code a training hangs on -----------------------------------------------------------------------------
+SHAPES_NOTHING = {"study", "checkpoints", "predictions", "provenance", "models", "models.weights", "drgs"}
+"""Runner, resuming, readers of files and of facts: what labels a stay has is in the key itself."""
+LLAMA, BERT, CAML = (f"models.{name}" for name in ("llama", "bert", "caml"))
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    return shutil.copytree(graph.LIBRARY, tmp_path_factory.mktemp("copy") / "drgstudy")
+
+
+@functools.cache
+def demo_runs():
+    """The code that each run of the demo is made by, as `runs.code_of` is asked for it."""
+    about = {file.stem: read_params(file) for file in (NOTEBOOKS / "params" / "demo").glob("*-train-*.yaml")}
+    more = {name: "inputs" if "system" in given else "labels.TwoLabels" if given.get("labels") == "two" else ""
+            for name, given in about.items()}  # fmt: skip
+    return {name.partition("train-")[2]: (given["model"], more[name]) for name, given in about.items()}
+
+
+def keys(library):
+    code = {asked: runs.code_of(*asked, library=library) for asked in set(demo_runs().values())}
+    return {run: code[asked] for run, asked in demo_runs().items()}
+
+
+@functools.cache
+def as_it_is():
+    return keys(graph.LIBRARY)
+
+
+def retrained(library, edit):
+    """The demo's runs whose key is another after the edit of a copy of the library, which is undone."""
+    (file, change), before = edit, as_it_is()
+    text = (library / file).read_text()
+    try:
+        (library / file).write_text(change(text))
+        return {run for run, code in keys(library).items() if code != before[run]}
+    finally:
+        (library / file).write_text(text)
+
+
+OF = {
+    "llama": {"llama", "llama-32", "llama-64", "llama-patients", "llama-small", "llama-small-32", "llama-small-64",
+              "llama-two", "probe", "llama-ms"},
+    "bert": {"bert", "bert-ms", "bert-apr"},
+    "caml": {"caml", "caml-patients", "caml-ms", "caml-apr", "caml-ms-weight", "caml-apr-weight", "caml-ms-stays"},
+    "lstm": {"lstm-ms", "lstm-apr"},
+    "tfidf": {"tfidf", "tfidf-patients"},
+}  # fmt: skip
+TRAINED_AGAIN = {
+    **{f"models/{name}.py": made for name, made in OF.items()},
+    "models/fast_lora.py": OF["llama"],
+    "models/pooling.py": OF["llama"] | OF["bert"],
+    "training.py": OF["llama"] | OF["bert"] | OF["caml"] | OF["lstm"],
+    "inputs.py": {name for made in OF.values() for name in made if {"ms", "apr"} & set(name.split("-"))},
+}
+
+
+@pytest.mark.parametrize("file", sorted(str(f.relative_to(graph.LIBRARY)) for f in graph.LIBRARY.rglob("*.py")))
+def test_which_runs_a_changed_file_trains_again(library, file):
+    assert retrained(library, (file, lambda text: f"{text}\nx = 1\n")) == TRAINED_AGAIN.get(file, set())
+
+
+def test_a_new_model_trains_nothing_that_is_there(library):
+    (library / "models" / "gru.py").write_text("class Model: ...\n")
+    assert retrained(library, ("models/gru.py", lambda text: text + "x = 1\n")) == set()
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "again"),
+    [
+        ("training.py", 'desc="predicting"', 'desc="scoring"', set()),
+        ("training.py", "            bar.update(len(batch[\"input_ids\"]))\n", "            bar.update(1)\n", set()),
+        ("training.py", "with progress(total=len(order), desc=\"predicting\", unit=\"text\") as bar:", "if True:", OF["llama"] | OF["bert"] | OF["caml"] | OF["lstm"]),
+        ("training.py", "holds more than a checkpoint does", "holds more than that", set()),
+        ("models/caml.py", "words that one filter sees", "the filters' width", set()),
+        ("models/caml.py", "setting(5,", "setting(7,", OF["caml"]),
+        ("models/caml.py", '"""CAML over whole words."""', '"""Another sentence."""', set()),
+        ("models/caml.py", "PAD, UNKNOWN = 0, 1\n", "PAD, UNKNOWN = 0, 1  # a comment\n\n\n", set()),
+        ("models/caml.py", "PAD, UNKNOWN = 0, 1\n", "PAD, UNKNOWN = 1, 0\n", OF["caml"]),
+        ("models/caml.py", "from drgstudy.study import StudyError", "from drgstudy.study import shown, StudyError", set()),
+        ("labels.py", "own = self._code != \"\"", "own = self._code == \"\"", set()),  # reading two labels
+        ("labels.py", "logits[:, ~known] = ", "logits[:, known] = ", {"llama-two"}),
+    ],
+)  # fmt: skip
+def test_messages_bars_help_and_layout_shape_nothing(library, file, old, new, again):
+    assert old in (library / file).read_text()
+    assert retrained(library, (file, lambda text: text.replace(old, new))) == again
+
+
+def test_a_bar_can_go_altogether():
+    with_bar = "def f(a):\n    with progress(total=1) as bar:\n        for x in progress(a, desc='b'):\n            g(x)\n            bar.update()\n"
+    without = "def f(a):\n    for x in a:\n        g(x)\n"
+    assert graph._plain(graph._Bare().visit(ast.parse(with_bar))) == graph._plain(
+        graph._Bare().visit(ast.parse(without))
+    )
+
+
+def test_each_room_that_a_model_is_made_by_is_known_to_shape_it_or_not():
+    """A new helper must be sorted into one of the lists: otherwise a run could be taken as it is that is stale."""
+    for name in OF:
+        used = graph.closure([f"models.{name}"]) - {f"models.{name}"}
+        assert used <= {*runs.SHAPES} | SHAPES_NOTHING, name
+
+
+# --- five folds -------------------------------------------------------------------------------------------------------
 def test_the_hold_out_stays_are_asked_at_every_hour(paths):
     for fold in (1, 2):
         run(paths, fold)
@@ -66,16 +331,27 @@ def test_the_hold_out_stays_are_asked_at_every_hour(paths):
     assert (early_day[0].logits == early_day[0].logits[0]).all()  # and not a day earlier
 
 
-def test_a_fold_that_is_there_is_not_trained_again_unless_something_changed(paths, monkeypatch):
-    trained = []
-    build = early_runs.models.build
-    monkeypatch.setattr(early_runs.models, "build", lambda *given: (trained.append(given[0]), build(*given))[1])
+def test_a_fold_that_is_there_is_not_trained_again_unless_something_changed(paths, trained):
     first = run(paths)
     assert run(paths) == first and len(trained) == 1
     run(paths, settings={"ngrams": 2})
     (paths.runs / "r" / "fold-1" / "hour+48" / "run.json").unlink()  # killed before the last hour was written
     run(paths, settings={"ngrams": 2})
     assert len(trained) == 3
+    record = run(paths, settings={"ngrams": 2}, hours=[48])
+    assert record["trained_because"] == "parameter hours was [24, 48] and is [48]"
+    assert [place.name for place in (paths.runs / "r" / "fold-1").glob("hour*")] == ["hour+48"]
+
+
+def test_a_fold_goes_by_its_code_too(paths, trained):
+    record = run(paths)
+    for hour in (24, 48):
+        file = paths.runs / "r" / "fold-1" / f"hour+{hour}" / "run.json"
+        old = read_json(file)
+        old["key"]["code"]["inputs"] = "another"
+        write_json(file, old)
+    assert run(paths)["trained_because"] == "the code has changed: inputs" and len(trained) == 2
+    assert set(record["key"]["code"]) == {"models.tfidf", "inputs"}
 
 
 def test_the_fold_left_out_is_neither_trained_on_nor_tested(paths, monkeypatch):
@@ -93,12 +369,14 @@ def test_the_fold_left_out_is_neither_trained_on_nor_tested(paths, monkeypatch):
             seen["test"] = len(texts)
             return np.zeros((len(texts), 3), np.float32)
 
-    monkeypatch.setattr(early_runs.models, "build", lambda *given: Model())
+    monkeypatch.setattr(models, "build", lambda *given: Model())
     run(paths, fold=3)
     assert seen == {"train": 60, "validation": 15, "test": 15}
 
 
-def test_a_run_on_weights_leaves_weights(paths, monkeypatch):
+def test_a_run_on_weights_leaves_weights_and_is_taken_as_it_is(paths, monkeypatch):
+    built = []
+
     class Model:
         def fit(self, texts, y, validation):
             self.mean = y.mean()
@@ -107,8 +385,9 @@ def test_a_run_on_weights_leaves_weights(paths, monkeypatch):
         def predict(self, texts):
             return np.full((len(texts), 1), self.mean, np.float32)
 
-    monkeypatch.setattr(early_runs.models, "build", lambda name, settings, labels, *rest: Model())
-    run(paths, labels=False, target="weight", hours=[48])
+    monkeypatch.setattr(models, "build", lambda *given: built.append(given) or Model())
+    given = {"target": "weight", "hours": [48], "model": "caml", "settings": {}}
+    assert run(paths, **given) == run(paths, **given) and len(built) == 1
     made = early_runs.read_weights(paths, "r")[0]
     stays = cohort.read_stays(paths.cohort("ms"), early.STAYS).set_index("stay_id")
     assert made["true"].to_numpy() == pytest.approx(stays.loc[made["stay_id"], "weight"].to_numpy())
@@ -127,7 +406,7 @@ def test_measurements_after_the_hour_are_unknown_and_the_scale_stays_the_trainin
     values = np.random.default_rng(1).normal(5, 2, (90, 48, 104)).astype(np.float32)
     measurements.write_measurements(paths.measurements, stays["stay_id"].to_numpy()[::-1], values[::-1])
     training = (stays["fold"] > 1).to_numpy()
-    known, test = early_runs.known_at(paths, stays, "measurements", 48), (stays["fold"] == 0).to_numpy()
+    known, test = runs.known_at(paths, stays, "measurements", 48), (stays["fold"] == 0).to_numpy()
     day, both = (known(test, hours, training) for hours in (24, 48))
     np.testing.assert_array_equal(day[:, :24], both[:, :24])  # the first day looks the same on either
     assert not day[:, 24:, 104:].any() and both[..., 104:].all()  # nothing is measured later
@@ -136,20 +415,24 @@ def test_measurements_after_the_hour_are_unknown_and_the_scale_stays_the_trainin
 
 
 def test_the_official_space_holds_every_target():
-    space = early_runs.target_space("apr", pd.Series(["1943"]), "official")
-    assert len(space) == 1136 and len(early_runs.target_space("ms", pd.Series(["291"]), "official")) == 738
-    assert early_runs.target_space("apr", pd.Series(["1943", "0021"]), "cohort").codes.tolist() == ["0021", "1943"]
+    space = runs.target_space("apr", pd.Series(["1943"]), "official")
+    assert len(space) == 1136 and len(runs.target_space("ms", pd.Series(["291"]), "official")) == 738
+    assert runs.target_space("apr", pd.Series(["1943", "0021"]), "cohort").codes.tolist() == ["0021", "1943"]
 
 
 def test_what_is_refused(paths):
     with pytest.raises(StudyError, match="run 'r' has no predictions at hour 48"):
         early_runs.read_run(paths, "r")
     with pytest.raises(StudyError, match="parameter reads: expected 'notes' or 'measurements'"):
-        early_runs.known_at(paths, None, "tea leaves", 48)
+        run(paths, reads="tea leaves")
+    with pytest.raises(StudyError, match="parameter target: expected 'drg' or 'weight', got 'dollars'"):
+        run(paths, target="dollars")
+    with pytest.raises(StudyError, match="parameter target: model 'tfidf' learns no number"):
+        run(paths, target="weight")
     with pytest.raises(StudyError, match="parameter space: expected 'official' or 'cohort'"):
-        early_runs.target_space("ms", pd.Series(["291"]), "all")
+        runs.target_space("ms", pd.Series(["291"]), "all")
     with pytest.raises(StudyError, match="'1943' is not a code of this system"):
-        early_runs.target_space("ms", pd.Series(["1943"]), "cohort")
+        runs.target_space("ms", pd.Series(["1943"]), "cohort")
     with pytest.raises(StudyError, match="'999'"):
         LabelSpace(["999"], drgs.fiscal_2013("ms").query("target").index)
     for wrong in ({"split": "split"}, {"fold": 0}, {"fold": 6}):
@@ -165,5 +448,5 @@ def test_what_is_refused(paths):
 def test_folds_that_are_no_longer_asked_for_go(paths):
     for fold in (1, 2, 3):
         run(paths, fold)
-    early_runs.keep_folds(paths.runs / "r", [1, 3])
+    runs.keep_folds(paths.runs / "r", [1, 3])
     assert [made.run["fold"] for made in early_runs.read_run(paths, "r")] == [1, 3]

@@ -61,6 +61,10 @@ The runner, readers, progress and messages shape nothing. Which labels a stay ha
 """
 
 
+OTHERS = {
+    "dataset": "the stays, or what is read of them, are others than they were",
+    "labels": "the stays' labels are others than they were",
+}
 BEGUN = ".begun.json"
 """In a run's folder while it is trained: the key."""
 
@@ -157,6 +161,10 @@ def of_icu_stays(
         )
     if reads not in ("notes", "measurements"):
         raise StudyError(f"parameter reads: expected 'notes' or 'measurements', got {reads!r}")
+    if target not in ("drg", "weight"):
+        raise StudyError(f"parameter target: expected 'drg' or 'weight', got {target!r}")
+    if target == "weight" and not getattr(models.module(model).Model, "numbers", False):
+        raise StudyError(f"parameter target: model {model!r} learns no number; choose one whose `numbers` is true")
     file, last = paths.cohort(system), max(hours)
     stays = cohort.read_stays(file, early.STAYS)
     read = paths.notes if reads == "notes" else paths.measurements
@@ -239,19 +247,17 @@ def differences(old: dict, new: dict) -> dict[str, str]:
     A setting that there was not yet counts as code.
     """
     said = {}
-    for part in old.keys() | new.keys():
+    for part in sorted(old.keys() | new.keys()):
         was, now = old.get(part), new.get(part)
-        if part == "settings" and was and now:
-            known = sorted(name for name in was if was[name] != now.get(name))
-            if known:
-                said[part] = "; ".join(f"setting {name} was {was[name]!r} and is {now.get(name)!r}" for name in known)
-        elif was != now:
-            said[part] = {
-                "dataset": "the stays, or what is read of them, are others than they were",
-                "labels": "the stays' labels are others than they were",
-                "code": f"the code has changed: {', '.join(_changed(was or {}, now or {}))}",
-            }.get(part, f"parameter {part} was {was!r} and is {now!r}")
-    return {part: said[part] for part in sorted(said)}
+        if part == "settings":
+            changed = [name for name in _changed(was, now) if name in was]
+            why = "; ".join(f"setting {name} was {was[name]!r} and is {now.get(name)!r}" for name in changed)
+        elif part == "code":
+            why = ", ".join(_changed(was, now)) and f"the code has changed: {', '.join(_changed(was, now))}"
+        else:
+            why = OTHERS.get(part, f"parameter {part} was {was!r} and is {now!r}") if was != now else ""
+        said |= {part: why} if why else {}
+    return said
 
 
 def _changed(was: dict, now: dict) -> list[str]:
@@ -269,8 +275,8 @@ def standing(training: Training) -> tuple[dict | None, str]:
         return None, str(error)
     for record in records:
         if record.get("key") != training.key:
-            said = differences(record.get("key", {}), training.key) if "key" in record else {}
-            return None, "; ".join(said.values()) or "its record has no key"
+            said = differences(record["key"], training.key).values() if "key" in record else ["its record has no key"]
+            return None, "; ".join(said)
     return records[-1], ""
 
 
@@ -331,8 +337,9 @@ def _begin(training: Training) -> None:
 
 @first_process_first()
 def _end(training: Training) -> None:
-    for checkpoints in training.folder.glob("checkpoints-*"):
-        shutil.rmtree(checkpoints)
+    """Remove what a training needs no more, and what an earlier one said at hours that nobody asks for any longer."""
+    for left in {*training.folder.glob("checkpoints-*"), *training.folder.glob("hour*")} - training.asked.keys():
+        shutil.rmtree(left)
     (training.folder / BEGUN).unlink(missing_ok=True)
 
 
@@ -369,8 +376,6 @@ def known_at(paths: EarlyPaths, stays: pd.DataFrame, reads: str, last: int) -> C
         if not ours.issuperset(notes["stay_id"]):
             raise StudyError(f"{provenance.relative(paths.notes)} has notes of stays that are in neither cohort")
         return lambda some, hours, training: inputs.texts(stays[some], notes, hours)
-    if reads != "measurements":
-        raise StudyError(f"parameter reads: expected 'notes' or 'measurements', got {reads!r}")
     stay_ids, _, values = measurements.read_measurements(paths.measurements)
     if ours != set(stay_ids.tolist()):
         raise StudyError(f"{provenance.relative(paths.measurements)} has not the cohorts' stays; run notebook 22 again")
@@ -403,30 +408,28 @@ def plan(profile: str, *goals: str) -> None:
     names = [name for goal in goals for name in graph.wanted(steps, goal)] or list(steps)
     due, there = [], 0
     for name in sorted(graph.trainings(steps, names)):
-        run = steps[name].values["run"]
         try:
-            found = [(each, *standing(each)) for each in of_params(steps[name].params)]
+            trainings = of_params(steps[name].params)
+            whys = dict.fromkeys(why for record, why in map(standing, trainings) if record is None)
         except StudyError as error:
-            due.append((run, str(error), "?"))
-            continue
-        whys = dict.fromkeys(why for _, record, why in found if record is None)
+            trainings, whys = [], {str(error): None}
+        there += not whys
         if whys:
-            due.append((run, "; ".join(whys), _took(each for each, *_ in found)))
-        else:
-            there += 1
-    print(f"{profile}: {len(due)} runs will be trained, {there} are there and taken as they are", file=sys.stderr)
-    for run, why, took in due:
-        print(f"  {run}: {why}; last time {took}", file=sys.stderr)
+            seconds = sum(map(_seconds, trainings))
+            took = f" (last time {seconds // 60:.0f} min {seconds % 60:.0f} s)" if seconds else ""
+            due.append(f"  {steps[name].values['run']}: {'; '.join(whys)}{took}")
+    print(
+        f"{profile}: to be trained: {len(due)}; there already, and taken as they are: {there}",
+        *due,
+        sep="\n",
+        file=sys.stderr,
+    )
 
 
-def _took(trainings) -> str:
-    """How long trainings took when they were last done: "7 min 42 s"."""
-    seconds = 0.0
-    for training in trainings:
-        for record in [place / "run.json" for place in training.asked][-1:]:
-            if record.is_file():
-                seconds += read_json(record).get("cost", {}).get("fit_seconds", 0.0)
-    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s" if seconds else "no time is known"
+def _seconds(training: Training) -> float:
+    """How long a training took when it was last done; 0 if it never was."""
+    record = next(reversed(training.asked)) / "run.json"
+    return read_json(record).get("cost", {}).get("fit_seconds", 0.0) if record.is_file() else 0.0
 
 
 def keep(profile: str, run: str = "") -> None:
@@ -447,7 +450,9 @@ def keep(profile: str, run: str = "") -> None:
     for training in trainings:
         check_model(training.folder, records[next(reversed(training.asked))])
         for place in training.asked:
-            said = differences(records[place].get("key", {}), training.key)
+            if "key" not in records[place]:
+                raise StudyError(f"run {run} can't be kept, for its record has no key; train it again")
+            said = differences(records[place]["key"], training.key)
             if other := [why for part, why in said.items() if part != "code"]:
                 raise StudyError(f"run {run} can't be kept, for not its code alone has changed: {'; '.join(other)}")
     for training in trainings:

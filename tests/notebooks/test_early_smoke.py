@@ -10,7 +10,7 @@ import numpy as np
 import papermill
 import pytest
 
-from drgstudy import casemix, cohort, early, early_runs, measurements, provenance
+from drgstudy import casemix, cohort, early, early_runs, inputs, measurements, provenance
 from drgstudy.study import NOTEBOOKS, ROOT, EarlyPaths, Paths, fingerprint, read_json, read_params, write_json
 
 PATHS = EarlyPaths("smoke")
