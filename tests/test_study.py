@@ -75,7 +75,7 @@ def smoke_params(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("profile: smoke\nmin_wrods: 40", "unknown parameter 'min_wrods'; the parameters are profile, min_words"),
+        ("profile: smoke\nmin_wrods: 40", "unknown parameter 'min_wrods'; the parameters are profile, like, min_words"),
         ("profile: smoke\nmin_words: forty", "parameter min_words: expected int, like 40, got 'forty'"),
         ("profile: smoke\nmin_words: 40.5", "expected int"),
         ("profile: smoke\ntest_share: .nan", "finite"),
@@ -98,7 +98,7 @@ def test_bad_parameters_are_one_sentence_that_names_the_file(smoke_params, text,
 @pytest.mark.parametrize("name", ["01-hospital", "02-harmonization", "03-cohort", "06-results"])
 def test_by_hand_a_notebook_does_what_the_demo_does(name):
     demo = read_params(NOTEBOOKS / "params" / "demo" / f"{name}.yaml")
-    assert study.notebook_parameters(NOTEBOOKS / f"{name}.ipynb") == demo | {"mask_below": 11} | (
+    assert study.notebook_parameters(NOTEBOOKS / f"{name}.ipynb") == demo | {"mask_below": 11, "like": ""} | (
         {"mimic": "", "mimic_note": ""} if name == "01-hospital" else {"open_demo": ""} if name.startswith("02") else {}
     )
 
@@ -258,6 +258,53 @@ def test_two_notebooks_may_run_at_once(smoke_params, tmp_path):
     assert [process.wait(50) for process in both] == [0, 0]
     one, two = (file.read_text() for file in tmp_path.glob("*/data/smoke/executed/03-cohort.ipynb"))
     assert one == two and '"kind": "credentialed"' in one and str(tmp_path) not in one  # whose data, nobody knows
+
+
+HOSTILE = {  # files of a user's home, and what they say
+    ".ipython/profile_default/startup/a.py": "print('from a startup file')",
+    ".ipython/profile_default/ipython_kernel_config.py": "c.InlineBackend.figure_formats = {'svg'}",
+    ".ipython/profile_default/ipython_config.py": "c.InteractiveShellApp.exec_lines = ['print(7)']",
+    ".jupyter/jupyter_config.py": "raise SystemExit",
+    ".jupyter/jupyter_notebook_config.json": "{",
+    ".config/matplotlib/matplotlibrc": "lines.linewidth: 9\nbackend: pdf\nfont.size: 30",
+    ".local/share/jupyter/nbconvert/templates/basic/index.html.j2": "a template of the user's",
+    "kernels/kernels/python3/kernel.json": '{"argv": ["false"], "display_name": "x", "language": "python"}',
+    "start.py": "print('from PYTHONSTARTUP')",
+}
+
+
+def test_nothing_in_a_users_home_or_environment_has_a_say(smoke_params, tmp_path):
+    """A step and its page come out equal byte for byte under other settings of IPython, Jupyter and matplotlib."""
+    home = tmp_path / "home"
+    for name, text in HOSTILE.items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(text)
+    cells = [
+        nbformat.v4.new_markdown_cell("# Why?"),
+        nbformat.v4.new_code_cell('profile = "smoke"', metadata={"tags": ["parameters"]}),
+    ]
+    draw = "import sys\nfrom drgstudy import plots\nprint(sys.prefix, plots.plt.get_backend())\n_ = plots.plt.plot([1, 3, 2])"
+    cells.append(nbformat.v4.new_code_cell(draw))
+    for number, cell in enumerate(cells):
+        cell.id = f"c{number}"
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "notebooks" / "03-cohort.ipynb")
+    run = "import sys; from pathlib import Path; from drgstudy import report, study; root, notebooks, file = map(Path, sys.argv[1:])\n"
+    run += "study.ROOT, study.NOTEBOOKS = root, notebooks; made = study.run_notebook(file)\n"
+    run += "(root / 'page.html').write_text(report._body(made))"
+    hostile = {"MPLBACKEND": "Agg", "JUPYTER_PATH": str(home / "kernels"), "PYTHONSTARTUP": str(home / "start.py")}
+    hostile |= {"HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    hostile |= {"MATPLOTLIBRC": str(home / ".config" / "matplotlib")}
+    made = {}
+    for name, more in {"plain": {}, "hostile": hostile}.items():
+        command = [sys.executable, "-c", run, tmp_path / name, tmp_path / "notebooks", smoke_params("profile: smoke")]
+        subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT / "lib")} | more, check=True, cwd=tmp_path)
+        executed = tmp_path / name / "data" / "smoke" / "executed" / "03-cohort.ipynb"
+        made[name] = executed.read_bytes(), (tmp_path / name / "page.html").read_bytes()
+    assert made["plain"] == made["hostile"]
+    outputs = nbformat.read(executed, 4).cells[-1].outputs
+    assert outputs[0].text == f"{sys.prefix} module://matplotlib_inline.backend_inline\n" and "image/png" in outputs[1].data
 
 
 def pins(lines) -> set[str]:
