@@ -55,21 +55,19 @@ early: $(steps_of_early) ## Run the early-DRG study and write its part of the sa
 all: ## Run both studies, one after the other
 	@$(MAKE) --no-print-directory report
 	@$(MAKE) --no-print-directory early
+
 data: $(DONE)/01-hospital.ipynb ## Make (or check) the raw tables in MIMIC's shape
 cohort: $(DONE)/03-cohort.ipynb ## Raw tables to labelled stays
 hospital: $(DONE)/04-hardness.ipynb ## Measure how hard the synthetic hospital is (PROFILE=full: at the paper's size)
 train: $(steps_of_train) ## Train every model of DRG-LLaMA's study
 headline: $(steps_of_headline) ## Table 1 and Figures 1 and 2 alone
-
 keep: $(INSTALLED) ## Keep RUN=llama, though the code that shapes it has changed since it was trained
 	@$(PYTHON) -m drgstudy.runs keep $(PROFILE) $(RUN)
 
 test: $(INSTALLED) ## Run all tests; every notebook runs on the smoke profile
 	$(PYTHON) -m pytest
-
 stress: $(INSTALLED) ## Run the long suites: kills, full disks, mutants, large inputs (hours)
 	$(PYTHON) -m pytest -m stress
-
 verify: $(INSTALLED) ## Compare this report with the one that git holds, table by table
 	@$(PYTHON) -m drgstudy.verify $(PROFILE)
 
@@ -77,15 +75,12 @@ bench: $(INSTALLED) ## Measure speed beside plain alternatives: reports/benchmar
 	@$(MAKE) --no-print-directory data/full/executed/02-harmonization.ipynb PROFILE=full
 	@$(MAKE) --no-print-directory cohort PROFILE=demo
 	$(PYTHON) benchmarks/bench.py
-
 lint: $(INSTALLED) ## Check code and notebooks with ruff
 	$(PYTHON) -m ruff check lib tests benchmarks cluster notebooks
 	$(PYTHON) -m ruff format --check lib tests benchmarks cluster
-
 audit: $(INSTALLED) ## Ask pypi.org which pinned packages have known vulnerabilities
 	@$(PYTHON) -m venv .make/audit && .make/audit/bin/pip install --quiet pip-audit
 	@.make/audit/bin/pip-audit --strict --disable-pip --no-deps -r requirements.lock
-
 notebook: $(INSTALLED) ## Open JupyterLab on the notebooks
 	$(PYTHON) -m jupyterlab --notebook-dir=notebooks --LabApp.news_url=None \
 	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
@@ -93,8 +88,7 @@ notebook: $(INSTALLED) ## Open JupyterLab on the notebooks
 clean: ## Remove what make made and git does not track, but for what people wrote under data/*/review
 	@for profile in $(notdir $(wildcard notebooks/params/*)); do \
 	  find "data/$$profile" -mindepth 1 -maxdepth 1 ! -name review -exec rm -rf {} + 2>/dev/null; done; true
-	@git clean -fdXq reports
-
+	@git clean -fdXq reports; rm -rf .make/*-*-*
 distclean: clean ## As clean, and the fetched models and .venv too
 	@rm -rf data/models .venv
 
@@ -112,14 +106,15 @@ $(INSTALLED): requirements.lock pyproject.toml $(if $(filter .venv,$(ENV)),| .ve
 	@touch $@
 
 # One parameter file is one step, and its executed notebook, written last, stands for it. Two makes may work on one profile at
-# once: what the other has made meanwhile is not made again. The page is made again as steps finish: it says what is to come.
-# Before the first training it is said which runs will be trained, why, and how long each took last time.
+# once: what the other has made meanwhile is not made again. Before the first training it is said which runs will be trained, why,
+# and how long each took last time. The page is made again as steps finish, once a minute: it says what is to come.
+LATELY = [ -f $(REPORT)/index.html ] && [ $$(( $$(date +%s) - $$(date -r $(REPORT)/index.html +%s) )) -lt 60 ]
 PLANNED = .make/$(PROFILE)-$(notdir $(firstword $(MAKECMDGOALS)))-$(MAKE_BEGAN)
 PLAN = @mkdir $(PLANNED) 2>/dev/null && $(PYTHON) -m drgstudy.runs plan $(PROFILE) $(MAKECMDGOALS) || true
 $(steps): $(DONE)/%.ipynb: | $(INSTALLED)
 	$(if $(filter $@,$(trainings)),$(PLAN))
 	@$(PYTHON) -m drgstudy.study $(PARAMS)/$*.yaml --unless-made $@ $^
-	$(if $(filter $@,$(shown)),@$(PAGES))
+	$(if $(filter $@,$(shown)),@$(LATELY) || $(PAGES))
 # Every file is written whole or not at all: a page that fails, or Ctrl-C, must not cost an hour of training.
 .PRECIOUS: $(steps)
 

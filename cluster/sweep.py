@@ -2,7 +2,7 @@
 
     python cluster/sweep.py notebooks/params/paper/05-train-llama.yaml settings.max_tokens=340,512,1024 seed=1,2,3
 
-The files stand beside the one that they are made from, and are runs of the profile like any other: `make` knows them, a
+The files stand beside the one that they are like, say what differs, and are runs of the profile like any other: `make` knows them, a
 finished one is not run again, a killed one goes on from its last checkpoint. With --dry-run they are only written, and
 those still to be run are listed, for any other engine that can run ``python -m drgstudy.study FILE`` (Slurm: sweep.sbatch).
 """
@@ -20,7 +20,7 @@ import yaml
 from sklearn.model_selection import ParameterGrid
 
 from drgstudy import models
-from drgstudy.study import Paths, StudyError, atomic, checked_settings, notebook_of, read_params
+from drgstudy.study import Paths, StudyError, atomic, checked_settings, notebook_of, over, read_params
 
 
 def grid(axes: list[str]) -> dict[str, list]:
@@ -60,16 +60,16 @@ def write_grid(source: Path, axes: dict[str, list]) -> list[Path]:
         for chosen in ParameterGrid(axes):
             point = {name: chosen[name] for name in axes}
             file = source.with_name(f"{source.stem}{point_name(point)}.yaml")
-            values = read_params(source) | {"run": file.stem.removeprefix(f"{notebook_of(source).stem}-")}
+            run = file.stem.removeprefix(f"{notebook_of(source).stem}-")
+            given = {"profile": source.parent.name, "run": run, "like": source.stem} if point else {}
             for name, value in point.items():
                 setting = name.removeprefix("settings.")
-                (values if setting == name else values.setdefault("settings", {}))[setting] = value
+                (given if setting == name else given.setdefault("settings", {}))[setting] = value
             if not file.exists():
                 written.append(file)
-                made = f"# {source.name} with {' '.join(f'{name}={value}' for name, value in point.items())}\n"
                 with atomic(file) as beside:
-                    beside.write_text(made + yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-            if read_params(file) != values:
+                    beside.write_text(yaml.safe_dump(given, sort_keys=False), encoding="utf-8")
+            if (values := read_params(file)) != over(read_params(source), given):
                 raise StudyError(f"{file} holds other values than those of this grid; remove or rename it")
             try:
                 checked_settings(models.module(values["model"]).Settings, values.get("settings", {}))

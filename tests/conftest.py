@@ -1,8 +1,10 @@
 """What several test modules use: tiny models with random weights, a tiny study and the smoke study, each made once."""
 
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -88,9 +90,38 @@ def make():
 
 
 @pytest.fixture(scope="session")
-def study(make):
-    """Both smoke studies, made if they are not there yet."""
-    assert make("all").returncode == 0
+def study(request):
+    """Both smoke studies, made if they are not there yet, beside the tests that need none."""
+    process, said = request.config.stash[SMOKE], request.config.stash[SAID]
+    assert process.wait() == 0, said.read_text()[-3000:]
+
+
+SMOKE, SAID = pytest.StashKey[subprocess.Popen](), pytest.StashKey[Path]()
+
+
+def pytest_collection_modifyitems(items):
+    """Tests of the smoke study come last: it is made meanwhile."""
+    items.sort(key=lambda item: "study" in getattr(item, "fixturenames", ()))
+
+
+def pytest_collection_finish(session):
+    """Begin to make the smoke study on one core; the tests that need none run on another."""
+    if session.config.option.collectonly or not any("study" in item.fixturenames for item in session.items):
+        return
+    said = session.config.stash[SAID] = ROOT / ".make" / "smoke.log"
+    said.parent.mkdir(exist_ok=True)
+    environment = os.environ | {"VIRTUAL_ENV": sys.prefix, "OMP_NUM_THREADS": "1"}
+    with said.open("w") as log:
+        session.config.stash[SMOKE] = subprocess.Popen(
+            ["make", "all", "PROFILE=smoke"], cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    print(f"the smoke study is made meanwhile: {said.relative_to(ROOT)}")
+
+
+def pytest_sessionfinish(session):
+    process = session.config.stash.get(SMOKE, None)
+    if process and process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
 
 
 @pytest.fixture(scope="session")

@@ -55,9 +55,10 @@ def test_a_grid_is_a_file_a_point_named_by_its_values(source):
         f"05-train-tfidf-{strength}-split_patients-s{seed}" for strength in ("0_5", "20_0") for seed in (1, 2)
     }
     was, values = read_params(file), read_params(file.with_stem("05-train-tfidf-20_0-split_patients-s2"))
-    changed = {"run": "tfidf-20_0-split_patients-s2", "split": "split_patients", "seed": 2}
+    changed = {"run": "tfidf-20_0-split_patients-s2", "split": "split_patients", "seed": 2, "like": "05-train-tfidf"}
     assert values == was | changed | {"settings": was["settings"] | {"strength": 20.0}}
-    assert files[0].read_text().startswith("# 05-train-tfidf.yaml with settings.strength=")
+    said = files[0].read_text().splitlines()
+    assert said[2] == "like: 05-train-tfidf" and "settings:" in said and len(said) == 7  # nothing else is said again
     ages = [made.stat().st_mtime_ns for made in files]  # else finished runs would be run again
     assert sweep.write_grid(file, axes) == files and [made.stat().st_mtime_ns for made in files] == ages
 
@@ -111,7 +112,7 @@ def test_another_runs_file_is_left_alone(source):
 def test_ray_runs_the_grid_goes_on_after_a_failure_and_skips_what_is_finished(start, tmp_path):
     shutil.copytree(ROOT / "lib", tmp_path / "lib", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     shutil.copytree(CLUSTER, tmp_path / "cluster", ignore=shutil.ignore_patterns("__pycache__"))
-    parameters = "profile = 'smoke'\nrun = 'tfidf'\nmodel = 'tfidf'\nsettings = {}\nseed = 42"
+    parameters = "profile = 'smoke'\nlike = ''\nrun = 'tfidf'\nmodel = 'tfidf'\nsettings = {}\nseed = 42"
     cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})]
     cells += [
         nbformat.v4.new_code_cell("from drgstudy.study import StudyError\nif seed == 1: raise StudyError('bad seed')")

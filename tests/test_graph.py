@@ -230,6 +230,29 @@ def test_any_valid_yaml_is_understood(finished):
     assert ran == {"05-train-tfidf-again", "10-splits"}
 
 
+def test_a_new_model_is_a_module_a_parameter_file_and_its_name_and_trains_one_run(finished):
+    """And a fourth file, its test."""
+    module, results = finished / "lib" / "drgstudy" / "models" / "mean.py", "notebooks/params/demo/06-results.yaml"
+    params, before = finished / "notebooks" / "params" / "demo" / "05-train-mean.yaml", (finished / results).read_text()
+    try:
+        module.write_text(
+            "from dataclasses import dataclass\nfrom drgstudy.study import setting\n\n"
+            "@dataclass(frozen=True)\nclass Settings:\n    size: int = setting(3, 'how much of it')\n\nclass Model: ...\n"
+        )
+        params.write_text("profile: demo\nrun: mean\nmodel: mean\n")
+        (finished / results).write_text(before.replace("tfidf]", "tfidf, mean]"))
+        assert planned(finished, "report") == {"00-index", "05-train-mean", "06-results"}
+        show = "from drgstudy import models; print(models.module('mean').__name__, models.described('mean', {}).loc['size'].tolist())"
+        done = subprocess.run([sys.executable, "-c", show], env=os.environ | {"PYTHONPATH": str(finished / "lib")},
+                              capture_output=True, text=True, check=True)  # fmt: skip
+        assert done.stdout == "drgstudy.models.mean ['3', 'how much of it']\n"
+    finally:
+        (finished / results).write_text(before)
+        os.utime(finished / results, (1e9, 1e9))
+        for file in (module, params):
+            file.unlink(missing_ok=True)
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 @pytest.fixture
 def notebooks(tmp_path, monkeypatch):

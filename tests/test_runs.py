@@ -139,6 +139,16 @@ def test_other_stays_and_changed_files_are_trained_again(discharge, trained):
     assert runs.standing(training()) == (None, "its record has no key")
 
 
+def test_a_file_that_a_setting_names_is_part_of_the_key(discharge, tmp_path):
+    _, training = discharge
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("1 2\na 1 2\n")
+    before = training(model="caml", settings={"vectors": str(vectors)}).key
+    vectors.write_text("1 2\na 2 1\n")
+    now = training(model="caml", settings={"vectors": str(vectors)}).key
+    assert runs.differences(before, now) == {"files": "a file that a setting names is another than it was"}
+
+
 def test_the_name_of_the_data_is_no_part_of_the_key(discharge, trained):
     paths, training = discharge
     runs.train_once(training())
@@ -154,10 +164,10 @@ def test_what_an_unfinished_training_left_under_another_key_is_no_use(discharge)
     left = [paths.runs / "t" / "checkpoints-1" / "checkpoint-2", paths.runs / "t" / "features.npz"]
     left[0].mkdir(parents=True)
     left[1].touch()
-    write_json(paths.runs / "t" / runs.BEGUN, training().key)
-    runs._begin(training())  # goes on
+    write_json(paths.runs / "t" / runs.BEGUN, {"key": training().key, "why": "it had to be"})
+    assert runs._begin(training(), "it was killed") == "it had to be"  # and goes on
     assert all(place.exists() for place in left)
-    runs._begin(training(seed=2))
+    assert runs._begin(training(seed=2), "of the seed") == "of the seed"
     assert not any(place.exists() for place in left)
 
 

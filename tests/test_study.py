@@ -304,7 +304,10 @@ def test_nothing_in_a_users_home_or_environment_has_a_say(smoke_params, tmp_path
         made[name] = executed.read_bytes(), (tmp_path / name / "page.html").read_bytes()
     assert made["plain"] == made["hostile"]
     outputs = nbformat.read(executed, 4).cells[-1].outputs
-    assert outputs[0].text == f"{sys.prefix} module://matplotlib_inline.backend_inline\n" and "image/png" in outputs[1].data
+    assert (
+        outputs[0].text == f"{sys.prefix} module://matplotlib_inline.backend_inline\n"
+        and "image/png" in outputs[1].data
+    )
 
 
 def pins(lines) -> set[str]:

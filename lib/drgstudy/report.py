@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -51,6 +53,7 @@ def build(profile: str) -> None:
 
 
 def _build(profile: str, paths: Paths, planned: Path) -> None:
+    began = time.time()
     written = [file for file in sorted(paths.report.glob("numbers/[!.]*.json")) if not file.stem.endswith(".made")]
     parts = {file.stem: read_json(file) for file in written if _is_current(file, paths)}
     numbers = {_topic(name): part["numbers"] for name, part in parts.items()}
@@ -99,7 +102,9 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
     shared["to_come"] = {topic: [_describe(step) for step in waiting if _study(step) == topic] for topic in begun}
     shared |= {"metrics": plots.METRICS, "studies": [numbers[topic] for topic in begun]}
     shared["order"] = plots.in_order(numbers["results"]["models"]) if "results" in begun else []
-    _write(paths.report / "index.html", pages.get_template("index.html").render(shared, figures=figures, tables=rows))
+    index = paths.report / "index.html"
+    _write(index, pages.get_template("index.html").render(shared, figures=figures, tables=rows))
+    os.utime(index, (began, began))  # for make: of what has come since, it shows nothing
 
 
 def _is_current(file: Path, paths: Paths) -> bool:

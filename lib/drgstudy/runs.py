@@ -59,14 +59,13 @@ SHAPES = ("training", "inputs", "models.fast_lora", "models.pooling", "labels.Tw
 
 The runner, readers, progress and messages shape nothing. Which labels a stay has is in the key itself.
 """
-
-
-OTHERS = {
+CHANGED = {
     "dataset": "the stays, or what is read of them, are others than they were",
     "labels": "the stays' labels are others than they were",
+    "files": "a file that a setting names is another than it was",
 }
 BEGUN = ".begun.json"
-"""In a run's folder while it is trained: the key."""
+"""In a run's folder while it is trained: the key, and why."""
 
 
 @dataclass(frozen=True)
@@ -238,7 +237,9 @@ def _key(about: dict, outputs: list[str], y: np.ndarray, more: str) -> dict:
     labels = hashlib.sha256(json.dumps([list(outputs), y.tolist()]).encode()).hexdigest()[:16]
     kept = {name: value for name, value in about.items() if name not in ("run", "dataset", "labels")}
     read = {name: about["dataset"][name] for name in ("fingerprint", "inputs") if name in about["dataset"]}
-    return kept | {"labels": labels, "dataset": read, "code": code_of(about["model"], more)}
+    named = {name: NOTEBOOKS / value for name, value in about["settings"].items() if isinstance(value, str) and value}
+    files = {name: fingerprint(file) for name, file in named.items() if file.is_file()}  # such as word vectors
+    return kept | {"labels": labels, "dataset": read, "files": files, "code": code_of(about["model"], more)}
 
 
 def differences(old: dict, new: dict) -> dict[str, str]:
@@ -255,7 +256,7 @@ def differences(old: dict, new: dict) -> dict[str, str]:
         elif part == "code":
             why = ", ".join(_changed(was, now)) and f"the code has changed: {', '.join(_changed(was, now))}"
         else:
-            why = OTHERS.get(part, f"parameter {part} was {was!r} and is {now!r}") if was != now else ""
+            why = CHANGED.get(part, f"parameter {part} was {was!r} and is {now!r}") if was != now else ""
         said |= {part: why} if why else {}
     return said
 
@@ -301,8 +302,7 @@ def train_once(training: Training) -> dict:
 
 def _train(training: Training, why: str) -> dict:
     about, folder = training.about, training.folder
-    seed = about["seed"] + about.get("fold", 0)
-    _begin(training)
+    seed, why = about["seed"] + about.get("fold", 0), _begin(training, why)
     network = models.build(about["model"], about["settings"], training.outputs, folder, seed)
     if of := about["settings"].get("features_of"):
         check_model(folder.parent / of, read_json(folder.parent / of / "run.json"))
@@ -325,14 +325,15 @@ def _train(training: Training, why: str) -> dict:
 
 
 @first_process_first()
-def _begin(training: Training) -> None:
-    """Leave nothing of an unfinished training under another key: neither checkpoints nor features of the frozen model."""
+def _begin(training: Training, why: str) -> str:
+    """Why it is trained, or was when it was begun under this key; of a training under another key nothing unfinished is left."""
     begun = training.folder / BEGUN
-    if begun.is_file() and read_json(begun) == training.key:
-        return
+    if begun.is_file() and (said := read_json(begun))["key"] == training.key:
+        return said["why"]
     for left in [*training.folder.glob("checkpoints-*"), *training.folder.glob("features.npz")]:
         shutil.rmtree(left) if left.is_dir() else left.unlink()
-    write_json(begun, training.key)
+    write_json(begun, {"key": training.key, "why": why})
+    return why
 
 
 @first_process_first()
