@@ -18,7 +18,7 @@ import pandas as pd
 from drgstudy.study import ROOT, write_json
 
 PROFILES = ("demo", "smoke")
-NEURAL = ("models", "training")  # what builds and trains networks imports torch; nothing else does
+NEURAL = ("models", "training", "checkpoints")  # what builds and trains networks imports torch; nothing else does
 OUTER = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "PROFILE")  # what a make above this process has left
 
 

@@ -502,7 +502,7 @@ refused(
 refused(
     "params: unknown",
     params(P + "min_wrods: 40"),
-    "unknown parameter 'min_wrods'; the parameters are profile, min_words",
+    "unknown parameter 'min_wrods'; the parameters are profile, like, min_words",
 )
 refused("params: unknown, of 5,000 letters", params(P + "m" * 100 + ": 40"), "unknown parameter 'mmm")
 refused("params: a list for a key", params(P + "? [a]\n: 1"), "is not valid YAML")

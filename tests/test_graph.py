@@ -178,13 +178,10 @@ def finished(tmp_path_factory):
 def planned(root, *goals):
     """The steps that make would run for its goals."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "PYTHONPATH"))}
-    ran = set()
-    for goal in goals:
-        done = subprocess.run(["make", "--dry-run", goal], cwd=root, env=clean | {"VIRTUAL_ENV": sys.prefix},
-                              capture_output=True, text=True)  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        ran |= set(re.findall(r"study notebooks/params/demo/([\w-]+)\.yaml ", done.stdout))
-    return ran
+    command = ["make", "--dry-run", *goals]
+    done = subprocess.run(command, cwd=root, env=clean | {"VIRTUAL_ENV": sys.prefix}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(re.findall(r"study notebooks/params/demo/([\w-]+)\.yaml ", done.stdout))
 
 
 TOUCHED = {  # and how many steps make runs again; which trainings a changed one costs is told by tests/test_runs.py

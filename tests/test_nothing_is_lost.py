@@ -228,13 +228,16 @@ def test_where_the_file_system_knows_no_locks_nobody_is_held_up(tmp_path, monkey
 @pytest.fixture
 def make(tmp_path):
     """Make of the smoke study, where each step only leaves its files, and a list of the steps that were run."""
-    for name in ("Makefile", "notebooks", "lib", "data/reference", "requirements.lock", "pyproject.toml"):
+    for name in ("Makefile", "notebooks", "data/reference", "requirements.lock", "pyproject.toml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "lib", tmp_path / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    for file in (tmp_path / "lib").rglob("*.py"):
+        os.utime(file, (1e9, 1e9))
     stand_in = """\
         #!/bin/bash
         mkdir -p data/smoke/executed reports/smoke/numbers
-        if [[ $2 = drgstudy.graph ]]; then exec "$PYTHON" "$@"; fi
+        if [[ $2 = drgstudy.graph ]]; then exec "$INTERPRETER" "$@"; fi
         if [[ $2 = drgstudy.report ]]; then [[ -z $PAGES_FAIL ]] && touch reports/smoke/index.html; exit; fi
         [[ $2 = drgstudy.study ]] || exit 0
         step=$(basename "$3" .yaml)
@@ -251,7 +254,7 @@ def make(tmp_path):
     def run(**environment) -> tuple[int, list[str]]:
         (tmp_path / "ran").write_text("")
         clean = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
-        environment |= {"VIRTUAL_ENV": str(tmp_path / "env"), "PYTHON": sys.executable}
+        environment |= {"VIRTUAL_ENV": str(tmp_path / "env"), "INTERPRETER": sys.executable}
         done = subprocess.run(["make", "report", "PROFILE=smoke"], cwd=tmp_path, env=clean | environment, text=True)
         return done.returncode, (tmp_path / "ran").read_text().split()
 

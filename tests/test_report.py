@@ -187,4 +187,4 @@ def test_notebook_05_is_stored_clean_and_its_parameter_files_are_valid():
     assert notebook.cells[0].source.splitlines()[0].endswith("?")
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
     for file in (study.NOTEBOOKS / "params").glob("*/06-results.yaml"):
-        assert set(study.read_params(file)) | {"mask_below"} == set(study.notebook_parameters(NOTEBOOK))
+        assert set(study.read_params(file)) | {"mask_below", "like"} == set(study.notebook_parameters(NOTEBOOK))

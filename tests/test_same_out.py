@@ -49,7 +49,7 @@ def run_study(root: Path, llama: str, bert: str) -> None:
     os.umask(0o22 if int(os.environ["PYTHONHASHSEED"]) % 2 else 0o77)
     study.ROOT = root
     run("01-hospital", patients=70, course_words=60, tail=0.01)
-    run("02-harmonization", cells=3)
+    run("02-harmonization", cells=4)
     run("03-cohort")
     for name, settings in RUNS.items():
         base = {"llama": {"base": llama}, "bert": {"base": bert}}.get(name, {})
