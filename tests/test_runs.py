@@ -211,16 +211,20 @@ def test_before_the_first_training_make_says_what_will_be_trained(discharge, tmp
     folder = tmp_path / "params" / "tiny"
     folder.mkdir(parents=True)
     shutil.copy(NOTEBOOKS / "05-train.ipynb", tmp_path)
-    for name in "tuv":
+    for name in "tuvw":
         (folder / f"05-train-{name}.yaml").write_text(f"profile: tiny\nrun: {name}\nmodel: tfidf\nseed: 1\n")
     runs.train_once(training())
     record = runs.train_once(training(run="u", seed=2))
     write_json(training(run="u").folder / "run.json", record | {"cost": {"fit_seconds": 462.4}})
+    record = runs.train_once(training(run="w"))
+    record["key"]["code"]["models.tfidf"] = "another"
+    write_json(training(run="w").folder / "run.json", record | {"cost": {"fit_seconds": 3.2}})
     runs.plan("tiny", "report")
     assert capsys.readouterr().err.splitlines() == [
-        "tiny: to be trained: 2; there already, and taken as they are: 1",
+        "tiny: to be trained: 3; there already, and taken as they are: 1",
         "  u: parameter seed was 2 and is 1 (last time 7 min 42 s)",
         "  v: it had not been trained before",
+        "  w: the code has changed: models.tfidf (last time 0 min 3 s); `make keep RUN=w PROFILE=tiny` keeps it",
     ]
 
 

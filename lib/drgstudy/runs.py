@@ -64,6 +64,7 @@ CHANGED = {
     "labels": "the stays' labels are others than they were",
     "files": "a file that a setting names is another than it was",
 }
+CODE = "the code has changed"
 BEGUN = ".begun.json"
 """In a run's folder while it is trained: the key, and why."""
 
@@ -254,7 +255,7 @@ def differences(old: dict, new: dict) -> dict[str, str]:
             changed = [name for name in _changed(was, now) if name in was]
             why = "; ".join(f"setting {name} was {was[name]!r} and is {now.get(name)!r}" for name in changed)
         elif part == "code":
-            why = ", ".join(_changed(was, now)) and f"the code has changed: {', '.join(_changed(was, now))}"
+            why = ", ".join(_changed(was, now)) and f"{CODE}: {', '.join(_changed(was, now))}"
         else:
             why = CHANGED.get(part, f"parameter {part} was {was!r} and is {now!r}") if was != now else ""
         said |= {part: why} if why else {}
@@ -416,15 +417,13 @@ def plan(profile: str, *goals: str) -> None:
             trainings, whys = [], {str(error): None}
         there += not whys
         if whys:
-            seconds = sum(map(_seconds, trainings))
+            run, seconds = steps[name].values["run"], sum(map(_seconds, trainings))
             took = f" (last time {seconds // 60:.0f} min {seconds % 60:.0f} s)" if seconds else ""
-            due.append(f"  {steps[name].values['run']}: {'; '.join(whys)}{took}")
-    print(
-        f"{profile}: to be trained: {len(due)}; there already, and taken as they are: {there}",
-        *due,
-        sep="\n",
-        file=sys.stderr,
-    )
+            code_alone = all(why.startswith(CODE) and ";" not in why for why in whys)
+            keeps = f"; `make keep RUN={run} PROFILE={profile}` keeps it" if code_alone else ""
+            due.append(f"  {run}: {'; '.join(whys)}{took}{keeps}")
+    said = f"{profile}: to be trained: {len(due)}; there already, and taken as they are: {there}"
+    print(said, *due, sep="\n", file=sys.stderr)
 
 
 def _seconds(training: Training) -> float:

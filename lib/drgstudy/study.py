@@ -492,6 +492,7 @@ def read_params(params: Path, heirs: tuple[Path, ...] = ()) -> dict:
 
 
 def own_params(params: Path) -> dict:
+    """What one parameter file says itself, checked as `read_params` does."""
     text = read_text(params, f"does not exist; the profiles are the folders of {NOTEBOOKS / 'params'}")
     if len(text) > LONGEST_PARAMS:
         raise StudyError(f"{params} has {len(text):,} characters; expected some lines of the form `name: value`")

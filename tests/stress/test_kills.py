@@ -76,12 +76,12 @@ def stage_of(step: str) -> str:
 
 
 def lengths(run: Run) -> dict[tuple[str, str], float]:
-    """Seconds of each step, by step and stage, and of the pages after it, in the order in which they came."""
+    """Seconds of each step, by step and stage, and of the pages after it, if they were made, in the order in which they came."""
     order, found = sorted(run.begun, key=run.begun.get), {}
     for step, then in zip(order, [*order[1:], None], strict=True):
         found[step, stage_of(step)] = run.ended[step] - run.begun[step]
-        if then and step >= "05":
-            found[step, PAGES] = run.begun[then] - run.ended[step]
+        if then and step >= "05" and (seconds := run.begun[then] - run.ended[step]) > 3:
+            found[step, PAGES] = seconds
     return found
 
 
