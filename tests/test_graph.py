@@ -287,6 +287,27 @@ def test_a_notebook_that_does_not_say_what_it_reads_is_named(notebooks):
     refused(r"06-results\.ipynb: its first cell does not say what it \*Reads\* and what it \*Writes\*")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from ..training import train",
+        "from .. import training",
+        "import drgstudy.training as t",
+        "def f():\n    from drgstudy import training",
+    ],
+)
+def test_an_import_is_found_however_it_is_written(tmp_path, line):
+    library = shutil.copytree(graph.LIBRARY, tmp_path / "drgstudy", ignore=shutil.ignore_patterns("__pycache__"))
+    (library / "models" / "mine.py").write_text(line)
+    assert "training" in graph.imports(library / "models" / "mine.py", library)
+
+
+def test_code_that_is_no_python_is_named(tmp_path):
+    (tmp_path / "mine.py").write_text("a = 1\nb = = 2\n")
+    with pytest.raises(StudyError, match=r"mine\.py is not valid Python: invalid syntax, line 2 of its code"):
+        graph.imports(tmp_path / "mine.py")
+
+
 def test_a_place_with_blanks_is_written_so_that_make_reads_it(tmp_path):
     assert graph._target(tmp_path / "my sheet $1 #2.csv").endswith(r"/my\ sheet\ $$1\ \#2.csv")
 

@@ -43,7 +43,10 @@ HEADLINE = "06-results"
 @functools.cache
 def _tree(file: Path) -> ast.Module:
     """What a module, or a notebook, holds as code."""
-    return ast.parse(notebook_code(file) if file.suffix == ".ipynb" else file.read_text(encoding="utf-8"))
+    try:
+        return ast.parse(notebook_code(file) if file.suffix == ".ipynb" else file.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise StudyError(f"{file} is not valid Python: {error.msg}, line {error.lineno} of its code") from None
 
 
 def notebook_code(notebook: Path) -> str:
@@ -66,8 +69,10 @@ def imports(file: Path, library: Path = LIBRARY) -> frozenset[str]:
     for node in ast.walk(_tree(file)):
         if isinstance(node, ast.Import):
             named |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            named |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.ImportFrom):
+            package = ["drgstudy", *file.relative_to(library).parts[: -node.level]] if node.level else []
+            source = ".".join([*package, *filter(None, [node.module])])
+            named |= {source, *(f"{source}.{alias.name}" for alias in node.names)}
     ours = {name.removeprefix("drgstudy.") for name in named if name.startswith("drgstudy.")}
     packages = {package for name in ours for package in (name.rpartition(".")[0],) if package}
     return frozenset(name for name in ours | packages if module_file(name, library))
@@ -120,7 +125,7 @@ class _Bare(ast.NodeTransformer):
         return node if node.items else node.body
 
     def visit_ImportFrom(self, node):
-        return None if (node.module or "").startswith("drgstudy") else node
+        return None if node.level or node.module.startswith("drgstudy") else node
 
 
 def _called(node) -> str:

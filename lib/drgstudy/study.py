@@ -574,7 +574,7 @@ def resolved(notebook: str, values: dict) -> dict:
 def _set_by_papermill() -> set[str]:
     """The parameters that papermill has set in the running notebook, in a cell that begins with its comment."""
     ran = getattr(sys.modules.get("__main__"), "In", [])  # IPython's cells so far
-    cell = next((source for source in ran if source.startswith("# Parameters\n")), "")
+    cell = next((source for source in reversed(ran) if source.startswith("# Parameters\n")), "")
     return {node.targets[0].id for node in ast.parse(cell).body if isinstance(node, ast.Assign)}
 
 
@@ -640,13 +640,16 @@ def _execute(params: Path, values: dict, lock: int | None) -> Path:
 
     class Kernel(AsyncKernelManager):
         # This very interpreter, whatever is installed as the kernel "python3", and nothing of the user's own settings.
-        kernel_spec = KernelSpec(argv=[sys.executable, "-c", _KERNEL, "-f", "{connection_file}"], language="python")
+        kernel_spec = KernelSpec(
+            argv=[sys.executable, "-c", _KERNEL, "-f", "{connection_file}"],
+            language="python",
+            metadata={"supported_encryption": ["curve"]},
+        )
 
         # A kernel outlives a killed parent for a second or more: until its end, it holds the lock too.
         async def _async_launch_kernel(self, command, env, **options):
-            env = {key: value for key, value in env.items() if key not in _HAS_A_SAY} | {
-                "IPYTHONDIR": f"{folder}/ipython"
-            }
+            env = {key: value for key, value in env.items() if key not in _HAS_A_SAY}
+            env["IPYTHONDIR"] = f"{folder}/ipython"
             await super()._async_launch_kernel(command, env=env, pass_fds=[lock] if lock else [], **options)
 
         # Before it is shut down it is interrupted; at rest, it would say on the terminal that this was an error.
