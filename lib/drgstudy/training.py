@@ -30,7 +30,9 @@ class NeuralSettings:
     epochs: float = setting(3.0, "passes over the training stays; 0 trains nothing", zero=True)
     batch_size: int = setting(4, "stays a step, of each process: 2 processes of 4 take the steps of one of 8")
     learning_rate: float = setting(2e-5, "the highest of the schedule")
-    weight_decay: float = setting(0.01, "AdamW's", zero=True)
+    weight_decay: float = setting(
+        0.01, "share of a weight that each step takes off, at a learning rate of 1 (AdamW)", zero=True
+    )
     schedule: str = setting("linear", "how the learning rate falls", choices=("linear", "cosine", "constant"))
     warmup: float = setting(0.0, "share of the steps over which the learning rate rises", share=True)
     order: str = setting(

@@ -52,7 +52,8 @@ def described(name: str, settings: dict) -> pd.DataFrame:
     kind = module(name).Settings
     values = vars(checked_settings(kind, settings))
     rows = [(key, str(value), about_setting(kind, key).get("help", "")) for key, value in values.items()]
-    return pd.DataFrame(rows, columns=["setting", "value", "what it is"]).set_index("setting")
+    table = pd.DataFrame(rows, columns=["setting", "value", "what it is"]).set_index("setting")
+    return table.rename_axis(index=None, columns="setting")
 
 
 def build(name: str, settings: dict, labels: list[str], folder: Path, seed: int):
