@@ -73,7 +73,7 @@ def said(executed):
     return {"run": run} | dict(zip(("model", "labels", "settings", "hours", "seed"), rest, strict=True)), before
 
 
-@pytest.mark.parametrize("name", RESOLVED)
+@pytest.mark.parametrize("name", ["05-train-b", "05-train-c"])
 def test_make_and_papermill_alone_agree(notebook, name, tmp_path):
     params = study.NOTEBOOKS / "params" / "mine" / f"{name}.yaml"
     executed = nbformat.read(study.run_notebook(params), 4)

@@ -294,7 +294,11 @@ def test_nothing_in_a_users_home_or_environment_has_a_say(smoke_params, tmp_path
     run += "study.ROOT, study.NOTEBOOKS = root, notebooks; made = study.run_notebook(file)\n"
     run += "(root / 'page.html').write_text(report._body(made))"
     hostile = {"MPLBACKEND": "Agg", "JUPYTER_PATH": str(home / "kernels"), "PYTHONSTARTUP": str(home / "start.py")}
-    hostile |= {"HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    hostile |= {
+        "HOME": str(home),
+        "XDG_CONFIG_HOME": str(home / ".config"),
+        "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")),
+    }
     hostile |= {"MATPLOTLIBRC": str(home / ".config" / "matplotlib")}
     made = {}
     for name, more in {"plain": {}, "hostile": hostile}.items():
