@@ -226,11 +226,20 @@ def _write_weights(folder: Path, ids: np.ndarray, true: np.ndarray, predicted: n
 
 
 # --- a training is done once ------------------------------------------------------------------------------------------
-def code_of(model: str, *more: str, library: Path = graph.LIBRARY) -> dict[str, str]:
-    """Fingerprints of the code that shapes what a model learns: its module, and what of `SHAPES` that, or its input, is
-    made by (`more`)."""
+def code_of(model: str, more: str = "", library: Path = graph.LIBRARY) -> dict[str, str]:
+    """Fingerprints of the code that shapes what a run learns, by place: `graph.fingerprints`.
+
+    Parameters
+    ----------
+    model : str
+        Its module counts, and of `SHAPES` what that imports, directly or not.
+    more : str
+        Where its input or its labels are made: what of `SHAPES` begins so counts too.
+    library : Path
+        The folder of the code.
+    """
     used = graph.closure([f"models.{model}"], library)
-    shapes = [place for place in SHAPES if place in used or any(place.startswith(each) for each in more if each)]
+    shapes = [place for place in SHAPES if place in used or (more and place.startswith(more))]
     return graph.fingerprints([f"models.{model}", *shapes], library)
 
 
