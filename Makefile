@@ -26,13 +26,13 @@ export MAKE_BEGAN := $(or $(MAKE_BEGAN),$(shell date +%s))
 PAGES := $(PYTHON) -m drgstudy.report $(PROFILE)
 GUARD := $(PYTHON) -m drgstudy.guard $(PROFILE)
 
-# What each step reads, and so waits for, is found in the code: lib/drgstudy/graph.py. Under -n nothing is installed for that.
+# What each step reads, and so waits for, is found in the code: lib/drgstudy/study/graph.py. Under -n nothing is installed for that.
 GRAPH := .make/$(PROFILE).mk
 DRY := $(findstring n,$(firstword -$(MAKEFLAGS)))
-ifneq ($(filter-out help env all test stress verify keep bench lint audit notebook clean distclean,$(or $(MAKECMDGOALS),help)),)
+ifneq ($(filter-out help env test stress verify keep bench lint audit notebook clean distclean,$(or $(MAKECMDGOALS),help)),)
 ifneq ($(if $(DRY),$(wildcard $(INSTALLED)),yes),)
 $(GRAPH): FORCE $(if $(DRY),,| $(INSTALLED))
-	@$(PYTHON) -m drgstudy.graph $(PROFILE) $@
+	@$(PYTHON) -m drgstudy.study.graph $(PROFILE) $@
 include $(GRAPH)
 endif
 endif
@@ -47,14 +47,16 @@ report: $(REPORT)/index.html ## Run the whole DRG-LLaMA study and write reports/
 	@$(GUARD)
 	@echo "the report: $(REPORT)/index.html"
 
-early: $(steps_of_early) ## Run the early-DRG study and write its part of the same report
+early: ## Run the early-DRG study and write its part of the same report
+# Every study but the first is a target of this kind, by its entry in notebooks/studies.yaml.
+.PHONY: $(goals)
+$(wordlist 2,99,$(goals)):
 	@$(PAGES)
 	@$(GUARD)
-	@echo "the report: $(REPORT)/index.html#part-2"
+	@echo "the report: $(REPORT)/index.html"
 
-all: ## Run both studies, one after the other
-	@$(MAKE) --no-print-directory report
-	@$(MAKE) --no-print-directory early
+all: ## Run every study, one after the other
+	@$(foreach goal,$(goals),$(MAKE) --no-print-directory $(goal) &&) true
 
 data: $(DONE)/01-hospital.ipynb ## Make (or check) the raw tables in MIMIC's shape
 cohort: $(DONE)/03-cohort.ipynb ## Raw tables to labelled stays

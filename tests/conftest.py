@@ -131,7 +131,7 @@ def tiny_study(tmp_path_factory):
     from drgstudy.predictions import Predictions, write_predictions
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "ROOT", tmp_path_factory.mktemp("study"))
+        patch.setattr(study.places, "ROOT", tmp_path_factory.mktemp("study"))
         patch.setenv("DRGSTUDY_PROGRESS", "/dev/null")
         patch.setenv("DRGSTUDY_PROGRESS_SECONDS", "1")
         paths, rng = study.Paths("tiny"), np.random.default_rng(3)
@@ -177,12 +177,12 @@ def tiny_study(tmp_path_factory):
             )
             write_predictions(paths.runs / run, made)
         names = {"display": lambda *shown: None}
-        for cell in nbformat.read(study.NOTEBOOKS / "06-results.ipynb", 4).cells:
+        for cell in nbformat.read(study.places.NOTEBOOKS / "06-results.ipynb", 4).cells:
             if cell.cell_type == "code":
                 exec(cell.source.replace("import Markdown, display", "import Markdown"), names)
             if "parameters" in cell.metadata.get("tags", []):
                 names |= {"profile": "tiny", "runs": ["llama", "tfidf", "mine"], "resamples_interval": 60}
-        return study.ROOT
+        return study.places.ROOT
 
 
 @pytest.fixture
@@ -190,5 +190,5 @@ def paths(tiny_study, monkeypatch):
     """The tiny study's files."""
     from drgstudy import study
 
-    monkeypatch.setattr(study, "ROOT", tiny_study)
+    monkeypatch.setattr(study.places, "ROOT", tiny_study)
     return study.Paths("tiny")

@@ -120,6 +120,7 @@ def test_ray_runs_the_grid_goes_on_after_a_failure_and_skips_what_is_finished(st
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     file = tmp_path / "notebooks" / "params" / "smoke" / "05-train-tfidf.yaml"
     file.parent.mkdir(parents=True)
+    shutil.copy(NOTEBOOKS / "studies.yaml", tmp_path / "notebooks")
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "notebooks" / "05-train.ipynb")
     file.write_text(yaml.safe_dump({"profile": "smoke", "run": "tfidf", "model": "tfidf"}))
 

@@ -19,7 +19,7 @@ TABLE = pd.DataFrame(
 
 @pytest.fixture
 def paths(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "ROOT", tmp_path)
+    monkeypatch.setattr(study.places, "ROOT", tmp_path)
     return study.Paths("tiny")
 
 

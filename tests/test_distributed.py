@@ -146,7 +146,8 @@ def root(tmp_path_factory, tiny_llama):
     (root / "data/tiny").mkdir(parents=True)
     (root / "data/reference").symlink_to(ROOT / "data/reference")
     (root / "notebooks/params/tiny").mkdir(parents=True)
-    shutil.copy(NOTEBOOKS / "05-train.ipynb", root / "notebooks")
+    for name in ("05-train.ipynb", "studies.yaml"):
+        shutil.copy(NOTEBOOKS / name, root / "notebooks")
     stays = pd.DataFrame({"stay_id": range(48), "subject_id": range(48), "text": NOTES * 2, "words": 8})
     stays["drg_v34"] = np.tile(["190", "193", "280", "470"], 12)
     stays["split"] = stays["split_patients"] = ["train"] * 24 + ["test"] * 24

@@ -12,8 +12,8 @@ from modulefinder import ModuleFinder
 import pytest
 import yaml
 
-from drgstudy import graph, study
-from drgstudy.study import NOTEBOOKS, REFERENCE, ROOT, StudyError
+from drgstudy import study
+from drgstudy.study import NOTEBOOKS, REFERENCE, ROOT, StudyError, graph
 
 LIBRARY = sorted(graph.LIBRARY.rglob("*.py"))
 PROFILES = sorted(folder.name for folder in (NOTEBOOKS / "params").iterdir())
@@ -251,9 +251,9 @@ def test_a_new_model_is_a_module_a_parameter_file_and_its_name_and_trains_one_ru
 @pytest.fixture
 def notebooks(tmp_path, monkeypatch):
     """A copy of the notebooks, and a function that writes a parameter file of the demo there."""
-    monkeypatch.setattr(study, "NOTEBOOKS", tmp_path / "notebooks")
-    shutil.copytree(NOTEBOOKS, study.NOTEBOOKS, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    return lambda name, text: (study.NOTEBOOKS / "params" / "demo" / f"{name}.yaml").write_text(text)
+    monkeypatch.setattr(study.places, "NOTEBOOKS", tmp_path / "notebooks")
+    shutil.copytree(NOTEBOOKS, study.places.NOTEBOOKS, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    return lambda name, text: (study.places.NOTEBOOKS / "params" / "demo" / f"{name}.yaml").write_text(text)
 
 
 def refused(match):
@@ -277,7 +277,7 @@ def test_what_can_not_be_a_study_is_one_sentence(notebooks):
 
 
 def test_a_notebook_that_does_not_say_what_it_reads_is_named(notebooks):
-    file = study.NOTEBOOKS / "06-results.ipynb"
+    file = study.places.NOTEBOOKS / "06-results.ipynb"
     content = json.loads(file.read_text())
     content["cells"][0]["source"] = ["# Which model?"]
     file.write_text(json.dumps(content))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -39,20 +40,21 @@ RESOLVED = {
 @pytest.fixture
 def notebook(tmp_path, monkeypatch):
     """A study of one notebook, in a git repository, that says its parameters; and its parameter files."""
-    monkeypatch.setattr(study, "ROOT", tmp_path)
-    monkeypatch.setattr(study, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(study.places, "ROOT", tmp_path)
+    monkeypatch.setattr(study.places, "NOTEBOOKS", tmp_path / "notebooks")
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "lib"))
-    setup = f"import json\nfrom pathlib import Path\nfrom drgstudy import study\nstudy.NOTEBOOKS = Path({str(study.NOTEBOOKS)!r})"
+    setup = f"import json\nfrom pathlib import Path\nfrom drgstudy import study\nstudy.places.NOTEBOOKS = Path({str(study.places.NOTEBOOKS)!r})"
     cells = [
         nbformat.v4.new_code_cell(setup),
         nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
         nbformat.v4.new_code_cell('globals().update(study.resolved("05-train", globals()))'),
         nbformat.v4.new_code_cell('print(json.dumps([run, model, labels, settings, hours, seed]))'),
     ]  # fmt: skip
-    file = study.NOTEBOOKS / "05-train.ipynb"
-    (study.NOTEBOOKS / "params" / "mine").mkdir(parents=True)
+    file = study.places.NOTEBOOKS / "05-train.ipynb"
+    (study.places.NOTEBOOKS / "params" / "mine").mkdir(parents=True)
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), file)
+    shutil.copy(ROOT / "notebooks" / "studies.yaml", study.places.NOTEBOOKS)
     for name, values in FILES.items():
         write(name, values)
     for command in (["init", "-q"], ["add", "."], ["-c", "user.name=x", "-c", "user.email=x", "commit", "-qm", "x"]):
@@ -61,7 +63,7 @@ def notebook(tmp_path, monkeypatch):
 
 
 def write(name, values):
-    file = study.NOTEBOOKS / "params" / "mine" / f"{name}.yaml"
+    file = study.places.NOTEBOOKS / "params" / "mine" / f"{name}.yaml"
     file.write_text(yaml.safe_dump({"profile": "mine"} | values))
     return file
 
@@ -75,7 +77,7 @@ def said(executed):
 
 @pytest.mark.parametrize("name", ["05-train-b", "05-train-c"])
 def test_make_and_papermill_alone_agree(notebook, name, tmp_path):
-    params = study.NOTEBOOKS / "params" / "mine" / f"{name}.yaml"
+    params = study.places.NOTEBOOKS / "params" / "mine" / f"{name}.yaml"
     executed = nbformat.read(study.run_notebook(params), 4)
     assert said(executed) == (RESOLVED[name], "")
     injected = next(cell for cell in executed.cells if "injected-parameters" in cell.metadata.get("tags", []))
@@ -91,7 +93,7 @@ def test_make_and_papermill_alone_agree(notebook, name, tmp_path):
         tmp_path / "alone.ipynb",
         "--no-progress-bar",
     ]
-    subprocess.run([sys.executable, *command], cwd=study.NOTEBOOKS, check=True, capture_output=True)
+    subprocess.run([sys.executable, *command], cwd=study.places.NOTEBOOKS, check=True, capture_output=True)
     values, printed = said(nbformat.read(tmp_path / "alone.ipynb", 4))
     assert values == RESOLVED[name] and printed.startswith(f"taken from {FILES[name]['like']}: ")
 
@@ -108,7 +110,9 @@ def test_by_hand_too_even_where_jupyter_has_saved_the_change(notebook, name, sav
     )
     if saved:
         nbformat.write(by_hand, notebook)
-    NotebookClient(by_hand, kernel_name="python3", resources={"metadata": {"path": str(study.NOTEBOOKS)}}).execute()
+    NotebookClient(
+        by_hand, kernel_name="python3", resources={"metadata": {"path": str(study.places.NOTEBOOKS)}}
+    ).execute()
     found, printed = said(by_hand)
     assert found == RESOLVED[name] and f"taken from {values['like']}: " in printed
 
@@ -121,7 +125,7 @@ def test_by_hand_a_default_gives_way_and_that_is_said(notebook, capsys):
 
 
 def test_without_like_nothing_is_looked_up(monkeypatch):
-    monkeypatch.setattr(study, "NOTEBOOKS", None)
+    monkeypatch.setattr(study.places, "NOTEBOOKS", None)
     assert study.resolved("05-train", {"like": ""}) == {}
 
 
@@ -153,7 +157,7 @@ def test_a_circle_of_several_is_found_wherever_one_comes_in(notebook):
         write(f"05-train-{name}", {"run": name, "model": "llama", "like": f"05-train-{like}"})
     for name in "wxyz":
         with pytest.raises(StudyError, match="like this file itself"):
-            read_params(study.NOTEBOOKS / "params" / "mine" / f"05-train-{name}.yaml")
+            read_params(study.places.NOTEBOOKS / "params" / "mine" / f"05-train-{name}.yaml")
 
 
 def test_a_base_belongs_to_the_same_notebook(notebook):
@@ -164,7 +168,7 @@ def test_a_base_belongs_to_the_same_notebook(notebook):
 
 
 def test_each_notebook_asks_for_its_own_parameters():
-    for file in study.NOTEBOOKS.glob("*.ipynb"):
+    for file in study.places.NOTEBOOKS.glob("*.ipynb"):
         sources = ["".join(cell["source"]) for cell in json.loads(file.read_text())["cells"]]
         assert f'globals().update(study.resolved("{file.stem}", globals()))' in "\n".join(sources)
         assert study.notebook_parameters(file)["like"] == ""

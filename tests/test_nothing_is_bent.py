@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_cohort import MAPPING
 
 from drgstudy import cohort, early, early_runs, measurements, predictions, provenance, report, runs, study, tables
-from drgstudy.study import EarlyPaths, StudyError, read_json, write_json
+from drgstudy.study import StudyError, read_json, write_json
 
 RUNS = ["llama", "tfidf", "mine"]
 
@@ -22,10 +22,11 @@ def paths(tiny_study, monkeypatch, tmp_path):
     """A copy of the tiny study, its files as new."""
     shutil.copytree(tiny_study, tmp_path / "study", copy_function=shutil.copy)
     (tmp_path / "params" / "tiny").mkdir(parents=True)
+    shutil.copy(study.NOTEBOOKS / "studies.yaml", tmp_path)
     for step in ("06-results", "07-two-labels"):
         (tmp_path / "params" / "tiny" / f"{step}.yaml").touch()
-    monkeypatch.setattr(study, "ROOT", tmp_path / "study")
-    monkeypatch.setattr(report, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(study.places, "ROOT", tmp_path / "study")
+    monkeypatch.setattr(study.places, "NOTEBOOKS", tmp_path)
     monkeypatch.setattr(provenance, "USED", {})
     return study.Paths("tiny")
 
@@ -243,9 +244,9 @@ def test_a_raw_table_is_read_again_only_if_its_time_or_size_has_changed(paths, m
 def test_a_file_is_hashed_once_while_it_stays_as_it_is(tmp_path):
     file = tmp_path / "a"
     file.write_bytes(b"a")
-    study._fingerprint.cache_clear()
+    study.files._fingerprint.cache_clear()
     first = study.fingerprint(file)
-    assert study.fingerprint(file) == first and study._fingerprint.cache_info().misses == 1
+    assert study.fingerprint(file) == first and study.files._fingerprint.cache_info().misses == 1
     file.write_bytes(b"b")
     assert study.fingerprint(file) != first
 
@@ -290,9 +291,9 @@ def test_a_write_that_is_cut_off_leaves_nothing_that_passes(paths, monkeypatch):
             raise KeyboardInterrupt
         replace(source, target)
 
-    stays, replace = cohort.read_stays(paths.stays), study.os.replace
+    stays, replace = cohort.read_stays(paths.stays), study.files.os.replace
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(study.os, "replace", killed)
+        patch.setattr(study.files.os, "replace", killed)
         cohort.write_stays(moved(stays), paths.stays, inputs=[paths.source, paths.drgs])
     with pytest.raises(StudyError, match=r"stays\.parquet was changed"):
         cohort.read_stays(paths.stays)
@@ -304,7 +305,7 @@ def test_a_write_that_is_cut_off_leaves_nothing_that_passes(paths, monkeypatch):
 @pytest.fixture
 def early_study(tmp_path, monkeypatch):
     """A study of ninety stays with notes, measurements, and a run on each target."""
-    monkeypatch.setattr(study, "ROOT", tmp_path)
+    monkeypatch.setattr(study.places, "ROOT", tmp_path)
     monkeypatch.setattr(provenance, "USED", {})
     paths = test_runs.made_up()
     stays = cohort.read_stays(paths.cohort("ms"), early.STAYS)
@@ -400,7 +401,7 @@ def test_what_is_bent_in_the_early_study_is_refused_by_name(early_study, attack)
 
 def test_an_untouched_early_study_is_read(early_study):
     read_early(early_study)
-    assert isinstance(early_study, EarlyPaths)
+    assert early_study.study == "early"
 
 
 def test_a_fold_whose_predictions_were_changed_is_trained_again(early_study):

@@ -105,14 +105,16 @@ def step(tmp_path):
     (tmp_path / "notebooks" / "params" / "smoke").mkdir(parents=True)
     params = tmp_path / "notebooks" / "params" / "smoke" / "03-cohort.yaml"
     params.write_text("profile: smoke")
+    shutil.copy(ROOT / "notebooks" / "studies.yaml", tmp_path / "notebooks")
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     run = """
         import sys
         from pathlib import Path
         from drgstudy import study
-        study.ROOT = Path(sys.argv[1])
-        study.NOTEBOOKS = study.ROOT / "notebooks"
-        sys.exit(study.main(sys.argv[2:]))
+        study.places.ROOT = Path(sys.argv[1])
+        study.places.NOTEBOOKS = study.places.ROOT / "notebooks"
+        from drgstudy.study.__main__ import main
+        sys.exit(main(sys.argv[2:]))
     """
 
     def start(code: str, *arguments, **environment):
@@ -192,20 +194,21 @@ def test_processes_of_one_distributed_run_do_not_wait_for_each_other(step, tmp_p
 
 
 def test_pages_are_written_by_one_process_at_a_time(tiny_study, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "ROOT", shutil.copytree(tiny_study, tmp_path / "study"))
-    (study.ROOT / "notebooks" / "params" / "tiny").mkdir(parents=True)
+    monkeypatch.setattr(study.places, "ROOT", shutil.copytree(tiny_study, tmp_path / "study"))
+    (study.places.ROOT / "notebooks" / "params" / "tiny").mkdir(parents=True)
+    shutil.copy(ROOT / "notebooks" / "studies.yaml", study.places.ROOT / "notebooks")
     code = """
         import sys
         from pathlib import Path
         from drgstudy import report, study
-        study.ROOT = Path(sys.argv[1])
-        report.NOTEBOOKS = Path(sys.argv[1]) / "notebooks"
+        study.places.ROOT = Path(sys.argv[1])
+        study.places.NOTEBOOKS = Path(sys.argv[1]) / "notebooks"
         report.build("tiny")
     """
     paths = study.Paths("tiny")
     with contextlib.ExitStack() as stack:
         with locked(paths.running / "pages", "tiny/pages"):
-            process = stack.enter_context(python(code, study.ROOT))
+            process = stack.enter_context(python(code, study.places.ROOT))
             assert process.stdout.readline() == f"tiny/pages: waiting for process {os.getpid()} on {HERE}\n"
             assert not (paths.report / "index.html").exists()
         assert process.communicate(timeout=60)[0] == "" and process.returncode == 0
@@ -237,7 +240,7 @@ def make(tmp_path):
     stand_in = """\
         #!/bin/bash
         mkdir -p data/smoke/executed reports/smoke/numbers
-        if [[ $2 = drgstudy.graph ]]; then exec "$INTERPRETER" "$@"; fi
+        if [[ $2 = drgstudy.study.graph ]]; then exec "$INTERPRETER" "$@"; fi
         if [[ $2 = drgstudy.report ]]; then [[ -z $PAGES_FAIL ]] && touch reports/smoke/index.html; exit; fi
         [[ $2 = drgstudy.study ]] || exit 0
         step=$(basename "$3" .yaml)
@@ -354,8 +357,8 @@ def test_a_full_disk_is_known_by_what_writers_in_rust_and_torch_say(tmp_path, mo
 
 
 def test_an_executed_notebook_for_which_there_is_no_room_is_not_there(tmp_path, monkeypatch, step):
-    monkeypatch.setattr(study, "ROOT", tmp_path)
-    monkeypatch.setattr(study, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(study.places, "ROOT", tmp_path)
+    monkeypatch.setattr(study.places, "NOTEBOOKS", tmp_path / "notebooks")
     with step("say('ran')"):
         pass
     executed = tmp_path / "data" / "smoke" / "executed" / "03-cohort.ipynb"

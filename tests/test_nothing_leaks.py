@@ -39,8 +39,8 @@ EXEMPT = "CHRONIC OBSTRUCTIVE PULMONARY DISEASE W MCC"
 @pytest.fixture
 def profile(tmp_path, monkeypatch):
     """A credentialed study that has not reported anything yet."""
-    monkeypatch.setattr(study, "ROOT", tmp_path)
-    paths, early = study.Paths("secret"), study.EarlyPaths("secret")
+    monkeypatch.setattr(study.places, "ROOT", tmp_path)
+    paths, early = study.Paths("secret"), study.Paths("secret", "early")
     about = {"kind": "credentialed", "name": "MIMIC-IV v3.1"}
     study.write_json(paths.source, about | {"folder": "/gone", "rows": {"drgcodes": 761856, "admissions": 546028}})
     study.write_json(paths.flow, {"source": about, "drg_rows": [{"step": "DRG rows", "kept": 125557, "removed": 0}]})
@@ -239,7 +239,7 @@ def test_the_least_open_source_decides(profile, kind):
     study.write_json(profile.source, open_data)
     study.write_json(profile.flow, {"source": open_data})
     assert guard.leaks("secret")  # because of the early study's
-    early = study.EarlyPaths("secret").source
+    early = study.Paths("secret", "early").source
     study.write_json(early, open_data)
     assert not guard.leaks("secret")
     study.write_json(early, open_data | {"kind": kind})
@@ -294,7 +294,7 @@ def test_git_ignores_all_that_is_made_of_credentialed_data(name):
     ignored = [f"data/paper/{name}", "reports/paper/index.html", "reports/paper/figures/figure-1.png"]
     with contextlib.suppress(FileNotFoundError):
         listed = subprocess.run(
-            ["git", "check-ignore", *ignored], cwd=study.NOTEBOOKS.parent, capture_output=True, text=True
+            ["git", "check-ignore", *ignored], cwd=study.places.NOTEBOOKS.parent, capture_output=True, text=True
         )
         if listed.returncode == 128:
             pytest.skip("not a git checkout")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,14 +12,15 @@ import pytest
 
 from drgstudy import provenance, report, study
 
-NOTEBOOK = study.NOTEBOOKS / "06-results.ipynb"
+NOTEBOOK = study.places.NOTEBOOKS / "06-results.ipynb"
 
 
 @pytest.fixture
 def executed(paths, monkeypatch, tmp_path):
     """Two of three notebooks as papermill leaves them, with a figure, and a page of an earlier report beside them."""
-    monkeypatch.setattr(report, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(study.places, "NOTEBOOKS", tmp_path)
     (tmp_path / "params" / "tiny").mkdir(parents=True)
+    shutil.copy(NOTEBOOK.with_name("studies.yaml"), tmp_path)
     for step in ("05-train-llama", "06-results", "07-two-labels"):
         (tmp_path / "params" / "tiny" / f"{step}.yaml").touch()
     image = nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo="})
@@ -136,7 +138,10 @@ def test_each_study_has_its_part_and_may_stand_alone(executed):
     cohort = {"dataset": {"kind": "synthetic", "name": "synthetic ICU", "fingerprint": "f"}, "stays_fingerprint": "s"}
     cohort |= {"flow": flow, "mean_words": {"hour 24": 81.0, "hour 48": 108.0}}
     report.build("tiny")
-    assert "The early-DRG study has not been run yet" in (executed.report / "index.html").read_text()
+    assert (
+        "This study has not been run yet: <code>make early PROFILE=tiny</code>"
+        in (executed.report / "index.html").read_text()
+    )
     try:
         provenance.write_json(second, {"numbers": cohort, "text": {}, "costs": {}}, "21-early-cohort")
         report.build("tiny")
@@ -171,7 +176,7 @@ def test_a_page_that_is_newer_than_its_notebook_stays_and_an_older_one_is_made_a
 
 
 def test_before_the_results_there_is_no_page_and_an_unknown_profile_is_one_sentence(executed, monkeypatch, tmp_path):
-    monkeypatch.setattr(study, "ROOT", tmp_path)
+    monkeypatch.setattr(study.places, "ROOT", tmp_path)
     report.build("tiny")
     assert not study.Paths("tiny").report.exists()
     with pytest.raises(study.StudyError, match=r"params/none does not exist; the profiles are the folders beside it"):
@@ -186,5 +191,5 @@ def test_notebook_05_is_stored_clean_and_its_parameter_files_are_valid():
     nbformat.validate(notebook)
     assert notebook.cells[0].source.splitlines()[0].endswith("?")
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
-    for file in (study.NOTEBOOKS / "params").glob("*/06-results.yaml"):
+    for file in (study.places.NOTEBOOKS / "params").glob("*/06-results.yaml"):
         assert set(study.read_params(file)) | {"mask_below", "like"} == set(study.notebook_parameters(NOTEBOOK))

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from drgstudy import cohort, drgs, early, early_runs, graph, inputs, measurements, models, provenance, runs, study
+from drgstudy import cohort, drgs, early, early_runs, inputs, measurements, models, provenance, runs, study
 from drgstudy.labels import LabelSpace
 from drgstudy.predictions import read_predictions
-from drgstudy.study import NOTEBOOKS, EarlyPaths, StudyError, fingerprint, read_json, read_params, write_json
+from drgstudy.study import NOTEBOOKS, Paths, StudyError, fingerprint, graph, read_json, read_params, write_json
 
 CODES = ["064", "291", "871"]
 WORDS = {"064": "stroke weakness", "291": "edema dyspnea", "871": "fever hypotension"}
@@ -19,13 +19,13 @@ WORDS = {"064": "stroke weakness", "291": "edema dyspnea", "871": "fever hypoten
 
 @pytest.fixture
 def paths(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "ROOT", tmp_path)
+    monkeypatch.setattr(study.places, "ROOT", tmp_path)
     return made_up()
 
 
 def made_up():
     """Ninety stays of three DRGs whose notes name them, the second note after the first day."""
-    paths = EarlyPaths("tiny")
+    paths = Paths("tiny", "early")
     drg = np.array(CODES * 30)
     stays = pd.DataFrame({"stay_id": np.arange(90) + 100, "subject_id": np.arange(90), "drg": drg})
     facts = drgs.fiscal_2013("ms").loc[drg]
@@ -69,7 +69,7 @@ def run(paths, fold=1, **about):
 @pytest.fixture
 def discharge(tiny_study, tmp_path, monkeypatch):
     """The paths of a copy of the tiny study, and a function that trains TF-IDF on it, or takes what is there."""
-    monkeypatch.setattr(study, "ROOT", shutil.copytree(tiny_study, tmp_path / "study"))
+    monkeypatch.setattr(study.places, "ROOT", shutil.copytree(tiny_study, tmp_path / "study"))
     paths = study.Paths("tiny")
     stays = cohort.read_stays(paths.stays)
     words = dict(zip(sorted(set(stays["drg_v34"])), "abcdefghijklmnopqrstuvwxyzäöüßéèñåø", strict=True))
@@ -173,8 +173,7 @@ def test_what_an_unfinished_training_left_under_another_key_is_no_use(discharge)
 
 def test_a_run_can_be_kept_whose_code_alone_has_changed(discharge, trained, tmp_path, monkeypatch):
     paths, training = discharge
-    monkeypatch.setattr(runs, "NOTEBOOKS", tmp_path)
-    monkeypatch.setattr(study, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(study.places, "NOTEBOOKS", tmp_path)
     params = tmp_path / "params" / "tiny" / "05-train-t.yaml"
     params.parent.mkdir(parents=True)
     shutil.copy(NOTEBOOKS / "05-train.ipynb", tmp_path)
@@ -206,11 +205,11 @@ def test_a_setting_that_there_was_not_yet_counts_as_code():
 
 def test_before_the_first_training_make_says_what_will_be_trained(discharge, tmp_path, monkeypatch, capsys):
     _, training = discharge
-    for module in (runs, study):
-        monkeypatch.setattr(module, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(study.places, "NOTEBOOKS", tmp_path)
     folder = tmp_path / "params" / "tiny"
     folder.mkdir(parents=True)
-    shutil.copy(NOTEBOOKS / "05-train.ipynb", tmp_path)
+    for name in ("05-train.ipynb", "studies.yaml"):
+        shutil.copy(NOTEBOOKS / name, tmp_path)
     for name in "tuvw":
         (folder / f"05-train-{name}.yaml").write_text(f"profile: tiny\nrun: {name}\nmodel: tfidf\nseed: 1\n")
     runs.train_once(training())
@@ -336,7 +335,7 @@ def test_each_room_that_a_model_is_made_by_is_known_to_shape_it_or_not():
     """A new helper must be sorted into one of the lists: otherwise a run could be taken as it is that is stale."""
     for name in OF:
         used = graph.closure([f"models.{name}"]) - {f"models.{name}"}
-        assert used <= {*runs.SHAPES} | SHAPES_NOTHING, name
+        assert {place for place in used if not place.startswith("study")} <= {*runs.SHAPES} | SHAPES_NOTHING, name
 
 
 # --- five folds -------------------------------------------------------------------------------------------------------

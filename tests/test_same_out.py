@@ -40,14 +40,16 @@ def run_study(root: Path, llama: str, bert: str) -> None:
 
     def run(notebook: str, cells: int | None = None, **parameters) -> None:
         names = {"display": lambda *shown: None}
-        code = [c for c in nbformat.read(study.NOTEBOOKS / f"{notebook}.ipynb", 4).cells if c.cell_type == "code"]
+        code = [
+            c for c in nbformat.read(study.places.NOTEBOOKS / f"{notebook}.ipynb", 4).cells if c.cell_type == "code"
+        ]
         for cell in code[:cells]:
             exec(cell.source.replace("import Markdown, display", "import Markdown"), names)
             if "parameters" in cell.metadata.get("tags", []):
                 names |= {"profile": "smoke"} | parameters
 
     os.umask(0o22 if int(os.environ["PYTHONHASHSEED"]) % 2 else 0o77)
-    study.ROOT = root
+    study.places.ROOT = root
     run("01-hospital", patients=70, course_words=60, tail=0.01)
     run("02-harmonization", cells=4)
     run("03-cohort")
@@ -237,8 +239,7 @@ def repository(tmp_path, monkeypatch):
     """A repository that holds `HELD` as the report of the profile `tiny`; a function that writes a fresh one."""
     if subprocess.run(["git", "--version"], capture_output=True).returncode:
         pytest.skip("git is not installed")
-    monkeypatch.setattr(study, "ROOT", tmp_path)
-    monkeypatch.setattr(verify, "ROOT", tmp_path)
+    monkeypatch.setattr(study.places, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     report = tmp_path / "reports" / "tiny"
 

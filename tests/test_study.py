@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,12 +130,13 @@ def test_command_line_says_one_sentence_and_exits_with_1(smoke_params):
 
 def stored(folder, monkeypatch, *sources):
     """Make a study without data in `folder`, whose notebook 03 has these cells."""
-    monkeypatch.setattr(study, "ROOT", folder)
-    monkeypatch.setattr(study, "NOTEBOOKS", folder / "notebooks")
+    monkeypatch.setattr(study.places, "ROOT", folder)
+    monkeypatch.setattr(study.places, "NOTEBOOKS", folder / "notebooks")
     cells = [nbformat.v4.new_code_cell('profile = "smoke"', metadata={"tags": ["parameters"]})]
     cells += map(nbformat.v4.new_code_cell, sources)
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     (folder / "notebooks").mkdir()
+    shutil.copy(ROOT / "notebooks" / "studies.yaml", folder / "notebooks")
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), folder / "notebooks" / "03-cohort.ipynb")
 
 
@@ -172,7 +174,7 @@ def test_a_failing_notebook_leaves_nothing_and_says_its_sentence(smoke_params, t
     ("kind", "said"), [("synthetic", " (no such\nthing: dyspnea)"), ("credentialed", ""), (None, "")]
 )
 def test_a_traceback_may_quote_a_note_and_stays_in_an_ignored_folder(smoke_params, tmp_path, monkeypatch, kind, said):
-    monkeypatch.setattr(study, "ROOT", tmp_path)
+    monkeypatch.setattr(study.places, "ROOT", tmp_path)
     if kind:
         write_json(study.Paths("smoke").source, {"kind": kind, "name": "x"})
     cell = nbformat.v4.new_code_cell("1", execution_count=1)
@@ -247,9 +249,10 @@ def test_two_notebooks_may_run_at_once(smoke_params, tmp_path):
     cells += [nbformat.v4.new_code_cell("import time; time.sleep(2); profile")]
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     (tmp_path / "notebooks").mkdir()
+    shutil.copy(ROOT / "notebooks" / "studies.yaml", tmp_path / "notebooks")
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "notebooks" / "03-cohort.ipynb")
     run = "import sys; from pathlib import Path; from drgstudy import study; root, notebooks, file = map(Path, sys.argv[1:]); "
-    run += "study.ROOT, study.NOTEBOOKS = root, notebooks; study.run_notebook(file)"
+    run += "study.places.ROOT, study.places.NOTEBOOKS = root, notebooks; study.run_notebook(file)"
     file, environment = smoke_params("profile: smoke"), os.environ | {"PYTHONPATH": str(ROOT / "lib")}
     both = [
         subprocess.Popen([sys.executable, "-c", run, tmp_path / name, tmp_path / "notebooks", file], env=environment)
@@ -289,9 +292,10 @@ def test_nothing_in_a_users_home_or_environment_has_a_say(smoke_params, tmp_path
         cell.id = f"c{number}"
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     (tmp_path / "notebooks").mkdir()
+    shutil.copy(ROOT / "notebooks" / "studies.yaml", tmp_path / "notebooks")
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "notebooks" / "03-cohort.ipynb")
     run = "import sys; from pathlib import Path; from drgstudy import report, study; root, notebooks, file = map(Path, sys.argv[1:])\n"
-    run += "study.ROOT, study.NOTEBOOKS = root, notebooks; made = study.run_notebook(file)\n"
+    run += "study.places.ROOT, study.places.NOTEBOOKS = root, notebooks; made = study.run_notebook(file)\n"
     run += "(root / 'page.html').write_text(report._body(made))"
     hostile = {"MPLBACKEND": "Agg", "JUPYTER_PATH": str(home / "kernels"), "PYTHONSTARTUP": str(home / "start.py")}
     hostile |= {
@@ -359,7 +363,7 @@ def test_no_machine_path_in_what_git_holds():
 
 @pytest.mark.parametrize(("bar", "shown"), [("", ""), ("half a bar", "half a bar\n"), ("a bar\n", "a bar\n")])
 def test_what_follows_a_progress_bar_begins_a_line(bar, shown, capsys):
-    with study._relayed_progress(), open(os.environ["DRGSTUDY_PROGRESS"], "a") as channel:
+    with study.notebook._relayed_progress(), open(os.environ["DRGSTUDY_PROGRESS"], "a") as channel:
         channel.write(bar)
     assert capsys.readouterr().err == shown
 

@@ -55,7 +55,7 @@ def test_runs_that_cannot_be_read_are_named(names, message, paths):
 def test_a_run_on_another_cohort_is_refused(paths, monkeypatch, tmp_path):
     stays = cohort.read_stays(paths.stays)
     shutil.copytree(paths.runs, tmp_path / "data" / "tiny" / "runs")
-    monkeypatch.setattr(study, "ROOT", tmp_path)
+    monkeypatch.setattr(study.places, "ROOT", tmp_path)
     cohort.write_stays(stays.assign(words=stays["words"] + 1), paths.stays)
     with pytest.raises(study.StudyError, match=r"run llama was made on another cohort than .*stays\.parquet"):
         tables.read_runs(paths, ["llama"])
@@ -394,7 +394,7 @@ def test_the_published_counts_of_the_text_add_up():
 
 def test_the_published_drgs_give_the_medians_of_the_text():
     """Supplementary Tables 2 to 4 list their DRGs; the text gives the medians of their training cases, and the counts."""
-    listed = pd.read_csv(study.REFERENCE / "published_drgs.csv", dtype={"drg": str})
+    listed = pd.read_csv(study.places.REFERENCE / "published_drgs.csv", dtype={"drg": str})
     by_table = listed.groupby("table")
     cases, text = by_table["train_cases"].median(), published("Text")
     best = listed[listed["table"] == "Supplementary Table 2"]
@@ -423,7 +423,7 @@ def test_tables_name_their_dataset_in_csv_and_markdown(tmp_path):
 
 
 def test_numbers_are_written_apart_from_costs_and_only_finite_ones_are_quoted(paths, monkeypatch, tmp_path):
-    monkeypatch.setattr(study, "ROOT", tmp_path)
+    monkeypatch.setattr(study.places, "ROOT", tmp_path)
     text = {"top_50": np.float64(39.5), "top_300": np.nan, "above_2000": 3, "spline_df": np.inf, "median_cases": None}
     tables.write_numbers(paths, "11-trust", {"ece": {"llama": 0.1}}, text=text, costs={"seconds": 2.5})
     expected = {

@@ -24,7 +24,7 @@ from drgstudy import provenance
 from drgstudy.harmonize import standard_code
 from drgstudy.mimic import checked
 from drgstudy.notes import hospital_course, n_words
-from drgstudy.study import EarlyPaths, Paths, StudyError, cause
+from drgstudy.study import Paths, StudyError, cause
 
 _IS_PART = pa.Check.isin(["train", "test"])
 COURSES = pyarrow.schema(
@@ -213,9 +213,9 @@ def read_flow(paths: Paths) -> dict:
     flow = provenance.read_json(paths.flow)
     check_flow(flow)
     for chain in (name for name, steps in flow.items() if isinstance(steps, list)):
-        stays = paths.cohort(chain) if isinstance(paths, EarlyPaths) else paths.stays
+        stays = next((file for file in (paths.cohort(chain), paths.stays) if file.is_file()), None)
         left = flow[chain][-1]["kept"]
-        if stays.is_file() and (n := pyarrow.parquet.read_metadata(stays).num_rows) != left:
+        if stays and (n := pyarrow.parquet.read_metadata(stays).num_rows) != left:
             raise StudyError(
                 f"{provenance.relative(paths.flow)}, {chain}: {left} stays are left, but {stays.name} has {n}"
             )

@@ -12,10 +12,10 @@ import pandas as pd
 
 from drgstudy import casemix, drgs, provenance
 from drgstudy.predictions import Predictions, held_out, read_predictions, read_run_json
-from drgstudy.study import EarlyPaths, StudyError, read_json
+from drgstudy.study import Paths, StudyError, read_json
 
 
-def read_run(paths: EarlyPaths, run: str, hours: int = 48) -> list[Predictions]:
+def read_run(paths: Paths, run: str, hours: int = 48) -> list[Predictions]:
     """What each fold's model of a run says of the hold-out stays at an hour, in the order of the folds.
 
     Raises
@@ -29,7 +29,7 @@ def read_run(paths: EarlyPaths, run: str, hours: int = 48) -> list[Predictions]:
     return [read_predictions(folder, *_made_from(paths, folder)) for folder in folders]
 
 
-def read_weights(paths: EarlyPaths, run: str) -> list[pd.DataFrame]:
+def read_weights(paths: Paths, run: str) -> list[pd.DataFrame]:
     """True and predicted relative weight of the hold-out stays (stay_id, true, predicted), a table a fold's model."""
     files = sorted((paths.runs / run).glob("fold-*/weights.parquet"))
     if not files:
@@ -45,13 +45,13 @@ def read_weights(paths: EarlyPaths, run: str) -> list[pd.DataFrame]:
     return tables
 
 
-def _made_from(paths: EarlyPaths, folder: Path) -> tuple[Path, Path]:
+def _made_from(paths: Paths, folder: Path) -> tuple[Path, Path]:
     """The cohort, and the notes or measurements, that the run in a folder was made from."""
     run = read_json(folder / "run.json")
     return paths.cohort(run["system"]), paths.notes if run["reads"] == "notes" else paths.measurements
 
 
-def weights_of(paths: EarlyPaths, run: str, stay_ids: pd.Series, hours: int = 48, way: str = "top-1") -> np.ndarray:
+def weights_of(paths: Paths, run: str, stay_ids: pd.Series, hours: int = 48, way: str = "top-1") -> np.ndarray:
     """The relative weights that a run gives some hold-out stays by naming DRGs: float, shape (models, stays).
 
     `way` is one of `casemix.predicted_weights`: "top-1", the weight of the DRG it names, or "expected", the mean over all.
@@ -63,6 +63,6 @@ def weights_of(paths: EarlyPaths, run: str, stay_ids: pd.Series, hours: int = 48
     return np.array(rows, float)
 
 
-def regressed(paths: EarlyPaths, run: str, stay_ids: pd.Series) -> np.ndarray:
+def regressed(paths: Paths, run: str, stay_ids: pd.Series) -> np.ndarray:
     """The relative weights that a run of target "weight" says: float, shape (models, stays)."""
     return np.array([made.set_index("stay_id").loc[stay_ids, "predicted"] for made in read_weights(paths, run)], float)

@@ -34,7 +34,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from drgstudy import study
-from drgstudy.study import NOTEBOOKS, REFERENCE, EarlyPaths, Paths, StudyError, progress, read_json, run_and_exit
+from drgstudy.study import Paths, StudyError, places, progress, read_json, run_and_exit, studies
 
 LENGTH = 40  # characters that two texts have in common only if one was copied from the other
 BLOCK = 1 << 16  # characters hashed at a time, to stay in the processor's cache
@@ -72,8 +72,12 @@ class Leak(NamedTuple):
 
 def credentialed(profile: str) -> bool:
     """Whether one of the profile's sources is credentialed or of unknown kind, or none is known."""
-    known = [paths for paths in (Paths(profile), EarlyPaths(profile)) if paths.source.is_file() or paths.flow.is_file()]
+    known = [paths for paths in _paths(profile) if paths.source.is_file() or paths.flow.is_file()]
     return not known or any(study.dataset(paths)["kind"] == "credentialed" for paths in known)
+
+
+def _paths(profile: str) -> list[Paths]:
+    return [entry.paths(profile) for entry in studies()]
 
 
 def leaks(profile: str) -> list[Leak]:
@@ -96,7 +100,7 @@ def leaks(profile: str) -> list[Leak]:
         counts |= {count for count in _counts(read_json(file)) if count < most}
     ids, found, said = _ids(profile), [], {}
     for file in progress(files, desc="reading the report", delay=5):
-        views = [*_views(str(file.relative_to(study.ROOT)))]
+        views = [*_views(str(file.relative_to(places.ROOT)))]
         try:
             views += dict.fromkeys(_texts(file.read_bytes()))
         except Exception:  # whatever a reader stumbles over, the file has not been searched
@@ -285,9 +289,9 @@ def _counts(node) -> Iterator[int]:
 @functools.cache
 def _public() -> tuple[np.ndarray, set[int], set[str]]:
     """Hashes, numbers and dates of git's facts, templates and notebooks; of these not the parameters, where somebody may paste a note."""
-    files = [*REFERENCE.glob("*.csv"), *(Path(__file__).parent / "templates").iterdir()]
+    files = [*places.REFERENCE.glob("*.csv"), *(Path(__file__).parent / "templates").iterdir()]
     texts = [file.read_text(encoding="utf-8") for file in sorted(files)]
-    for notebook in sorted(NOTEBOOKS.glob("*.ipynb")):
+    for notebook in sorted(places.NOTEBOOKS.glob("*.ipynb")):
         cells = [cell for cell in read_json(notebook)["cells"] if "parameters" not in cell["metadata"].get("tags", [])]
         texts += ["".join(cell["source"]) for cell in cells]
     public = "\0".join([*texts, *(text.replace(",", " ") for text in texts)])  # a title as a cell, and as words
@@ -312,7 +316,7 @@ def _ids(profile: str) -> np.ndarray:
     ids = [np.empty(0, "int64")]
     for file, held in _tables(profile, IDS):
         ids += [np.unique(column.drop_null()).astype("int64") for column in file.read(held).columns]
-    for paths in filter(lambda paths: paths.source.is_file(), (Paths(profile), EarlyPaths(profile))):
+    for paths in filter(lambda paths: paths.source.is_file(), _paths(profile)):
         for table, name in (("patients", "subject_id"), ("admissions", "hadm_id"), ("icustays", "icustay_id")):
             with contextlib.suppress(StudyError):
                 folder = Path(read_json(paths.source).get("folder", "/nowhere"))
@@ -327,8 +331,8 @@ def _notes(profile: str) -> Iterator[str]:
             for batch in file.iter_batches(1000, columns=held):
                 yield "\0".join(text or "" for column in batch.columns for text in column.to_pylist())
                 bar.update(len(batch))
-    for params in sorted((NOTEBOOKS / "params" / profile).glob("13-*.yaml")):
-        note = NOTEBOOKS / Path(study.read_params(params).get("note_file", "")).expanduser()
+    for params in sorted((places.NOTEBOOKS / "params" / profile).glob("13-*.yaml")):
+        note = places.NOTEBOOKS / Path(study.read_params(params).get("note_file", "")).expanduser()
         if note.is_file():
             yield note.read_text(encoding="utf-8", errors="replace")
 

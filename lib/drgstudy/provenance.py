@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from drgstudy import study
-from drgstudy.study import StudyError, atomic, fingerprint
+from drgstudy.study import StudyError, atomic, fingerprint, places
 
 USED: dict[Path, None] = {}
 """The recorded files that this process has read or written, in that order."""
@@ -43,7 +43,7 @@ def written(path: Path, by: str, inputs: Iterable[Path] = (), source: dict | Non
     known, recorded = {}, filter(Path.is_file, map(record_of, inputs := list(inputs)))
     for file in inputs:
         state = os.stat(file)
-        known[os.path.relpath(file, path.parent) if file.is_relative_to(study.ROOT) else str(file)] = (
+        known[os.path.relpath(file, path.parent) if file.is_relative_to(places.ROOT) else str(file)] = (
             {"fingerprint": fingerprint(file)}
             if record_of(file).is_file()
             else {"fingerprint": fingerprint(file), "bytes": state.st_size, "modified_ns": state.st_mtime_ns}
@@ -102,4 +102,4 @@ def verified(path: Path) -> Path:
 
 def relative(path: Path) -> str:
     """A path as messages name it: from the repository's root."""
-    return str(path.relative_to(study.ROOT) if path.is_relative_to(study.ROOT) else path)
+    return str(path.relative_to(places.ROOT) if path.is_relative_to(places.ROOT) else path)

@@ -17,21 +17,20 @@ from nbconvert import HTMLExporter
 
 from drgstudy import plots, provenance, tables
 from drgstudy.study import (
-    NOTEBOOKS,
-    EarlyPaths,
     Paths,
     StudyError,
     atomic,
     least_open,
     locked,
+    places,
     read_json,
     results_only,
     run_and_exit,
+    studies,
+    study_of,
+    topic,
     write_json,
-)
-
-STUDIES = {"results": range(20), "early_cohort": range(20, 30)}
-"""What each study's page needs first, by topic, and the numbers of its notebooks."""
+)  # fmt: skip
 
 
 def build(profile: str) -> None:
@@ -45,7 +44,7 @@ def build(profile: str) -> None:
     StudyError
         If the profile does not exist, or numbers were changed or made from other files than lie there.
     """
-    paths, planned = Paths(profile), NOTEBOOKS / "params" / profile
+    paths, planned = Paths(profile), places.NOTEBOOKS / "params" / profile
     if not planned.is_dir():
         raise StudyError(f"{planned} does not exist; the profiles are the folders beside it")
     with locked(paths.running / "pages", f"{profile}/pages"):
@@ -56,19 +55,20 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
     began = time.time()
     written = [file for file in sorted(paths.report.glob("numbers/[!.]*.json")) if not file.stem.endswith(".made")]
     parts = {file.stem: read_json(file) for file in written if _is_current(file, paths)}
-    numbers = {_topic(name): part["numbers"] for name, part in parts.items()}
-    begun = [topic for topic in STUDIES if topic in numbers]
+    numbers = {topic(name): part["numbers"] for name, part in parts.items()}
+    known = studies()
+    begun = [study for study in known if study.topic in numbers]
     if not begun:
         return
     numbers["text"] = {key: value for part in parts.values() for key, value in part["text"].items()}
-    of_study = {topic: [part for name, part in parts.items() if _study(name) == topic] for topic in begun}
     numbers["dataset"] = {
-        topic: least_open([part.get("dataset", {}) for part in group]) for topic, group in of_study.items()
+        study.topic: least_open([part.get("dataset", {}) for name, part in parts.items() if name in study])
+        for study in begun
     }
-    costs = {_topic(name): part["costs"] for name, part in parts.items() if part["costs"]}
+    costs = {topic(name): part["costs"] for name, part in parts.items() if part["costs"]}
     write_json(paths.report / "numbers.json", numbers)
     write_json(paths.report / "costs.json", costs | {"dataset": numbers["dataset"]})
-    if "results" in begun:
+    if "results" in numbers:
         source = numbers["results"]["dataset"]["name"]
         beside = f"MIMIC-IV (published) beside {source}"
         tables.write_table(tables.text_table(numbers["text"], source), paths.report / "tables", "text-numbers", beside)
@@ -78,7 +78,7 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
     )  # set to the left; numbers to the right
     pages.filters["count"] = lambda n: "few" if n is None else f"{n:,}"  # a small count of credentialed data is masked
     steps = sorted(file.stem for file in planned.glob("*.yaml"))
-    of_begun = [step for step in steps if _study(step) in begun]
+    of_begun = [step for step in steps if study_of(step) in begun]
     notebooks = [_notebook(file) for step in of_begun if (file := paths.executed / f"{step}.ipynb").is_file()]
     made = [notebook["name"] for notebook in notebooks]
     shared = {"profile": profile, "numbers": numbers, "notebooks": notebooks}
@@ -88,7 +88,11 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
     for notebook in notebooks:
         page = paths.report / notebook["page"]
         if not page.is_file() or page.stat().st_mtime < max(notebook["made"], ours):
-            about = {"body": _body(notebook["file"]), "studies": [numbers[_study(notebook["name"])]], "steps": of_begun}
+            about = {
+                "body": _body(notebook["file"]),
+                "studies": [numbers[study_of(notebook["name"]).topic]],
+                "steps": of_begun,
+            }
             _write(page, pages.get_template("notebook.html").render(shared | about, **notebook))
     figures = {
         file.stem: base64.b64encode(file.read_bytes()).decode() for file in paths.report.glob("figures/[!.]*.png")
@@ -99,11 +103,18 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
     }
     outdated = {file.stem for file in written} - set(parts)
     waiting = [step for step in of_begun if step not in made or step in outdated]
-    shared["to_come"] = {topic: [_describe(step) for step in waiting if _study(step) == topic] for topic in begun}
-    shared |= {"metrics": plots.METRICS, "studies": [numbers[topic] for topic in begun]}
-    shared["order"] = plots.in_order(numbers["results"]["models"]) if "results" in begun else []
+    shared["to_come"] = {study.topic: [_describe(step) for step in waiting if step in study] for study in begun}
+    shared |= {"metrics": plots.METRICS, "studies": [numbers[study.topic] for study in begun]}
+    shared["order"] = plots.in_order(numbers["results"]["models"]) if "results" in numbers else []
+    shared |= {"figures": figures, "tables": rows}
+    told = {study.topic: Markup(pages.get_template(study.part).render(shared)) for study in begun}
     index = paths.report / "index.html"
-    _write(index, pages.get_template("index.html").render(shared, figures=figures, tables=rows))
+    _write(
+        index,
+        pages.get_template("index.html").render(
+            shared, parts=list(enumerate(known, 1))[known.index(begun[0]) :], told=told
+        ),
+    )
     os.utime(index, (began, began))  # for make: of what has come since, it shows nothing
 
 
@@ -120,25 +131,16 @@ def _is_current(file: Path, paths: Paths) -> bool:
         provenance.verified(file)
         return True
     except StudyError:
-        places = read_json(record)["inputs"] if record.is_file() else []
-        inputs = [EarlyPaths(paths.profile).flow, paths.flow, *(file.parent / place for place in places)]
+        made_from = read_json(record)["inputs"] if record.is_file() else []
+        flows = [study.paths(paths.profile).flow for study in studies()]
+        inputs = [*flows, *(file.parent / place for place in made_from)]
         if file.stat().st_mtime >= max((place.stat().st_mtime for place in inputs if place.is_file()), default=0):
             raise
     return False
 
 
-def _topic(notebook: str) -> str:
-    """What a notebook's numbers are called: "two_labels" for 07-two-labels."""
-    return notebook[3:].replace("-", "_")
-
-
-def _study(step: str) -> str:
-    """The topic of the study that a step belongs to."""
-    return next(topic for topic, numbered in STUDIES.items() if int(step[:2]) in numbered)
-
-
 def _describe(step: str) -> str:
-    run = re.sub(r"^\d\d-(early-)?train-", "", step)
+    run = re.sub(r"^\d\d-(\w+-)?train-", "", step)
     return step if run == step else plots.look(run)[0]
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from drgstudy import cohort, drgs, early, graph, inputs, measurements, models, provenance
+from drgstudy import cohort, drgs, early, inputs, measurements, models, provenance
 from drgstudy.labels import LabelSpace, label_space
 from drgstudy.predictions import (
     Predictions,
@@ -35,17 +35,17 @@ from drgstudy.predictions import (
     write_predictions,
 )
 from drgstudy.study import (
-    NOTEBOOKS,
-    EarlyPaths,
     Paths,
     StudyError,
     atomic,
     checked_settings,
     fingerprint,
     first_process_first,
+    graph,
     notebook_of,
     notebook_parameters,
     peak_memory_gb,
+    places,
     read_json,
     read_params,
     run_and_exit,
@@ -143,7 +143,7 @@ def of_stays(paths: Paths, run: str, model: str, settings: dict, labels: str, sp
 
 
 def of_icu_stays(
-    paths: EarlyPaths, run: str, model: str, settings: dict, system: str, reads: str, target: str, space: str, split: str,
+    paths: Paths, run: str, model: str, settings: dict, system: str, reads: str, target: str, space: str, split: str,
     folds: list[int], hours: list[int], seed: int,
 ) -> list[Training]:  # fmt: skip
     """The trainings of a run of the early-DRG study, one a fold, by the parameters of notebook 23.
@@ -247,7 +247,9 @@ def _key(about: dict, outputs: list[str], y: np.ndarray, more: str) -> dict:
     labels = hashlib.sha256(json.dumps([list(outputs), y.tolist()]).encode()).hexdigest()[:16]
     kept = {name: value for name, value in about.items() if name not in ("run", "dataset", "labels")}
     read = {name: about["dataset"][name] for name in ("fingerprint", "inputs") if name in about["dataset"]}
-    named = {name: NOTEBOOKS / value for name, value in about["settings"].items() if isinstance(value, str) and value}
+    named = {
+        name: places.NOTEBOOKS / value for name, value in about["settings"].items() if isinstance(value, str) and value
+    }
     files = {name: fingerprint(file) for name, file in named.items() if file.is_file()}  # such as word vectors
     return kept | {"labels": labels, "dataset": read, "files": files, "code": code_of(about["model"], more)}
 
@@ -374,7 +376,7 @@ def target_space(system: str, codes: pd.Series, space: str) -> LabelSpace:
     return LabelSpace(targets if space == "official" else codes, targets)
 
 
-def known_at(paths: EarlyPaths, stays: pd.DataFrame, reads: str, last: int) -> Callable:
+def known_at(paths: Paths, stays: pd.DataFrame, reads: str, last: int) -> Callable:
     """What a model may know: a function of some stays (bool mask), an hour, and the training stays (bool mask).
 
     With `reads` "notes" it returns texts (list of str), with "measurements" an array (stays, 48, 208), in which nothing
@@ -409,7 +411,7 @@ def of_params(params: Path) -> list[Training]:
     profile = values.pop("profile")
     del values["like"]
     if "system" in values:
-        return of_icu_stays(EarlyPaths(profile), **values)
+        return of_icu_stays(Paths(profile, "early"), **values)
     return [of_stays(Paths(profile), **values)]
 
 
@@ -451,7 +453,9 @@ def keep(profile: str, run: str = "") -> None:
     StudyError
         If there is no such run, it was not trained to its end, or its key differs in anything but code.
     """
-    found = [file for file in (NOTEBOOKS / "params" / profile).glob("*.yaml") if file.stem.endswith(f"-train-{run}")]
+    found = [
+        file for file in (places.NOTEBOOKS / "params" / profile).glob("*.yaml") if file.stem.endswith(f"-train-{run}")
+    ]
     if not run or not found:
         raise StudyError(f"RUN={run}: no parameter file of profile {profile} trains it; name one, as in RUN=llama")
     trainings = [training for file in found for training in of_params(file)]

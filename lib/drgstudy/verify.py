@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from drgstudy.study import ROOT, Paths, StudyError, read_json, run_and_exit
+from drgstudy.study import Paths, StudyError, places, read_json, run_and_exit
 
 ROUNDING = 1e-9
 MADE_WITH = re.compile(r"\b(versions\..*|\w*fingerprint|predictions)$")
@@ -42,7 +42,7 @@ def at_head(profile: str) -> dict:
     try:
         if _git("rev-parse", "HEAD").returncode:
             raise StudyError(
-                f"{ROOT} is no git checkout (a downloaded zip has no history): clone the repository instead"
+                f"{places.ROOT} is no git checkout (a downloaded zip has no history): clone the repository instead"
             )
         shown = _git("show", f"HEAD:./{file}")
     except FileNotFoundError:
@@ -53,7 +53,7 @@ def at_head(profile: str) -> dict:
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, encoding="utf-8")
+    return subprocess.run(["git", *arguments], cwd=places.ROOT, capture_output=True, encoding="utf-8")
 
 
 def leaves(node, place: str = "", spread: float | None = None) -> Iterator[tuple[str, object, float | None]]:

@@ -11,9 +11,9 @@ import papermill
 import pytest
 
 from drgstudy import casemix, cohort, early, early_runs, inputs, measurements, provenance
-from drgstudy.study import NOTEBOOKS, ROOT, EarlyPaths, Paths, fingerprint, read_json, read_params, write_json
+from drgstudy.study import NOTEBOOKS, ROOT, Paths, fingerprint, read_json, read_params, write_json
 
-PATHS = EarlyPaths("smoke")
+PATHS = Paths("smoke", "early")
 PARAMS = sorted((NOTEBOOKS / "params" / "smoke").glob("23-early-train-*.yaml"))
 DEMO = ROOT.parent / "shared" / "open-data" / "mimic-iii-demo"
 
@@ -84,7 +84,7 @@ def test_every_table_and_figure_of_the_paper_is_there(study):
 
 def test_of_credentialed_data_no_note_text_is_shown(study, tmp_path):
     """The smoke stays, said to be credentialed, through the notebooks that show notes or single stays."""
-    paths = EarlyPaths("credentialed")
+    paths = Paths("credentialed", "early")
     for left in (paths.data, paths.report):  # by a test that was killed
         shutil.rmtree(left, ignore_errors=True)
     try:
@@ -112,7 +112,7 @@ def test_the_real_mimic_iii_demo_runs_through_every_step_that_needs_no_notes(tmp
     """Its 100 patients have no notes: tables to cohorts, cohorts to measurements, measurements to an LSTM's predictions."""
     if not DEMO.is_dir():
         pytest.skip("the open MIMIC-III demo is not on this machine")
-    paths = EarlyPaths("open-demo")
+    paths = Paths("open-demo", "early")
     try:
         run("20-icu", tmp_path, profile=paths.profile, mimic3=str(DEMO))
         source = read_json(paths.source)

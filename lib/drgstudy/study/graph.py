@@ -2,7 +2,7 @@
 
 A notebook reads what its first cell says it *reads*, the modules that it imports and those that these import, and its
 parameter file with the files that this one is like; a module reads the files of ``data/reference`` that it names. Nobody
-keeps a list of it by hand. As compilers do with ``-MMD``, ``python -m drgstudy.graph demo FILE`` writes it all down.
+keeps a list of it by hand. As compilers do with ``-MMD``, ``python -m drgstudy.study.graph demo FILE`` writes it all down.
 
 The code of a training has a fingerprint here too: of what it does, not of how it is written (`fingerprints`).
 """
@@ -20,23 +20,15 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from drgstudy import study
-from drgstudy.study import (
-    StudyError,
-    atomic,
-    base_of,
-    notebook_of,
-    notebook_parameters,
-    own_params,
-    read_params,
-    run_and_exit,
-)
+from drgstudy.study import places
+from drgstudy.study.files import atomic
+from drgstudy.study.parameters import base_of, notebook_of, notebook_parameters, own_params, read_params
+from drgstudy.study.problems import StudyError, run_and_exit
+from drgstudy.study.registry import studies
 
-LIBRARY = Path(__file__).parent
+LIBRARY = Path(__file__).parents[1]
 TEMPLATES = LIBRARY / "templates"
 INTERFACE = re.compile(r"\*Reads\*(.*?)\*Writes\*(.*?)(?:\n\n|\Z)", re.DOTALL)
-HEADLINE = "06-results"
-"""The notebook of Table 1 and Figures 1 and 2."""
 
 
 # --- code -------------------------------------------------------------------------------------------------------------
@@ -98,7 +90,7 @@ def files_of(modules: Iterable[str]) -> set[Path]:
 def _data_named(file: Path) -> frozenset[Path]:
     """The files of ``data/reference`` whose names stand in a module or notebook."""
     texts = {node.value for node in ast.walk(_tree(file)) if isinstance(node, ast.Constant)}
-    return frozenset(data for data in study.REFERENCE.rglob("*") if data.name in texts and data.is_file())
+    return frozenset(data for data in places.REFERENCE.rglob("*") if data.name in texts and data.is_file())
 
 
 # --- the fingerprint of what code does --------------------------------------------------------------------------------
@@ -206,7 +198,7 @@ class Step:
         values = [*self.values.values(), *self.values.get("settings", {}).values()]
         named = [Path(value).expanduser() for value in values if isinstance(value, str) and value]
         return {
-            folder / file for folder in (study.ROOT, study.NOTEBOOKS) for file in named if (folder / file).is_file()
+            folder / file for folder in (places.ROOT, places.NOTEBOOKS) for file in named if (folder / file).is_file()
         }
 
 
@@ -218,7 +210,7 @@ def steps(profile: str) -> dict[str, Step]:
     StudyError
         As `study.read_params`; if there is no such profile, or a notebook does not say what it reads and writes.
     """
-    folder = study.NOTEBOOKS / "params" / profile
+    folder = places.NOTEBOOKS / "params" / profile
     if not folder.is_dir():
         raise StudyError(f"PROFILE={profile}: there is no folder {folder}; the profiles are the folders beside it")
     return {params.stem: _step(params) for params in sorted(folder.glob("*.yaml"))}
@@ -256,7 +248,7 @@ def needed(step: Step, among: dict[str, Step]) -> tuple[set[str], set[Path]]:
     for place in step.reads:
         writers = {other.name for other in among.values() if any(fnmatch(has, place) for has in other.writes)}
         found = [
-            file for root in (study.ROOT / "data" / step.params.parent.name, study.ROOT) for file in root.glob(place)
+            file for root in (places.ROOT / "data" / step.params.parent.name, places.ROOT) for file in root.glob(place)
         ]
         if not writers and "runs/" in place:
             raise StudyError(f"{step.params}: no parameter file beside it trains the run {Path(place).name!r}")
@@ -268,26 +260,34 @@ def needed(step: Step, among: dict[str, Step]) -> tuple[set[str], set[Path]]:
 def wanted(among: dict[str, Step], goal: str) -> list[str]:
     """The steps that a goal of make ends with, in the order in which it shall make them, and no others.
 
-    Of DRG-LLaMA's study first comes the headline; then the analyses, those first that wait for fewer further trainings.
+    Of a study first comes the headline; then the analyses, those first that wait for fewer further trainings.
     """
-    first = [name for name in among if name < "04" or name == HEADLINE]
-    ours = [name for name in among if name < "20"]
-    before = trainings(among, first)
-    later = [name for name in ours if name not in first and not among[name].is_training]
-    later.sort(key=lambda name: (len(trainings(among, [name]) - before), name))
+    known = {study.goal: study for study in studies()}
+    study = known.get(goal) or (studies()[0] if goal in ("headline", "train") else None)
+    if not study:
+        return [name for name in among if goal.endswith(f"/{name}.ipynb")]
+    ours = [name for name in among if name in study]
     trained = [name for name in ours if among[name].is_training]
-    early = [name for name in among if name >= "20"]
-    known = {"headline": first, "report": [*first, *later, *trained], "train": trained, "early": early}
-    return known.get(goal, [name for name in among if goal.endswith(f"/{name}.ipynb")])
+    waited_for = waits_for(among, [study.headline])
+    first = [name for name in ours if name in waited_for and name not in trained]
+    before = trainings(among, first)
+    later = [name for name in ours if name not in first and name not in trained]
+    later.sort(key=lambda name: (len(trainings(among, [name]) - before), name))
+    return {"headline": first, "train": trained}.get(goal, [*first, *later, *trained])
 
 
 def trainings(among: dict[str, Step], names: Iterable[str]) -> set[str]:
     """The trainings among some steps and those that they wait for, directly or not."""
-    found, waiting = set(), set(names)
+    return {name for name in waits_for(among, names) if among[name].is_training}
+
+
+def waits_for(among: dict[str, Step], names: Iterable[str]) -> set[str]:
+    """Some steps, as far as the profile has them, and those that they wait for, directly or not."""
+    found, waiting = set(), {name for name in names if name in among}
     while waiting:
         found.add(name := waiting.pop())
         waiting |= needed(among[name], among)[0] - found
-    return {name for name in found if among[name].is_training}
+    return found
 
 
 # --- the include file -------------------------------------------------------------------------------------------------
@@ -295,16 +295,18 @@ def rules(profile: str) -> str:
     """The graph of a profile for make: each step's executed notebook with what it waits for, and what each goal ends with."""
     among = steps(profile)
     done = {name: f"data/{profile}/executed/{name}.ipynb" for name in among}
-    lines = [f"# What the steps of profile {profile} read, by drgstudy.graph; make writes it again each time."]
+    lines = [f"# What the steps of profile {profile} read, by drgstudy.study.graph; make writes it again each time."]
     told = {name for name, step in among.items() if "write_numbers" in notebook_code(notebook_of(step.params))}
     trained = {name for name, step in among.items() if step.is_training}
-    lists = {f"steps_of_{goal}": wanted(among, goal) for goal in ("headline", "report", "early", "train")}
+    goals = [study.goal for study in studies()]
+    lists = {f"steps_of_{goal}": wanted(among, goal) for goal in ("headline", "train", *goals)}
     lists |= {"steps": among, "trainings": sorted(trained), "shown": sorted(told | trained)}
     lines += [f"{name} := {' '.join(map(done.get, names))}" for name, names in lists.items()]
+    lines += [f"goals := {' '.join(goals)}", *(f"{goal}: $(steps_of_{goal})" for goal in goals[1:])]
     for name, step in among.items():
         others, files = needed(step, among)
         before = [done[other] for other in sorted(others)] + sorted(map(_target, files | step.files()))
-        said = study.ROOT / "reports" / profile / "numbers" / f"{name}.json"
+        said = places.ROOT / "reports" / profile / "numbers" / f"{name}.json"
         if name in told and not said.is_file():
             before.append("FORCE")  # what an analysis says lies in the report; where that was removed, it says it again
         lines.append(f"{done[name]}: {' '.join(before)}")
@@ -314,7 +316,7 @@ def rules(profile: str) -> str:
 
 
 def _target(file: Path) -> str:
-    place = str(file.relative_to(study.ROOT) if file.is_relative_to(study.ROOT) else file)
+    place = str(file.relative_to(places.ROOT) if file.is_relative_to(places.ROOT) else file)
     return re.sub(r"([\s#$])", lambda sign: "$$" if sign[1] == "$" else f"\\{sign[1]}", place)
 
 

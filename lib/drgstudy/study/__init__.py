@@ -1,0 +1,31 @@
+"""The study as a set of files: where they lie, how they are written and read, and how a notebook is run over them.
+
+Nothing here knows any science. A profile is a folder of YAML files under ``notebooks/params``; a run is one of these
+files, executed over the notebook whose name begins the file's name.
+"""
+
+from drgstudy.study.datasets import OPENNESS, dataset, least_open
+from drgstudy.study.files import atomic, fingerprint, locked, read_json, read_text, room_for, write_json
+from drgstudy.study.notebook import results_only, run_notebook
+from drgstudy.study.parameters import (
+    base_of,
+    notebook_of,
+    notebook_parameters,
+    own_params,
+    plain_yaml,
+    read_params,
+    resolved,
+)
+from drgstudy.study.places import NOTEBOOKS, REFERENCE, ROOT, Paths
+from drgstudy.study.problems import StudyError, cause, run_and_exit, shown
+from drgstudy.study.processes import first_process_first, peak_memory_gb, progress, rank
+from drgstudy.study.registry import Study, studies, study_of, topic
+from drgstudy.study.settings import about_setting, checked_settings, checked_value, setting
+
+__all__ = [
+    "NOTEBOOKS", "OPENNESS", "REFERENCE", "ROOT", "Paths", "Study", "StudyError", "about_setting", "atomic", "base_of",
+    "cause", "checked_settings", "checked_value", "dataset", "fingerprint", "first_process_first", "least_open", "locked",
+    "notebook_of", "notebook_parameters", "own_params", "peak_memory_gb", "plain_yaml", "progress", "rank", "read_json",
+    "read_params", "read_text", "resolved", "results_only", "room_for", "run_and_exit", "run_notebook", "setting", "shown",
+    "studies", "study_of", "topic", "write_json",
+]  # fmt: skip

@@ -1,0 +1,38 @@
+"""The command line: run parameter files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from drgstudy.study.notebook import run_notebook
+from drgstudy.study.problems import StudyError
+from drgstudy.study.processes import rank
+
+
+def main(arguments: list[str]) -> int:
+    """``python -m drgstudy.study PARAMS.yaml …``: run these parameter files in order.
+
+    ``torchrun --nproc-per-node 4 -m drgstudy.study PARAMS.yaml``, or ``accelerate launch -m drgstudy.study PARAMS.yaml``,
+    trains on several devices or machines, which share the study's folder: every process runs the whole notebook in a
+    kernel of its own, the trainer brings their gradients together, and only the first process writes.
+    """
+    parser = argparse.ArgumentParser(prog="python -m drgstudy.study")
+    parser.add_argument("params", nargs="+", type=Path, help="parameter files, run in this order")
+    parser.add_argument("--unless-made", nargs="+", type=Path, default=(), metavar="FILE", help="see run_notebook")
+    options = parser.parse_args(arguments)
+    try:
+        for params in options.params:
+            run_notebook(params, options.unless_made)
+    except StudyError as error:
+        if rank():  # most errors meet every process: the first one says so, and its end ends this one here
+            time.sleep(3)
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

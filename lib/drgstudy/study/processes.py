@@ -1,0 +1,54 @@
+"""The processes of one run: which one this is, who goes first, how much memory it takes, and its progress bars."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import resource
+import sys
+
+
+def rank() -> int:
+    """Number of this process among those that torchrun or ``accelerate launch`` started for one run; alone, 0."""
+    return int(os.environ.get("RANK", 0))
+
+
+@contextlib.contextmanager
+def first_process_first():
+    """The first process of a run goes through the block alone; then the others, who find there what it has written.
+
+    Every process must come by, in the same order of blocks. A lone process is not held up.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield
+        return
+    import torch
+    from accelerate import PartialState
+
+    # The others may wait long; if the first fails, the launcher ends them.
+    group = PartialState(cpu=not torch.cuda.is_available(), timeout=datetime.timedelta(days=1))
+    with group.main_process_first():
+        yield
+
+
+def peak_memory_gb() -> float:
+    """Peak memory of this process so far, in GB: the GPU's where one was used, else the resident set."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def progress(iterable=None, **options):
+    """A tqdm bar: on the terminal that runs the study, or in the notebook when a person runs it by hand."""
+    from tqdm.auto import tqdm
+    from tqdm.std import tqdm as plain
+
+    options["disable"] = rank() > 0
+    channel = os.environ.get("DRGSTUDY_PROGRESS")
+    if channel is None:
+        return tqdm(iterable, **options)
+    every = float(os.environ["DRGSTUDY_PROGRESS_SECONDS"])
+    return plain(iterable, file=open(channel, "a", encoding="utf-8"), ncols=100, mininterval=every, **options)

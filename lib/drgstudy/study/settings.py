@@ -1,0 +1,76 @@
+"""A model's settings: a dataclass whose fields carry their help and their limits, and values checked against it."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any
+
+from drgstudy.study.problems import StudyError, shown
+
+
+def setting(default, help: str, *, zero: bool = False, share: bool = False, choices: tuple = ()) -> Any:
+    """A field of a model's settings, with what a reader and `checked_settings` must know of it.
+
+    Parameters
+    ----------
+    default : bool, int, float, str or list
+    help : str
+        What it is, for the table of settings in the notebook.
+    zero : bool
+        It may be 0; any other number must be more than 0.
+    share : bool
+        It is a share: at least 0 and less than 1.
+    choices : tuple
+        All its values, where they are few.
+    """
+    about = {"help": help, "zero": zero or share, "share": share, "choices": choices}
+    kept = {"default_factory": default.copy} if isinstance(default, list) else {"default": default}
+    return field(**kept, metadata=about)
+
+
+def checked_settings(kind: type, values: dict):
+    """An instance of the settings dataclass `kind`.
+
+    Raises
+    ------
+    StudyError
+        For an unknown key, a wrong type, or a value that the field does not allow.
+    """
+    defaults = vars(kind())
+    if unknown := [key for key in values if key not in defaults]:
+        raise StudyError(f"setting {shown(unknown[0])}: unknown; the settings are {', '.join(defaults)}")
+    checked = {key: checked_value(f"setting {key}", value, defaults[key]) for key, value in values.items()}
+    for key, value in checked.items():
+        _check_limits(key, value, about_setting(kind, key))
+    return kind(**checked)
+
+
+def about_setting(kind: type, key: str) -> dict:
+    """What `setting` was told of a field; one with a new default, and no more, is what it is in the class above."""
+    fields = [known[key] for above in kind.__mro__ if key in (known := vars(above).get("__dataclass_fields__", {}))]
+    return next((dict(field.metadata) for field in fields if field.metadata), {})
+
+
+def _check_limits(key: str, value, limits: dict) -> None:
+    if choices := limits.get("choices"):
+        if value not in choices:
+            raise StudyError(f"setting {key}: expected one of {choices}, got {shown(value)}")
+    elif type(value) in (int, float):
+        zero = limits.get("zero", False)
+        if not (value > 0 or (value == 0 and zero)):
+            raise StudyError(f"setting {key}: expected {'0 or more' if zero else 'more than 0'}, got {value}")
+        if limits.get("share") and value >= 1:
+            raise StudyError(f"setting {key}: expected a share, less than 1, got {value}")
+
+
+def checked_value(name: str, value, default):
+    """`value` if it has the type of `default` (an integer will do for a float), else StudyError naming `name`."""
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if type(value) is not type(default):
+        raise StudyError(f"{name}: expected {type(default).__name__}, like {shown(default)}, got {shown(value)}")
+    if isinstance(value, int | float) and not abs(value) < 2**63:  # nor is a NaN
+        raise StudyError(f"{name}: expected a finite number below 2**63, got {shown(value)}")
+    if isinstance(value, list) and default:
+        return [checked_value(f"{name}, value {i}", each, default[0]) for i, each in enumerate(value, 1)]
+    return value
