@@ -20,7 +20,7 @@ import pandas as pd
 from scipy.special import softmax
 from sklearn.metrics import f1_score, roc_auc_score, top_k_accuracy_score
 
-from drgstudy import tables
+from drgstudy import results
 from drgstudy.bootstrap import bootstrap, resample_counts
 from drgstudy.metrics import METRICS, TOP, Scores
 from drgstudy.study import peak_memory_gb, progress, write_json
@@ -39,7 +39,7 @@ def made_up(stays: int, drgs: int) -> tuple[np.ndarray, np.ndarray, dict]:
     logits = logits.round(2)
     logits[: stays // 20] = logits[-(stays // 20) :]  # the same note, another DRG
     codes = np.array([f"{code:03}" for code in range(drgs)])
-    return logits, truth, tables.drg_sets(pd.DataFrame({"drg_v34": codes[truth]}), codes)
+    return logits, truth, results.drg_sets(codes, pd.Series(codes[truth]).value_counts(), results.TOP_DRGS)
 
 
 def ours(stays: int, drgs: int, resamples: int) -> dict:
@@ -47,7 +47,7 @@ def ours(stays: int, drgs: int, resamples: int) -> dict:
     logits, truth, sets = made_up(stays, drgs)
     start = time.perf_counter()
     scores = Scores(logits, truth)
-    tables.table1({"llama": scores}, sets, resamples, resamples, SEED)
+    results.table1({"llama": scores}, sets, resamples, resamples, SEED)
     seconds, peak = time.perf_counter() - start, peak_memory_gb()
     first = {name: bootstrap(scores, 1, SEED, labels).loc[0].to_numpy() for name, labels in sets.items()}
     return {"seconds": seconds, "peak": peak, "first": first}

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from drgstudy import cohort, early, errors, harmonize, measurements, mimic, models, study
+from drgstudy import cohort, errors, harmonize, icu_cohort, measurements, mimic, models, study
 from drgstudy.predictions import Predictions, read_predictions, write_predictions
 from drgstudy.study import NOTEBOOKS, ROOT, StudyError, atomic, read_json, read_params
 from drgstudy.synthetic import hardness, make_hospital
@@ -297,13 +297,15 @@ def icu(**change):
         tables = {"icustays": [ICU | change], "patients": [{"subject_id": 1, "dob": "2130-01-01", "expire_flag": 0}]}
         tables["admissions"] = [{"subject_id": 1, "hadm_id": 2, "hospital_expire_flag": 0, "has_chartevents_data": 1}]
         tables["drgcodes"] = [{"subject_id": 1, "hadm_id": 2, "drg_type": "MS", "drg_code": "039"}]
-        return early.read_tables(mimic_iii(folder, **tables))["icustays"]["intime"].dt.year.tolist()
+        return icu_cohort.read_tables(mimic_iii(folder, **tables))["icustays"]["intime"].dt.year.tolist()
 
     return act
 
 
 def charted(**change):
-    return lambda folder: early.read_notes(mimic_iii(folder, noteevents=[CHARTED | change]), STAYS)["text"].tolist()
+    return lambda folder: icu_cohort.read_notes(mimic_iii(folder, noteevents=[CHARTED | change]), STAYS)[
+        "text"
+    ].tolist()
 
 
 def hourly(*changes):

@@ -38,7 +38,7 @@ def test_counts_are_those_of_drawing_with_replacement():
 def test_scores_each_resample():
     logits, truth = draw()
     samples = bootstrap(Scores(logits, truth), 40, 5)  # more than one block
-    assert samples.shape == (40, 6) and tuple(samples) == METRICS and list(samples.index) == list(range(40))
+    assert samples.shape == (40, 6) and list(samples) == list(METRICS) and list(samples.index) == list(range(40))
     for i, counts in enumerate(resample_counts(120, 40, 5)):
         drawn = np.repeat(np.arange(120), counts)
         assert samples.loc[i].to_dict() == pytest.approx(Scores(logits[drawn], truth[drawn]).evaluate(), abs=1e-12)
@@ -103,7 +103,7 @@ def test_paired_difference():
     a, b = Scores(better, truth), Scores(logits, truth)
     table = difference(a, b, 50, 3, subset=[1, 2, 3])
     samples = bootstrap(a, 50, 3, [1, 2, 3]) - bootstrap(b, 50, 3, [1, 2, 3])
-    assert tuple(table.index) == METRICS and list(table) == ["difference", "sd", "lower", "upper", "p"]
+    assert list(table.index) == list(METRICS) and list(table) == ["difference", "sd", "lower", "upper", "p"]
     kept = a.among([1, 2, 3])
     for name in METRICS:
         assert table.loc[name, "difference"] == a.evaluate(kept)[name] - b.evaluate(kept)[name]

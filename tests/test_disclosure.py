@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drgstudy import calibration, disclosure, early, errors, plots, study
+from drgstudy import calibration, disclosure, errors, icu_cohort, plots, study
 
 COUNTS = {"stays": ["accuracy"]}
 TABLE = pd.DataFrame(
@@ -129,8 +129,8 @@ def test_figures_print_no_small_count():
 def test_table_1_of_the_early_study_leaves_out_an_mdc_with_few_stays():
     stays = pd.DataFrame({"subject_id": range(60), "drg": "065", "weight": 1.0, "fold": [0] * 20 + [1] * 40})
     stays["first_visit"], stays["mdc"] = [True] * 60, ["01"] * 15 + ["05"] * 5 + ["01"] * 10 + ["05"] * 30
-    assert {"n_stays_mdc_01", "n_stays_mdc_05"} <= set(early.table1(stays)["metric"])
-    assert not early.table1(stays, 11)["metric"].str.contains("05").any()
+    assert {"n_stays_mdc_01", "n_stays_mdc_05"} <= set(icu_cohort.described(stays)["metric"])
+    assert not icu_cohort.described(stays, 11)["metric"].str.contains("05").any()
 
 
 def test_a_coverage_that_few_stays_reach_does_not_count():

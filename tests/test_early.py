@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drgstudy import drgs, early, inputs, mimic
+from drgstudy import drgs, icu_cohort, inputs, mimic
 from drgstudy.cohort import read_stays, write_stays
 from drgstudy.study import REFERENCE, ROOT, StudyError
+from drgstudy.tables import printed_cohort
 
 DEMO = ROOT.parent / "shared" / "open-data" / "mimic-iii-demo"
 START = pd.Timestamp("2150-01-10 12:00:00")
@@ -43,29 +44,29 @@ def kept(flow):
 
 
 def notes_of(*rows):
-    return pd.DataFrame(rows, columns=list(early.NOTES.columns)).astype({"hours": "float64"})
+    return pd.DataFrame(rows, columns=list(icu_cohort.NOTES.columns)).astype({"hours": "float64"})
 
 
 @pytest.mark.skipif(not DEMO.exists(), reason="the open MIMIC-III demo is not here")
 def test_the_real_demo_through_every_filter():
-    raw = early.read_tables(DEMO)
+    raw = icu_cohort.read_tables(DEMO)
     names = ["hospital stays", "has an MS-DRG", "one DRG only", "one ICU stay", "same ward and care unit throughout",
              "aged 18 or more", "DRG in the target space"]  # fmt: skip
-    ms, flow = early.build(raw, "ms")
+    ms, flow = icu_cohort.build(raw, "ms")
     assert [step["step"] for step in flow] == names
     assert kept(flow) == [129, 72, 72, 67, 63, 63, 63]
-    apr, flow = early.build(raw, "apr")
+    apr, flow = icu_cohort.build(raw, "apr")
     assert kept(flow) == [129, 96, 95, 89, 81, 80, 80]
     assert (ms["drg"].str.len() == 3).all() and (apr["drg"].str.len() == 4).all()
     for stays, system in ((ms, "ms"), (apr, "apr")):
         facts = drgs.fiscal_2013(system).loc[stays["drg"]]
         assert stays["weight"].tolist() == facts["relative_weight"].tolist() and facts["target"].all()
         assert stays["stay_id"].is_monotonic_increasing
-    both, flow = early.build(raw, "apr", one_icu_stay=False, same_unit=False, min_age=0)
+    both, flow = icu_cohort.build(raw, "apr", one_icu_stay=False, same_unit=False, min_age=0)
     assert kept(flow) == [129, 96, 95, 95, 95]
-    assert early.read_notes(DEMO, both).empty  # the demo's NOTEEVENTS has no row
+    assert icu_cohort.read_notes(DEMO, both).empty  # the demo's NOTEEVENTS has no row
     with pytest.raises(StudyError, match=r"APR-DRG cohort has 0 patients.* 'has a note up to hour 48' .*needs_note"):
-        early.build(raw, "apr", early.read_notes(DEMO, both))
+        icu_cohort.build(raw, "apr", icu_cohort.read_notes(DEMO, both))
 
 
 def hospital_to_filter():
@@ -90,7 +91,7 @@ def hospital_to_filter():
 
 def test_each_filter_removes_what_it_should():
     raw, notes = hospital_to_filter()
-    stays, flow = early.build(raw, "ms", notes)
+    stays, flow = icu_cohort.build(raw, "ms", notes)
     assert kept(flow) == [17, 16, 16, 14, 12, 11, 9, 7]
     assert [step["removed"] for step in flow] == [0, 1, 0, 2, 2, 1, 2, 2]
     assert stays["stay_id"].tolist() == [10, 60, 70, 120, 140, 150, 160]
@@ -112,8 +113,8 @@ def test_each_filter_removes_what_it_should():
 )
 def test_each_filter_can_be_loosened(loosened, back):
     raw, notes = hospital_to_filter()
-    strict = set(early.build(raw, "ms", notes)[0]["stay_id"])
-    loose, flow = early.build(raw, "ms", **{"notes": notes, **loosened})
+    strict = set(icu_cohort.build(raw, "ms", notes)[0]["stay_id"])
+    loose, flow = icu_cohort.build(raw, "ms", **{"notes": notes, **loosened})
     assert set(loose["stay_id"]) - strict == back
     assert kept(flow)[-1] == len(loose) == len(strict) + len(back)
 
@@ -126,7 +127,7 @@ def test_of_apr_rows_with_one_description_the_severest_counts():
             (20, "1733", "VASCULAR"), (20, "1803", "CIRCULATORY"), *rows, (30, "0454", "CVA"),
         )
     }  # fmt: skip
-    stays, flow = early.build(raw, "apr")
+    stays, flow = icu_cohort.build(raw, "apr")
     assert stays.set_index("stay_id")["drg"].to_dict() == {10: "1304"} | {i: "0454" for i in range(30, 90, 10)}
     assert flow[1:3] == [
         {"step": "has an APR-DRG", "kept": 8, "removed": 0}, {"step": "one DRG only", "kept": 7, "removed": 1},
@@ -139,11 +140,11 @@ def test_the_cohort_depends_on_no_order_of_rows():
     raw["admissions"]["subject_id"] = rng.integers(1, 50, 80)
     raw["icustays"]["intime"] = START + pd.to_timedelta(rng.integers(0, 5000, 80), "h")
     shuffled = {table: rows.sample(frac=1, random_state=1) for table, rows in raw.items()}
-    stays, flow = early.build(raw, "ms", seed=1)
-    again, flow_again = early.build(shuffled, "ms", seed=1)
+    stays, flow = icu_cohort.build(raw, "ms", seed=1)
+    again, flow_again = icu_cohort.build(shuffled, "ms", seed=1)
     pd.testing.assert_frame_equal(stays, again)
     assert flow == flow_again
-    other, _ = early.build(raw, "ms", seed=2)
+    other, _ = icu_cohort.build(raw, "ms", seed=2)
     assert (other["fold"] != stays["fold"]).any() and (other["fold_stays"] != stays["fold_stays"]).any()
     first = stays.loc[stays.groupby("subject_id")["icu_in"].idxmin()]
     assert first["first_visit"].all() and stays["first_visit"].sum() == len(first) == stays["subject_id"].nunique()
@@ -152,7 +153,7 @@ def test_the_cohort_depends_on_no_order_of_rows():
 @given(st.lists(st.integers(1, 5), min_size=6, max_size=120), st.integers(0, 99))
 def test_no_patient_is_in_two_folds_and_all_parts_are_in_proportion(visits, seed):
     patients = pd.Series(np.repeat(np.arange(len(visits)), visits)).sample(frac=1, random_state=seed, ignore_index=True)
-    fold, fold_stays = early._folds(patients, seed)
+    fold, fold_stays = icu_cohort._folds(patients, seed)
     assert patients.groupby(fold.to_numpy()).unique().explode().is_unique
     assert sorted(fold) == sorted(fold_stays) and set(fold) == set(range(6))
     of_patient = fold.groupby(patients).first()
@@ -168,23 +169,23 @@ def test_the_papers_cohorts_are_split_into_its_numbers_of_patients():
     published = pd.read_csv(REFERENCE / "published_early.csv").query("table == 'Table 1' and metric == 'n_patients'")
     for _, part in published.groupby("system"):
         train, test = part.set_index("drg_set")["value"].loc[["Train set", "Test set"]].astype(int)
-        fold, _ = early._folds(pd.Series(range(train + test)), 42)
+        fold, _ = icu_cohort._folds(pd.Series(range(train + test)), 42)
         assert ((fold == 0).sum(), (fold > 0).sum()) == (test, train)
 
 
 def test_drawn_by_stay_patients_are_on_both_sides():
     patients = pd.Series(np.repeat(np.arange(200), 3))
-    fold, by_stay = early._folds(patients, 0)
+    fold, by_stay = icu_cohort._folds(patients, 0)
     assert set(patients[fold == 0]).isdisjoint(patients[fold > 0])
     assert len(set(patients[by_stay == 0]) & set(patients[by_stay > 0])) > 40
 
 
 def test_too_few_patients_and_an_unknown_system_are_told():
     with pytest.raises(StudyError, match=r"^the MS-DRG cohort has 5 patients, expected 6 or more; .* one_icu_stay"):
-        early.build(tables(5), "ms")
+        icu_cohort.build(tables(5), "ms")
     with pytest.raises(StudyError, match="parameter system: expected ms or apr, got 'hcfa'"):
-        early.build(tables(), "hcfa")
-    assert sorted(early.build(tables(6), "ms")[0]["fold"]) == [0, 1, 2, 3, 4, 5]
+        icu_cohort.build(tables(), "hcfa")
+    assert sorted(icu_cohort.build(tables(6), "ms")[0]["fold"]) == [0, 1, 2, 3, 4, 5]
 
 
 HEADER = [name.upper() for name in mimic.MIMIC_III["noteevents"]]
@@ -220,7 +221,7 @@ def test_notes_are_those_known_at_an_hour(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(mimic, "BATCH_BYTES", 300)
     stays = pd.DataFrame({"stay_id": [20, 10, 10], "icu_in": START, "diagnosis": ["SEPSIS", "", ""]})
-    notes = early.read_notes(tmp_path, stays)
+    notes = icu_cohort.read_notes(tmp_path, stays)
     assert list(notes.itertuples(index=False, name=None)) == [
         (10, -30.5, "Radiology", "of on , a CT"),
         (10, 4, "Nursing/other", "a"),
@@ -228,8 +229,8 @@ def test_notes_are_those_known_at_an_hour(tmp_path, monkeypatch):
         (10, 48, "Physician", "at the last hour"),
         (20, 5, "Nursing", "stable"),
     ]
-    assert early.read_notes(tmp_path, stays, hours=5)["hours"].max() == 5
-    early.NOTES.validate(notes)
+    assert icu_cohort.read_notes(tmp_path, stays, hours=5)["hours"].max() == 5
+    icu_cohort.NOTES.validate(notes)
 
     asked = stays[:2][::-1]
     assert inputs.texts(asked, notes, 48) == ["of on , a CT\na\nb\nat the last hour", "SEPSIS\nstable"]
@@ -238,14 +239,14 @@ def test_notes_are_those_known_at_an_hour(tmp_path, monkeypatch):
 
 
 def test_cohort_and_notes_are_checked_when_written_and_read(tmp_path):
-    stays, _ = early.build(tables(12), "ms")
-    write_stays(stays, tmp_path / "ms.parquet", early.STAYS)
-    pd.testing.assert_frame_equal(read_stays(tmp_path / "ms.parquet", early.STAYS), stays)
+    stays, _ = icu_cohort.build(tables(12), "ms")
+    write_stays(stays, tmp_path / "ms.parquet", icu_cohort.STAYS)
+    pd.testing.assert_frame_equal(read_stays(tmp_path / "ms.parquet", icu_cohort.STAYS), stays)
     with pytest.raises(StudyError, match=r"column fold, row 0: 6 breaks the rule"):
-        write_stays(stays.assign(fold=6), tmp_path / "wrong.parquet", early.STAYS)
+        write_stays(stays.assign(fold=6), tmp_path / "wrong.parquet", icu_cohort.STAYS)
     notes = notes_of((10, 1, "Nursing", "text"))
-    write_stays(notes[:0], tmp_path / "notes.parquet", early.NOTES)
-    assert read_stays(tmp_path / "notes.parquet", early.NOTES).dtypes.equals(notes.dtypes)
+    write_stays(notes[:0], tmp_path / "notes.parquet", icu_cohort.NOTES)
+    assert read_stays(tmp_path / "notes.parquet", icu_cohort.NOTES).dtypes.equals(notes.dtypes)
 
 
 def test_table_1_counts_patients_stays_and_first_visits():
@@ -255,14 +256,14 @@ def test_table_1_counts_patients_stays_and_first_visits():
         (6, 4, True, "189", "04", 1.2),
     ]  # fmt: skip
     stays = pd.DataFrame(rows, columns=["subject_id", "fold", "first_visit", "drg", "mdc", "weight"])
-    table = early.table1(stays)
+    table = icu_cohort.described(stays)
     values = table.pivot(index="metric", columns="drg_set", values="value")
     assert values.loc["n_patients"].to_dict() == {"Train set": 4, "Test set": 2, "Test cohort": 2}
     assert values.loc["n_stays"].to_dict() == {"Train set": 4, "Test set": 3, "Test cohort": 2}
     assert values.loc["n_drgs"].to_dict() == {"Train set": 3, "Test set": 3, "Test cohort": 2}
     assert values.loc["percent_stays_mdc_01", "Test set"] == pytest.approx(200 / 3)
     assert set(values.index) >= {"n_stays_mdc_01", "n_stays_mdc_05", "n_stays_mdc_04"}  # 04 before 18: a tie
-    assert early.printed(table).to_numpy().tolist() == [
+    assert printed_cohort(table).to_numpy().tolist() == [
         ["Patients", "4", "2", "2"],
         ["Hospital stays", "4", "3", "2"],
         ["Unique DRGs", "3", "3", "2"],
@@ -275,7 +276,7 @@ def test_table_1_counts_patients_stays_and_first_visits():
 
 def test_the_papers_table_1_is_printed_as_in_the_paper():
     published = pd.read_csv(REFERENCE / "published_early.csv").query("table == 'Table 1' and system == 'ms'")
-    table = early.printed(published).set_index("Data")
+    table = printed_cohort(published).set_index("Data")
     assert table["Train set"]["DRG weight"] == "3.045 (2.747)"
     assert table["Test cohort"]["Stays of MDC 05"] == "456 (27.7 %)"
     assert len(table) == 7

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from drgstudy import casemix, early_plots, early_tables
+from drgstudy import casemix, plots, published, results
 
 DATASET = "synthetic hospital, seed 1"
 rng = np.random.default_rng(0)
@@ -24,7 +24,7 @@ def table2() -> pd.DataFrame:
         | {"metric": metric, "value": 0.5, "sd": np.nan if run == "bert" else 0.1}
         for system in SYSTEMS
         for run, hours in (("caml", 48), ("lstm", 48), ("bert", 48), ("caml", 24))
-        for metric in early_tables.METRICS
+        for metric in results.EARLY_METRICS
     ]
     return pd.DataFrame(rows)
 
@@ -40,17 +40,26 @@ PAPER = pd.DataFrame({"system": SYSTEMS, "hour": 24, "value": [2.4, 12.79], "sd"
 SHARES = pd.DataFrame(rng.random((4, 48)), index=["heart rate", "sodium", "lactate", "weight"])
 STAY = pd.DataFrame({"heart rate": rng.normal(80, 9, 48), "sodium": np.where(np.arange(48) % 8, np.nan, 140)})
 WAYS = {"top-1 DRG": GUESSES[24][0], "regression": GUESSES[48][0] - 2}
+
+
+def beside():
+    bands = map(results.shown_by_system, (published.table("Table 2", "Early DRG"), table2()))
+    return plots.beside_published(
+        *bands, results.EARLY_METRICS, ["MIMIC-III (published)", f"{DATASET} (this run)"], DATASET
+    )
+
+
 FIGURES = {
-    "flow": (lambda: early_plots.flow_diagram(FLOW, DATASET), ["1,234", "234 left out", "APR-DRG cohort"]),
-    "words": (lambda: early_plots.words_known({24: pd.Series(range(50)), 48: pd.Series(range(90))}, DATASET), ["hour 48: 44 on average"]),
-    "notes": (lambda: early_plots.note_hours(NOTES, DATASET), ["Nursing: 30", "Radiology: 30"]),
-    "measured": (lambda: early_plots.measured_by_hour(SHARES, DATASET), ["heart rate", "hours after ICU admission"]),
-    "course": (lambda: early_plots.course(STAY, pd.Series({"heart rate": "beats/min", "sodium": "mEq/L"}), DATASET), ["sodium (mEq/L)"]),
-    "models": (lambda: early_plots.models(table2(), early_tables.published("Table 2"), DATASET), ["MS-DRG: CAML", "APR-DRG: LSTM", "0.871", "macro-F1"]),
-    "hours": (lambda: early_plots.cmi_by_hour(both(lambda: casemix.errors_by_hour(TRUE, GUESSES)), PAPER, dict.fromkeys(SYSTEMS, 3.0), DATASET), ["a guess that reads nothing", "published, ± SD"]),
-    "sizes": (lambda: early_plots.cmi_by_size(both(sizes), {"ms": 8, "apr": 15}, DATASET), ["at 48 hours", "published: under 15 %"]),
-    "payments": (lambda: early_plots.cmi_payments(both(lambda: casemix.payments(TRUE, GUESSES, np.arange(50))), 6000.0, DATASET), ["true, 50 stays", "payment (million $)"]),
-    "regression": (lambda: early_plots.regression_scatter(dict.fromkeys(SYSTEMS, (TRUE, WAYS)), DATASET), ["regression", "APR-DRG: predicted weight"]),
+    "flow": (lambda: plots.flow_diagram(FLOW, DATASET), ["1,234", "234 left out", "APR-DRG cohort"]),
+    "words": (lambda: plots.words_known({24: pd.Series(range(50)), 48: pd.Series(range(90))}, DATASET), ["hour 48: 44 on average"]),
+    "notes": (lambda: plots.note_hours(NOTES, DATASET), ["Nursing: 30", "Radiology: 30"]),
+    "measured": (lambda: plots.measured_by_hour(SHARES, DATASET), ["heart rate", "hours after ICU admission"]),
+    "course": (lambda: plots.course(STAY, pd.Series({"heart rate": "beats/min", "sodium": "mEq/L"}), DATASET), ["sodium (mEq/L)"]),
+    "models": (lambda: beside(), ["MS-DRG: CAML", "APR-DRG: LSTM", "0.871", "macro-F1"]),
+    "hours": (lambda: plots.cmi_by_hour(both(lambda: casemix.errors_by_hour(TRUE, GUESSES)), PAPER, dict.fromkeys(SYSTEMS, 3.0), DATASET), ["a guess that reads nothing", "published, ± SD"]),
+    "sizes": (lambda: plots.cmi_by_size(both(sizes), {"ms": 8, "apr": 15}, DATASET), ["at 48 hours", "published: under 15 %"]),
+    "payments": (lambda: plots.cmi_payments(both(lambda: casemix.payments(TRUE, GUESSES, np.arange(50))), 6000.0, DATASET), ["true, 50 stays", "payment (million $)"]),
+    "regression": (lambda: plots.weight_scatter(dict.fromkeys(SYSTEMS, (TRUE, WAYS)), DATASET), ["regression", "APR-DRG: predicted weight"]),
 }  # fmt: skip
 
 
@@ -69,13 +78,13 @@ def test_a_figure_shows_what_it_was_given_and_whose_data_it_is(name):
 
 
 def test_one_model_has_no_whisker_and_the_first_day_a_row_of_its_own():
-    figure = early_plots.models(table2(), early_tables.published("Table 2"), DATASET)
+    figure = beside()
     said = texts(figure)
     assert said.count("MS-DRG: CAML") >= 2 and "nan" not in said
 
 
 def test_a_weight_below_the_axis_is_drawn_at_its_end():
-    figure = early_plots.regression_scatter({"ms": (TRUE, WAYS)}, DATASET)
+    figure = plots.weight_scatter({"ms": (TRUE, WAYS)}, DATASET)
     low = figure.axes[1].get_ylim()[0]
     drawn = figure.axes[1].lines[-1].get_ydata()
     assert (WAYS["regression"] < 0).any() and drawn.min() == pytest.approx(low)

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import ttest_ind
 from sklearn.metrics import f1_score, roc_auc_score
 
-from drgstudy import casemix, drgs, early_tables
+from drgstudy import casemix, comparisons, drgs, errors, published, results, tables
 from drgstudy.predictions import Predictions
 
 LABELS = np.array(["064", "065", "177", "193", "233", "234", "291", "292", "871", "872"])
@@ -22,11 +22,10 @@ TRUTH = [8] * 12 + [6] * 9 + [7] * 6 + [0] * 5 + [4] * 4 + [2] * 3 + [9] * 2 + [
 
 
 def test_sets_of_drgs_are_those_of_the_stays():
-    sets = {
-        name: set(LABELS[members]) for name, members in early_tables.drg_sets("ms", LABELS, np.array(TRUTH)).items()
-    }
+    cases, mdc = pd.Series(LABELS[TRUTH]).value_counts(), drgs.fiscal_2013("ms")["mdc"]
+    found = results.drg_sets(LABELS, cases, results.EARLY_TOP_DRGS, mdc)
+    sets = {name: set(LABELS[members]) for name, members in found.items()}
     assert sets["All DRGs"] == set(LABELS) - {"193", "234"}
-    mdc = drgs.fiscal_2013("ms")["mdc"]
     for name in ("MDC 05", "MDC 01", "MDC 04"):
         assert sets[name] == {label for label in sets["All DRGs"] if mdc[label] == name[4:]} and sets[name]
     # 12 + 9 + 6 + 5 = 32 of 42 stays are 76 %; the next DRG brings it above 80
@@ -36,7 +35,7 @@ def test_sets_of_drgs_are_those_of_the_stays():
 
 def test_table_2_is_scikit_learns():
     models = [predictions(TRUTH, seed) for seed in range(3)]
-    table = early_tables.table2("ms", {("caml-ms", 48): models, ("caml-ms", 24): models[:1]})
+    table = results.by_fold("ms", {("caml-ms", 48): models, ("caml-ms", 24): models[:1]})
     whole = table[(table["drg_set"] == "All DRGs") & (table["hours"] == 48)].set_index("metric")
     f1 = [f1_score(m.truth, m.logits.argmax(1), average="macro", labels=np.unique(m.truth)) for m in models]
     assert whole.loc["macro_f1", "value"] == pytest.approx(np.mean(f1))
@@ -57,13 +56,13 @@ def test_table_2_is_scikit_learns():
     assert circulatory.loc["acc_at_1", ["n_drgs", "n_stays"]].tolist() == [3, 19]
     alone = table[table["hours"] == 24]
     assert alone["model"].unique().tolist() == ["CAML, 24 hours"] and alone["sd"].isna().all()
-    printed = early_tables.printed2(table)
+    printed = tables.printed_folds(table)
     assert printed["System"].unique().tolist() == ["MS-DRG"]
     assert printed.query("Model == 'CAML, 24 hours'")["macro-F1"].str.endswith("(–)").all()
 
 
 def test_the_papers_table_2_prints_as_in_the_paper():
-    printed = early_tables.printed2(early_tables.published("Table 2")).set_index(["System", "Model", "DRG set"])
+    printed = tables.printed_folds(published.table("Table 2", "Early DRG")).set_index(["System", "Model", "DRG set"])
     assert printed.loc[("MS-DRG", "CAML", "All DRGs"), "macro-AUC"] == "0.871 (0.011)"
     assert printed.loc[("APR-DRG", "CAML", "Top 80% cases"), "Stays (%)"] == "2,197 (80.0)"
     assert printed.loc[("MS-DRG", "CAML", "Top 80% cases"), "Stays (%)"] == "–"  # a misprint, left out
@@ -72,15 +71,15 @@ def test_the_papers_table_2_prints_as_in_the_paper():
 def test_t_tests_are_scipys_and_need_two_models():
     runs = {("caml-ms", 48): [predictions(TRUTH, s, 1.5) for s in range(5)]}
     runs |= {("lstm-ms", 48): [predictions(TRUTH, s, 0.5) for s in range(5)], ("bert-ms", 48): [predictions(TRUTH)]}
-    table = early_tables.table2("ms", runs)
-    tests = early_tables.t_tests(table, "caml-ms", "lstm-ms").set_index(["drg_set", "metric"])
+    table = results.by_fold("ms", runs)
+    tests = comparisons.t_tests(table, "caml-ms", "lstm-ms").set_index(["drg_set", "metric"])
     each = table.set_index(["run", "drg_set", "metric"])["each"]
     t, p = ttest_ind(each["caml-ms", "All DRGs", "acc_at_1"], each["lstm-ms", "All DRGs", "acc_at_1"])
     assert tests.loc[("All DRGs", "acc_at_1"), ["t", "p"]].tolist() == pytest.approx([t, p])
     assert tests.loc[("All DRGs", "acc_at_1"), "difference"] > 0 and p < 0.01
-    assert early_tables.t_tests(table, "caml-ms", "bert-ms").empty
+    assert comparisons.t_tests(table, "caml-ms", "bert-ms").empty
     alike = {("caml-ms", 48): [predictions(TRUTH, 1, 9)] * 2, ("lstm-ms", 48): [predictions(TRUTH, 1, -9)] * 2}
-    assert early_tables.t_tests(early_tables.table2("ms", alike), "caml-ms", "lstm-ms").empty
+    assert comparisons.t_tests(results.by_fold("ms", alike), "caml-ms", "lstm-ms").empty
 
 
 def test_the_five_cases_are_what_they_are_called():
@@ -90,7 +89,7 @@ def test_the_five_cases_are_what_they_are_called():
         np.arange(5), np.searchsorted(LABELS, truth), LABELS, logits.astype("float32"), {"run": "caml-ms"}
     )
     cases = pd.Series({"291": 40, "292": 20, "871": 60, "193": 30, "064": 25, "065": 8, "872": 1})
-    found = early_tables.five_cases(made, cases, {"291", "292", "871", "193", "064", "065"}).set_index("situation")
+    found = errors.five_cases(made, cases, {"291", "292", "871", "193", "064", "065"}).set_index("situation")
     assert found.loc["right", ["position", "case"]].tolist() == [0, 1]
     assert found.loc["pneumonia where sepsis was", "position"] == 1
     assert found.loc["CC against MCC", ["true_drg", "predicted_drg"]].tolist() in (["291", "292"], ["065", "064"])
@@ -110,7 +109,7 @@ def test_sentences_say_what_the_numbers_say():
         "hidden": casemix.cancelled(true, predicted[48]),
         "blind": 3.0,
     }
-    said = early_tables.cmi_sentences("ms", [24, 48], found)
+    said = comparisons.cmi_sentences("ms", [24, 48], found)
     assert "off by 10.05" in said[0] and "published at 24 hours: 2.40 (1.07) %" in said[0]
     assert "hour 48 is better than hour 24 (−9.0 points" in said[0]
     assert "stays below 5 % from hour +48 on" in said[1]
@@ -118,7 +117,7 @@ def test_sentences_say_what_the_numbers_say():
     assert "$1,200,000" in said[4] and "more" in said[4]
     assert "0 % of these errors cancel" in said[5]
     same = found | {"change": casemix.change_by_hour(true, predicted[24], predicted[24], 200, 1)}
-    assert "can’t be told" in early_tables.cmi_sentences("ms", [24, 48], same)[0]
+    assert "can’t be told" in comparisons.cmi_sentences("ms", [24, 48], same)[0]
 
 
 def test_regression_is_nearer_only_where_its_interval_says_so():
@@ -126,7 +125,7 @@ def test_regression_is_nearer_only_where_its_interval_says_so():
     value.index = ["regression", "top-1 DRG", "expected"]
     gains = pd.DataFrame({"difference": [-0.4, 0.1], "lower": [-0.5, -0.1], "upper": [-0.3, 0.3]})
     gains.index = ["top-1 DRG", "expected"]
-    said = early_tables.regression_sentences("apr", value, gains)
+    said = comparisons.regression_sentences("apr", value, gains)
     assert (
         "is nearer than the weight of the top-1 DRG" in said[0] and "can’t be told from the expected weight" in said[1]
     )

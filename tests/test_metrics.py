@@ -28,7 +28,7 @@ def reference(logits, truth):
 
 
 def same(ours, theirs):
-    assert tuple(ours) == METRICS
+    assert list(ours) == list(METRICS)
     assert ours == pytest.approx(theirs, abs=1e-12, rel=0, nan_ok=True)
 
 

@@ -11,7 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cohort import MAPPING
 
-from drgstudy import cohort, early, early_runs, measurements, predictions, provenance, report, runs, study, tables
+from drgstudy import (
+    cohort,
+    drgs,
+    icu_cohort,
+    measurements,
+    predictions,
+    provenance,
+    report,
+    runs,
+    study,
+    tables,
+)
 from drgstudy.study import StudyError, read_json, write_json
 
 RUNS = ["llama", "tfidf", "mine"]
@@ -37,7 +48,7 @@ def read_all(paths):
     cohort.read_stays(paths.drgs, cohort.MAPPING)
     cohort.read_stays(paths.stays)
     cohort.read_flow(paths)
-    tables.read_runs(paths, RUNS)
+    predictions.read_runs(paths, RUNS)
     for run in RUNS:
         predictions.check_model(paths.runs / run, read_json(paths.runs / run / "run.json"))
     report.build("tiny")
@@ -175,7 +186,7 @@ def edited_numbers(paths):
 
 
 def another_cohorts_numbers(paths):
-    tables.read_runs(paths, RUNS)
+    predictions.read_runs(paths, RUNS)
     tables.write_numbers(paths, "07-two-labels", {})
     record = provenance.record_of(paths.report / "numbers" / "07-two-labels.json")
     other = {"fingerprint": "0" * 16}
@@ -183,7 +194,7 @@ def another_cohorts_numbers(paths):
 
 
 def numbers_of_a_run_that_was_trained_again(paths):
-    tables.read_runs(paths, RUNS)
+    predictions.read_runs(paths, RUNS)
     edit_json(paths.runs / "mine" / "run.json", lambda run: run.update(seed=2))
     (paths.report / "numbers" / "06-results.json").touch()
 
@@ -265,7 +276,7 @@ EARLY = {
     "numbers": {
         "dataset": {"kind": "synthetic", "name": "ICU", "fingerprint": "f"},
         "stays_fingerprint": "s",
-        "flow": {system: [{"step": "stays", "kept": 12, "removed": 0}] for system in early.SYSTEMS},
+        "flow": {system: [{"step": "stays", "kept": 12, "removed": 0}] for system in drgs.SYSTEMS},
         "mean_words": {"hour 24": 81.0, "hour 48": 108.0},
     },
     "text": {},
@@ -275,7 +286,7 @@ EARLY = {
 
 def test_a_record_names_what_was_read_and_whose_data_it_is(paths):
     cohort.read_flow(paths)
-    tables.read_runs(paths, ["tfidf"])
+    predictions.read_runs(paths, ["tfidf"])
     tables.write_numbers(paths, "08-size-and-length", {})
     record = read_json(paths.report / "numbers" / "08-size-and-length.made.json")
     names = {"source.json", "drgs.parquet", "stays.parquet", "flow.json", "runs/tfidf/run.json"}
@@ -308,7 +319,7 @@ def early_study(tmp_path, monkeypatch):
     monkeypatch.setattr(study.places, "ROOT", tmp_path)
     monkeypatch.setattr(provenance, "USED", {})
     paths = test_runs.made_up()
-    stays = cohort.read_stays(paths.cohort("ms"), early.STAYS)
+    stays = cohort.read_stays(paths.cohort("ms"), icu_cohort.STAYS)
     values = np.random.default_rng(0).normal(size=(90, 48, 104)).astype(np.float32)
     measurements.write_measurements(paths.measurements, stays["stay_id"].to_numpy(), values, [paths.cohort("ms")])
     test_runs.run(paths)
@@ -325,11 +336,11 @@ def early_study(tmp_path, monkeypatch):
 
 def read_early(paths):
     cohort.read_flow(paths)
-    stays = cohort.read_stays(paths.cohort("ms"), early.STAYS)
+    stays = cohort.read_stays(paths.cohort("ms"), icu_cohort.STAYS)
     for reads in ("notes", "measurements"):
         runs.known_at(paths, stays, reads, 48)
-    early_runs.read_run(paths, "r")
-    early_runs.read_weights(paths, "w")
+    predictions.read_folds(paths, "r")
+    predictions.read_weights(paths, "w")
 
 
 def measurements_of_other_stays(paths):
@@ -343,8 +354,8 @@ def permuted_measurements(paths):
 
 
 def notes_of_other_stays(paths):
-    notes = cohort.read_stays(paths.notes, early.NOTES)
-    cohort.write_stays(notes.assign(stay_id=notes["stay_id"] + 1), paths.notes, early.NOTES, by="21-early-cohort")
+    notes = cohort.read_stays(paths.notes, icu_cohort.NOTES)
+    cohort.write_stays(notes.assign(stay_id=notes["stay_id"] + 1), paths.notes, icu_cohort.NOTES, by="21-early-cohort")
 
 
 def notes_of_other_stays_with_all_records(paths):
@@ -353,8 +364,8 @@ def notes_of_other_stays_with_all_records(paths):
 
 
 def other_notes_with_all_records(paths):
-    notes = cohort.read_stays(paths.notes, early.NOTES)
-    cohort.write_stays(notes.assign(text="other"), paths.notes, early.NOTES, by="21-early-cohort")
+    notes = cohort.read_stays(paths.notes, icu_cohort.NOTES)
+    cohort.write_stays(notes.assign(text="other"), paths.notes, icu_cohort.NOTES, by="21-early-cohort")
     provenance.write_json(paths.flow, read_json(paths.flow), "21-early-cohort", [paths.cohort("ms"), paths.notes])
 
 
@@ -395,7 +406,7 @@ def test_what_is_bent_in_the_early_study_is_refused_by_name(early_study, attack)
     attack(early_study)
     with pytest.raises(StudyError, match=EARLY_ATTACKS[attack]):
         if attack is a_patient_in_two_folds:
-            cohort.read_stays(early_study.cohort("ms"), early.STAYS)
+            cohort.read_stays(early_study.cohort("ms"), icu_cohort.STAYS)
         read_early(early_study)
 
 
@@ -407,7 +418,7 @@ def test_an_untouched_early_study_is_read(early_study):
 def test_a_fold_whose_predictions_were_changed_is_trained_again(early_study):
     (early_study.runs / "r" / "fold-1" / "hour+48" / "predictions.npz").write_bytes(b"bent")
     test_runs.run(early_study)
-    assert len(early_runs.read_run(early_study, "r")) == 1
+    assert len(predictions.read_folds(early_study, "r")) == 1
 
 
 # --- what goes in comes out, whatever it is

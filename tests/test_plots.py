@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from drgstudy import drgs, errors, plots
+from drgstudy import drgs, errors, metrics, plots
 from drgstudy.spline import smoothing_spline
 
 DATASET = "synthetic hospital, seed 3"
@@ -32,11 +32,11 @@ FLOW = {
 
 
 def scores_table(runs, models, value):
-    """Rows as `report.table1` and `report.published` have them; `value` gives the number of a run and a metric."""
+    """Rows as `results.table1` and `published.table` have them; `value` gives the number of a run and a metric."""
     rows = [
         {"run": run, "model": model, "drg_set": "All DRGs", "metric": metric, "value": value(i, m), "sd": 0.01}
         for i, (run, model) in enumerate(zip(runs, models, strict=True))
-        for m, metric in enumerate(plots.METRICS)
+        for m, metric in enumerate(metrics.METRICS)
     ]
     table = pd.DataFrame(rows)
     return table.assign(lower=table["value"] - 0.02, upper=table["value"] + 0.02, difference=table["value"])
@@ -45,7 +45,7 @@ def scores_table(runs, models, value):
 OURS = scores_table(
     ["llama", "caml", "new-model"], ["DRG-LLaMA", "CAML", "new-model"], lambda i, m: 0.1 * i + 0.01 * m + 0.111
 )
-PUBLISHED = scores_table(["-"] * 2, ["DRG-LLaMA-7B", "CAML"], lambda i, m: 0.9 - 0.1 * i - 0.01 * m).drop(columns="run")
+PUBLISHED = scores_table(["llama", "caml"], ["DRG-LLaMA-7B", "CAML"], lambda i, m: 0.9 - 0.1 * i - 0.01 * m)
 BY_DRG = pd.DataFrame(
     {
         "rank": range(1, 13),
@@ -73,14 +73,14 @@ SWEEP = pd.DataFrame(
         {"size": size, "max_tokens": n, "metric": metric, "value": 0.1 + n / 200, "sd": 0.01}
         for size in ("whole", "half")
         for n in (32, 64)
-        for metric in plots.METRICS
+        for metric in metrics.METRICS
     ]
 )
 SPLITS = pd.DataFrame(
     [
-        {"run": run, "model": plots.look(run)[0], "metric": metric, "together": 0.6, "apart": 0.5}
+        {"run": run, "model": plots.style_of(run)[0], "metric": metric, "together": 0.6, "apart": 0.5}
         for run in ("llama", "tfidf")
-        for metric in plots.METRICS
+        for metric in metrics.METRICS
     ]
 )
 SEVERITIES = pd.DataFrame(np.arange(25).reshape(5, 5), index=list("abcde"), columns=list("abcde"))
@@ -115,7 +115,9 @@ FIGURES = {
     ),
     "coverage": lambda: plots.coverage({"llama": COVERED}, [0.8], DATASET),
     "case mix": lambda: plots.case_mix(MIX, DATASET),
-    "stay weights": lambda: plots.stay_weights(WEIGHTS, {"top-1": WEIGHTS, "expected": WEIGHTS + 1}, "LLaMA", DATASET),
+    "stay weights": lambda: plots.weight_scatter(
+        {"LLaMA": (WEIGHTS, {"top-1": WEIGHTS, "expected": WEIGHTS + 1})}, DATASET
+    ),
     "strongest words": lambda: plots.strongest_words(PHRASES, DATASET),
     "dials": lambda: plots.dials({0.1: pd.Series([5, 3]), 1.0: pd.Series([4, 2, 2])}, {62: STAYS["words"]}, DATASET),
     "hardness": lambda: plots.hardness(HARD, DATASET),
@@ -130,7 +132,9 @@ FIGURES = {
         },
         DATASET,
     ),
-    "models": lambda: plots.model_comparison(OURS, PUBLISHED, DATASET),
+    "models": lambda: plots.beside_published(
+        PUBLISHED, OURS, metrics.METRICS, ["MIMIC-IV (published)", f"{DATASET} (this run)"], DATASET
+    ),
     "differences": lambda: plots.differences(OURS[OURS["run"] != "llama"], "DRG-LLaMA", DATASET),
     "2a": lambda: plots.accuracy_by_rank(BY_DRG, SPLINE, DATASET),
     "2b": lambda: plots.cases_by_accuracy(BY_DRG, DATASET),
@@ -172,8 +176,8 @@ def test_saving_twice_gives_equal_bytes_and_one_dataset_name(tmp_path):
 
 def test_the_order_and_looks_are_fixed_and_unknown_runs_come_last():
     assert plots.in_order(["zzz", "tfidf", "aaa", "llama"]) == ["llama", "tfidf", "aaa", "zzz"]
-    assert plots.look("zzz")[0] == "zzz" and plots.look("llama")[0] == "DRG-LLaMA"
-    assert plots.look("llama-small-64") == ("DRG-LLaMA (small, 64)", *plots.look("llama")[1:])
+    assert plots.style_of("zzz")[0] == "zzz" and plots.style_of("llama")[0] == "DRG-LLaMA"
+    assert plots.style_of("llama-small-64") == ("DRG-LLaMA (small, 64)", *plots.style_of("llama")[1:])
     for column in zip(*plots.MODELS.values(), strict=True):
         assert len(set(column)) == len(plots.MODELS)
 
@@ -189,7 +193,7 @@ def test_figure_3_tells_v34s_own_titles_and_both_rules():
 
 
 def test_the_flow_diagram_shows_every_count():
-    words = words_on(plots.flow_diagram(FLOW))
+    words = words_on(plots.flow_diagram(FLOW, DATASET))
     for step in FLOW["notes"] + FLOW["drg_rows"]:
         assert any(text.lower() == f"{step['step'].lower()}\n{step['kept']:,}" for text in words)
     for removed in ("234", "1,833", "500"):

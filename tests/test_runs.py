@@ -8,7 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from drgstudy import cohort, drgs, early, early_runs, inputs, measurements, models, provenance, runs, study
+from drgstudy import (
+    cohort,
+    drgs,
+    icu_cohort,
+    inputs,
+    measurements,
+    models,
+    predictions,
+    provenance,
+    results,
+    runs,
+    study,
+)
 from drgstudy.labels import LabelSpace
 from drgstudy.predictions import read_predictions
 from drgstudy.study import NOTEBOOKS, Paths, StudyError, fingerprint, graph, read_json, read_params, write_json
@@ -32,11 +44,11 @@ def made_up():
     stays = stays.assign(weight=facts["relative_weight"].to_numpy(), mdc=facts["mdc"].to_numpy(), diagnosis="UNWELL")
     stays = stays.assign(icu_in=pd.Timestamp("2150-01-01").as_unit("ms"), first_visit=True)
     stays = stays.assign(fold=np.arange(90) // 3 % 6, fold_stays=np.arange(90) // 3 % 6)
-    cohort.write_stays(stays, paths.cohort("ms"), early.STAYS)
+    cohort.write_stays(stays, paths.cohort("ms"), icu_cohort.STAYS)
     late = [(stay_id, 30.0, "Nursing", WORDS[code]) for stay_id, code in zip(stays["stay_id"], drg, strict=True)]
     notes = pd.DataFrame([(stay_id, 1.0, "Nursing", "patient here") for stay_id in stays["stay_id"]] + late)
-    notes.columns = list(early.NOTES.columns)
-    cohort.write_stays(notes.sort_values(["stay_id", "hours"], ignore_index=True), paths.notes, early.NOTES)
+    notes.columns = list(icu_cohort.NOTES.columns)
+    cohort.write_stays(notes.sort_values(["stay_id", "hours"], ignore_index=True), paths.notes, icu_cohort.NOTES)
     flow = {"ms": [{"step": "hospital stays", "kept": 90, "removed": 0}], "source": {"kind": "synthetic", "name": "x"}}
     provenance.write_json(paths.flow, flow, "21-early-cohort", [paths.cohort("ms"), paths.notes])
     return paths
@@ -342,9 +354,9 @@ def test_each_room_that_a_model_is_made_by_is_known_to_shape_it_or_not():
 def test_the_hold_out_stays_are_asked_at_every_hour(paths):
     for fold in (1, 2):
         run(paths, fold)
-    early_day, later = (early_runs.read_run(paths, "r", hours) for hours in (24, 48))
+    early_day, later = (predictions.read_folds(paths, "r", hours) for hours in (24, 48))
     assert [made.run["fold"] for made in later] == [1, 2] and later[0].run["hours"] == 48
-    stays = cohort.read_stays(paths.cohort("ms"), early.STAYS)
+    stays = cohort.read_stays(paths.cohort("ms"), icu_cohort.STAYS)
     assert later[0].stay_ids.tolist() == stays.loc[stays["fold"] == 0, "stay_id"].tolist()
     assert (later[0].logits.argmax(1) == later[0].truth).all()  # what tells them apart is written by then
     assert (early_day[0].logits == early_day[0].logits[0]).all()  # and not a day earlier
@@ -407,21 +419,21 @@ def test_a_run_on_weights_leaves_weights_and_is_taken_as_it_is(paths, monkeypatc
     monkeypatch.setattr(models, "build", lambda *given: built.append(given) or Model())
     given = {"target": "weight", "hours": [48], "model": "caml", "settings": {}}
     assert run(paths, **given) == run(paths, **given) and len(built) == 1
-    made = early_runs.read_weights(paths, "r")[0]
-    stays = cohort.read_stays(paths.cohort("ms"), early.STAYS).set_index("stay_id")
+    made = predictions.read_weights(paths, "r")[0]
+    stays = cohort.read_stays(paths.cohort("ms"), icu_cohort.STAYS).set_index("stay_id")
     assert made["true"].to_numpy() == pytest.approx(stays.loc[made["stay_id"], "weight"].to_numpy())
-    assert early_runs.regressed(paths, "r", made["stay_id"][::-1]).shape == (1, 15)
+    assert results.weights_by_regression(paths, "r", made["stay_id"][::-1]).shape == (1, 15)
 
 
 def test_named_weights_are_those_of_2013(paths):
     run(paths)
-    ids = pd.Series(early_runs.read_run(paths, "r")[0].stay_ids[::-1])  # in the order that is asked for
-    stays = cohort.read_stays(paths.cohort("ms"), early.STAYS).set_index("stay_id")
-    assert early_runs.weights_of(paths, "r", ids)[0] == pytest.approx(stays.loc[ids, "weight"].to_numpy())
+    ids = pd.Series(predictions.read_folds(paths, "r")[0].stay_ids[::-1])  # in the order that is asked for
+    stays = cohort.read_stays(paths.cohort("ms"), icu_cohort.STAYS).set_index("stay_id")
+    assert results.weights_by_drg(paths, "r", ids)[0] == pytest.approx(stays.loc[ids, "weight"].to_numpy())
 
 
 def test_measurements_after_the_hour_are_unknown_and_the_scale_stays_the_trainings(paths):
-    stays = cohort.read_stays(paths.cohort("ms"), early.STAYS)
+    stays = cohort.read_stays(paths.cohort("ms"), icu_cohort.STAYS)
     values = np.random.default_rng(1).normal(5, 2, (90, 48, 104)).astype(np.float32)
     measurements.write_measurements(paths.measurements, stays["stay_id"].to_numpy()[::-1], values[::-1])
     training = (stays["fold"] > 1).to_numpy()
@@ -441,7 +453,7 @@ def test_the_official_space_holds_every_target():
 
 def test_what_is_refused(paths):
     with pytest.raises(StudyError, match="run 'r' has no predictions at hour 48"):
-        early_runs.read_run(paths, "r")
+        predictions.read_folds(paths, "r")
     with pytest.raises(StudyError, match="parameter reads: expected 'notes' or 'measurements'"):
         run(paths, reads="tea leaves")
     with pytest.raises(StudyError, match="parameter target: expected 'drg' or 'weight', got 'dollars'"):
@@ -458,14 +470,14 @@ def test_what_is_refused(paths):
         with pytest.raises(StudyError, match="parameters split and folds: expected one of"):
             run(paths, **wrong)
     run(paths)
-    stays = cohort.read_stays(paths.cohort("ms"), early.STAYS)
-    cohort.write_stays(stays.assign(diagnosis="OTHER"), paths.cohort("ms"), early.STAYS)
+    stays = cohort.read_stays(paths.cohort("ms"), icu_cohort.STAYS)
+    cohort.write_stays(stays.assign(diagnosis="OTHER"), paths.cohort("ms"), icu_cohort.STAYS)
     with pytest.raises(StudyError, match="made on another cohort"):
-        early_runs.read_run(paths, "r")
+        predictions.read_folds(paths, "r")
 
 
 def test_folds_that_are_no_longer_asked_for_go(paths):
     for fold in (1, 2, 3):
         run(paths, fold)
     runs.keep_folds(paths.runs / "r", [1, 3])
-    assert [made.run["fold"] for made in early_runs.read_run(paths, "r")] == [1, 3]
+    assert [made.run["fold"] for made in predictions.read_folds(paths, "r")] == [1, 3]

@@ -14,6 +14,8 @@ import pandas as pd
 
 from drgstudy.study import REFERENCE, StudyError
 
+SYSTEMS = {"ms": "MS-DRG", "apr": "APR-DRG"}
+"""The early-DRG study's DRG systems."""
 CC_LABELS = ("without CC/MCC", "with CC", "with MCC", "without MCC", "not applicable")
 """Names of the CC/MCC labels 0 to 4."""
 

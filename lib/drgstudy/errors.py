@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import log_softmax
 
 from drgstudy import drgs, sheets
 from drgstudy.harmonize import standard_code
 from drgstudy.metrics import TOP
+from drgstudy.predictions import Predictions
 from drgstudy.study import StudyError, shown
 
 CATEGORIES = (
@@ -35,6 +37,9 @@ CLASSES = (
     "Wrong MDC: a DRG of the same type",
 )
 """What the DRGs alone decide, from the smallest error to the largest; see `classify`."""
+
+SEPSIS, PNEUMONIA = ("870", "871", "872"), ("177", "178", "179", "193", "194", "195")
+"""DRGs of fiscal year 2013, of the early-DRG paper's five cases."""
 
 MDC = {
     "PRE": "PRE transplant, ECMO",
@@ -271,7 +276,7 @@ def extremes(by_drg: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
     Parameters
     ----------
-    by_drg : DataFrame, as `tables.by_drg` returns it.
+    by_drg : DataFrame, as `results.by_drg` returns it.
 
     Returns
     -------
@@ -283,3 +288,48 @@ def extremes(by_drg: pd.DataFrame) -> dict[str, pd.DataFrame]:
     columns = ["drg", "title", "type", "train_cases", "test_cases"]
     tables = [by_drg.loc[rows, columns].sort_values("drg", ignore_index=True) for rows in chosen]
     return dict(zip([f"Supplementary Table {n}" for n in (2, 3, 4)], tables, strict=True))
+
+
+def five_cases(made: Predictions, cases: pd.Series, trained: set[str]) -> pd.DataFrame:
+    """One stay for each of Table 3's five situations, the one of which the model is surest; none where none fits.
+
+    Parameters
+    ----------
+    made : Predictions
+        Of MS-DRGs.
+    cases : Series of int
+        Stays of each DRG in the cohort.
+    trained : set of str
+        DRGs that the model was trained on.
+
+    Returns
+    -------
+    DataFrame
+        case (1 to 5), situation, position (in the predictions), true_drg, predicted_drg, true_count, predicted_count.
+    """
+    facts = drgs.fiscal_2013("ms")
+    base = facts["title"].str.replace(r" W(?:/O)? (?:CC/MCC|MCC|CC)$", "", regex=True)
+    stays = pd.DataFrame({"true_drg": made.labels[made.truth], "predicted_drg": made.labels[made.logits.argmax(1)]})
+    stays["sure"] = log_softmax(made.logits, axis=1).max(1)
+    for which in ("true", "predicted"):
+        stays[f"{which}_count"] = stays[f"{which}_drg"].map(cases).fillna(0).astype(int)
+    wrong = stays["true_drg"] != stays["predicted_drg"]
+    known = stays["true_drg"].isin(trained)
+    same_base = stays["true_drg"].map(base) == stays["predicted_drg"].map(base)
+    same_mdc = stays["true_drg"].map(facts["mdc"]) == stays["predicted_drg"].map(facts["mdc"])
+    rare = stays["true_count"] * 3 <= stays["predicted_count"]
+    situations = {
+        "right": ~wrong,
+        "pneumonia where sepsis was": stays["true_drg"].isin(SEPSIS) & stays["predicted_drg"].isin(PNEUMONIA),
+        "CC against MCC": wrong & known & same_base,
+        "a frequent DRG where a rare one was": wrong & known & ~same_base & same_mdc & rare,
+        "a DRG never seen in training": wrong & ~known,
+    }
+    rows = []
+    for case, (situation, fits) in enumerate(situations.items(), 1):
+        if fits.any():
+            at = stays.loc[fits, "sure"].idxmax()
+            rows.append({"case": case, "situation": situation, "position": at} | stays.loc[at].drop("sure").to_dict())
+    if not rows:
+        raise StudyError("the five cases: no stay was predicted")
+    return pd.DataFrame(rows)

@@ -14,9 +14,9 @@ def texts(stays: pd.DataFrame, notes: pd.DataFrame, hours: float) -> list[str]:
     Parameters
     ----------
     stays : DataFrame
-        As `early.STAYS`, or some of its rows.
+        As `icu_cohort.STAYS`, or some of its rows.
     notes : DataFrame
-        As `early.NOTES`.
+        As `icu_cohort.NOTES`.
     hours : float
         After ICU admission.
 

@@ -15,7 +15,9 @@ from statsmodels.stats.proportion import proportion_confint
 from drgstudy.study import StudyError
 
 TOP = (1, 5, 10)
-METRICS = ("macro_f1", *(f"acc_at_{k}" for k in TOP), "macro_auc", "micro_auc")
+METRICS = {"macro_f1": "macro-F1"} | {f"acc_at_{k}": f"top-{k} accuracy" for k in TOP}
+METRICS |= {"macro_auc": "macro-AUC", "micro_auc": "micro-AUC"}
+"""The six metrics, and how they are called."""
 
 
 class Scores:

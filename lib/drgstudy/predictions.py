@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from drgstudy import provenance
-from drgstudy.study import StudyError, atomic, cause, fingerprint, first_process_first, read_json, write_json
+from drgstudy.study import Paths, StudyError, atomic, cause, fingerprint, first_process_first, read_json, write_json
 
 MODEL_FILES = {".safetensors", ".npz", ".json"}
 PACKAGES = ("torch", "transformers", "peft", "scikit-learn", "numpy", "pandas")
@@ -153,3 +153,59 @@ def held_out(stays: Path, split: str, column: str) -> pd.Series:
     """A column of the test stays of a split, by stay id, in the cohort's order."""
     table = pd.read_parquet(stays, columns=["stay_id", split, column]).set_index("stay_id")
     return table.loc[table[split].isin(["test", 0]), column]
+
+
+def read_runs(paths: Paths, names: list[str]) -> dict[str, Predictions]:
+    """The runs called `names`, in that order: made on this cohort and tested on the same stays.
+
+    Raises
+    ------
+    StudyError
+        If none is named, one has not run or was made on another cohort, or two were tested on different stays.
+    """
+    if not names:
+        raise StudyError("parameter runs: names no run; give at least one, e.g. [tfidf]")
+    if missing := [name for name in names if not (paths.runs / name / "run.json").is_file()]:
+        known = ", ".join(sorted(file.parent.name for file in paths.runs.glob("*/run.json"))) or "none"
+        raise StudyError(f"run {missing[0]!r} has no run.json under {paths.runs}; train it, or choose of: {known}")
+    runs = {name: read_predictions(paths.runs / name, paths.stays) for name in names}
+    for name in names:
+        if not np.array_equal(runs[name].stay_ids, runs[names[0]].stay_ids):
+            raise StudyError(f"run {name!r} was tested on other stays than {names[0]!r}; they can't be compared")
+    return runs
+
+
+def read_folds(paths: Paths, run: str, hours: int = 48) -> list[Predictions]:
+    """What each fold's model of a run says of the hold-out stays at an hour, in the order of the folds.
+
+    Raises
+    ------
+    StudyError
+        If the run has not been made at that hour, or as `predictions.read_predictions`.
+    """
+    folders = sorted((paths.runs / run).glob(f"fold-*/hour{hours:+03d}"))
+    if not folders:
+        raise StudyError(f"run {run!r} has no predictions at hour {hours} under {paths.runs}; train it (notebook 23)")
+    return [read_predictions(folder, *_made_from(paths, folder)) for folder in folders]
+
+
+def read_weights(paths: Paths, run: str) -> list[pd.DataFrame]:
+    """True and predicted relative weight of the hold-out stays (stay_id, true, predicted), a table a fold's model."""
+    files = sorted((paths.runs / run).glob("fold-*/weights.parquet"))
+    if not files:
+        raise StudyError(f"run {run!r} has predicted no weights under {paths.runs}; train it (notebook 23)")
+    tables = []
+    for file in files:
+        stays, read = _made_from(paths, file.parent)
+        made = read_run_json(file.parent, file.name, stays, read)
+        tables.append(pd.read_parquet(file))
+        true = held_out(stays, made["split"], "weight").astype("float32").rename("true").reset_index()
+        if not tables[-1][["stay_id", "true"]].equals(true):
+            raise StudyError(f"{provenance.relative(file)} has not the hold-out stays of {stays.name}; run it again")
+    return tables
+
+
+def _made_from(paths: Paths, folder: Path) -> tuple[Path, Path]:
+    """The cohort, and the notes or measurements, that the run in a folder was made from."""
+    run = read_json(folder / "run.json")
+    return paths.cohort(run["system"]), paths.notes if run["reads"] == "notes" else paths.measurements

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 
-from drgstudy import plots, provenance, tables
+from drgstudy import metrics, plots, provenance, tables
 from drgstudy.study import (
     Paths,
     StudyError,
@@ -104,7 +104,7 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
     outdated = {file.stem for file in written} - set(parts)
     waiting = [step for step in of_begun if step not in made or step in outdated]
     shared["to_come"] = {study.topic: [_describe(step) for step in waiting if step in study] for study in begun}
-    shared |= {"metrics": plots.METRICS, "studies": [numbers[study.topic] for study in begun]}
+    shared |= {"metrics": metrics.METRICS, "studies": [numbers[study.topic] for study in begun]}
     shared["order"] = plots.in_order(numbers["results"]["models"]) if "results" in numbers else []
     shared |= {"figures": figures, "tables": rows}
     told = {study.topic: Markup(pages.get_template(study.part).render(shared)) for study in begun}
@@ -141,7 +141,7 @@ def _is_current(file: Path, paths: Paths) -> bool:
 
 def _describe(step: str) -> str:
     run = re.sub(r"^\d\d-(\w+-)?train-", "", step)
-    return step if run == step else plots.look(run)[0]
+    return step if run == step else plots.style_of(run)[0]
 
 
 def _notebook(file: Path) -> dict:
@@ -149,7 +149,7 @@ def _notebook(file: Path) -> dict:
     notebook = nbformat.read(file, as_version=4)
     titles = re.findall(r"^# (.+)$", notebook.cells[0].source, re.MULTILINE)
     run = notebook.metadata.get("papermill", {}).get("parameters", {}).get("run", "")
-    of_run = plots.look(run)[0] if run and file.stem.endswith(f"-train-{run}") else ""
+    of_run = plots.style_of(run)[0] if run and file.stem.endswith(f"-train-{run}") else ""
     about = {"file": file, "name": file.stem, "page": f"pages/{file.stem}.html", "made": file.stat().st_mtime}
     return about | {"title": titles[0] if titles else file.stem, "of_run": of_run}
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from drgstudy import cohort, drgs, early, inputs, measurements, models, provenance
+from drgstudy import cohort, drgs, icu_cohort, inputs, measurements, models, provenance
 from drgstudy.labels import LabelSpace, label_space
 from drgstudy.predictions import (
     Predictions,
@@ -166,7 +166,7 @@ def of_icu_stays(
     if target == "weight" and not getattr(models.module(model).Model, "numbers", False):
         raise StudyError(f"parameter target: model {model!r} learns no number; choose one whose `numbers` is true")
     file, last = paths.cohort(system), max(hours)
-    stays = cohort.read_stays(file, early.STAYS)
+    stays = cohort.read_stays(file, icu_cohort.STAYS)
     read = paths.notes if reads == "notes" else paths.measurements
     about = {"run": run, "model": model, "settings": _settings(model, settings), "system": system, "reads": reads}
     about |= {"target": target, "space": space, "split": split, "seed": seed}
@@ -382,10 +382,10 @@ def known_at(paths: Paths, stays: pd.DataFrame, reads: str, last: int) -> Callab
     With `reads` "notes" it returns texts (list of str), with "measurements" an array (stays, 48, 208), in which nothing
     was measured after that hour; it is standardised by what the training stays had up to the `last` hour.
     """
-    cohorts = [file for system in early.SYSTEMS if (file := paths.cohort(system)).is_file()]
+    cohorts = [file for system in drgs.SYSTEMS if (file := paths.cohort(system)).is_file()]
     ours = set().union(*(pd.read_parquet(file, columns=["stay_id"])["stay_id"] for file in cohorts))
     if reads == "notes":
-        notes = cohort.read_stays(paths.notes, early.NOTES)
+        notes = cohort.read_stays(paths.notes, icu_cohort.NOTES)
         if not ours.issuperset(notes["stay_id"]):
             raise StudyError(f"{provenance.relative(paths.notes)} has notes of stays that are in neither cohort")
         return lambda some, hours, training: inputs.texts(stays[some], notes, hours)

@@ -10,7 +10,16 @@ import numpy as np
 import papermill
 import pytest
 
-from drgstudy import casemix, cohort, early, early_runs, inputs, measurements, provenance
+from drgstudy import (
+    casemix,
+    cohort,
+    icu_cohort,
+    inputs,
+    measurements,
+    predictions,
+    provenance,
+    results,
+)
 from drgstudy.study import NOTEBOOKS, ROOT, Paths, fingerprint, read_json, read_params, write_json
 
 PATHS = Paths("smoke", "early")
@@ -29,15 +38,15 @@ def run(name: str, folder, **given) -> list[dict]:
 @pytest.mark.parametrize("params", PARAMS, ids=lambda file: file.stem.removeprefix("23-early-train-"))
 def test_each_run_has_its_models_and_its_hours(study, params):
     given = read_params(params)
-    stays = cohort.read_stays(PATHS.cohort(given["system"]), early.STAYS)
+    stays = cohort.read_stays(PATHS.cohort(given["system"]), icu_cohort.STAYS)
     held_out = stays[stays[given.get("split", "fold")] == 0]
     if given.get("target") == "weight":
-        made = early_runs.read_weights(PATHS, given["run"])
+        made = predictions.read_weights(PATHS, given["run"])
         assert len(made) == len(given["folds"])
         assert all(weights["true"].to_numpy() == pytest.approx(held_out["weight"].to_numpy()) for weights in made)
         return
     for hours in given.get("hours", [48]):
-        models = early_runs.read_run(PATHS, given["run"], hours)
+        models = predictions.read_folds(PATHS, given["run"], hours)
         assert [made.run["fold"] for made in models] == given["folds"]
         for made in models:
             assert made.stay_ids.tolist() == held_out["stay_id"].tolist() and made.run["hours"] == hours
@@ -46,8 +55,8 @@ def test_each_run_has_its_models_and_its_hours(study, params):
 
 
 def test_notes_grow_with_the_hours(study):
-    stays = cohort.read_stays(PATHS.cohort("ms"), early.STAYS)
-    notes = cohort.read_stays(PATHS.notes, early.NOTES)
+    stays = cohort.read_stays(PATHS.cohort("ms"), icu_cohort.STAYS)
+    notes = cohort.read_stays(PATHS.notes, icu_cohort.NOTES)
     words = [sum(len(text.split()) for text in inputs.texts(stays, notes, hours)) for hours in (-24, 0, 24, 48)]
     assert words == sorted(words) and words[0] < words[-1] / 5
     assert not notes["text"].str.contains(r"\[\*\*").any() and not notes["category"].str.contains("Discharge").any()
@@ -55,17 +64,17 @@ def test_notes_grow_with_the_hours(study):
 
 def test_table_2_is_of_the_predictions(study):
     table = read_json(PATHS.report / "numbers.json")["early_results"]["table_2"]["caml-ms"]["hour 24"]["All DRGs"]
-    accuracy = [(p.logits.argmax(1) == p.truth).mean() for p in early_runs.read_run(PATHS, "caml-ms", 24)]
+    accuracy = [(p.logits.argmax(1) == p.truth).mean() for p in predictions.read_folds(PATHS, "caml-ms", 24)]
     assert table["acc_at_1"]["value"] == pytest.approx(np.mean(accuracy))
     assert table["acc_at_1"]["sd"] == pytest.approx(np.std(accuracy, ddof=1))
 
 
 def test_the_case_mix_is_of_each_patients_first_stay(study):
     numbers = read_json(PATHS.report / "numbers.json")["case_mix"]
-    stays = cohort.read_stays(PATHS.cohort("apr"), early.STAYS)
+    stays = cohort.read_stays(PATHS.cohort("apr"), icu_cohort.STAYS)
     first = stays[(stays["fold"] == 0) & stays["first_visit"]]
     assert numbers["stays"]["apr"] == len(first) < (stays["fold"] == 0).sum()
-    errors = casemix.cmi_error(first["weight"].to_numpy(), early_runs.weights_of(PATHS, "caml-apr", first["stay_id"]))
+    errors = casemix.cmi_error(first["weight"].to_numpy(), results.weights_by_drg(PATHS, "caml-apr", first["stay_id"]))
     assert numbers["errors"]["apr"]["48"]["mean"] == pytest.approx(errors.mean())
 
 
@@ -101,7 +110,7 @@ def test_of_credentialed_data_no_note_text_is_shown(study, tmp_path):
         written = [file.read_text() for file in paths.report.rglob("*") if file.is_file() and file.suffix != ".png"]
         shown = html.unescape(" ".join([*written, *(str(cell.get("outputs", "")) for cell in cells)]))
         assert "note text: not shown" in shown and "the source is credentialed" in shown
-        for text in cohort.read_stays(paths.notes, early.NOTES)["text"].str.split():
+        for text in cohort.read_stays(paths.notes, icu_cohort.NOTES)["text"].str.split():
             assert not any(" ".join(text[i : i + 5]) in shown for i in range(0, len(text) - 5, 3))
     finally:
         shutil.rmtree(Paths("credentialed").data, ignore_errors=True)
@@ -129,8 +138,8 @@ def test_the_real_mimic_iii_demo_runs_through_every_step_that_needs_no_notes(tmp
         settings = {"epochs": 2.0, "hidden": 32, "patience": 1}
         about = {"run": "lstm-ms", "model": "lstm", "reads": "measurements", "folds": [1], "settings": settings}
         run("23-early-train", tmp_path, profile=paths.profile, **about)
-        (made,) = early_runs.read_run(paths, "lstm-ms")
-        stays = cohort.read_stays(paths.cohort("ms"), early.STAYS)
+        (made,) = predictions.read_folds(paths, "lstm-ms")
+        stays = cohort.read_stays(paths.cohort("ms"), icu_cohort.STAYS)
         assert made.stay_ids.tolist() == stays.loc[stays["fold"] == 0, "stay_id"].tolist()
         assert made.logits.shape == (len(made.truth), stays["drg"].nunique())
     finally:

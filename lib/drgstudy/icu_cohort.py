@@ -18,8 +18,6 @@ from drgstudy import drgs, mimic
 from drgstudy.cohort import sieve
 from drgstudy.study import StudyError, progress
 
-SYSTEMS = {"ms": "MS", "apr": "APR"}
-"""The two DRG systems, and what MIMIC-III's DRG_TYPE calls them."""
 STAYS = pa.DataFrameSchema(
     {
         "stay_id": pa.Column("int64", unique=True),
@@ -89,7 +87,7 @@ def build(
     tables : dict of DataFrame
         From `read_tables`.
     system : str
-        A key of `SYSTEMS`.
+        A key of `drgs.SYSTEMS`.
     notes : DataFrame, optional
         From `read_notes`: stays without a note up to `hours` are left out; without it nobody is, for want of notes.
     one_icu_stay, same_unit : bool
@@ -119,13 +117,13 @@ def build(
     in ten is held out, alike of those with one stay and of those with several. Source: early-DRG paper, Methods,
     "Dataset and preprocessing" and "Cross-validation", and its code; fold_stays is ours.
     """
-    if system not in SYSTEMS:
-        raise StudyError(f"parameter system: expected {' or '.join(SYSTEMS)}, got {system!r}")
+    if system not in drgs.SYSTEMS:
+        raise StudyError(f"parameter system: expected {' or '.join(drgs.SYSTEMS)}, got {system!r}")
     facts = drgs.fiscal_2013(system).query("target and relative_weight.notna()")
     stays = _all_stays(tables, system)
     most = 1 if one_icu_stay else np.inf
     steps: dict[str, Callable] = {
-        f"has an {SYSTEMS[system]}-DRG": lambda stays: stays["codes"] > 0,
+        f"has an {drgs.SYSTEMS[system]}": lambda stays: stays["codes"] > 0,
         "one DRG only": lambda stays: stays["codes"] == 1,
         "one ICU stay" if one_icu_stay else "has an ICU stay": lambda stays: stays["icu_stays"].between(1, most),
     }
@@ -142,7 +140,7 @@ def build(
     if (patients := kept["subject_id"].nunique()) < 6:
         step = max(counts[1:], key=lambda step: step["removed"])["step"]
         raise StudyError(
-            f"the {SYSTEMS[system]}-DRG cohort has {patients} patients, expected 6 or more; the step '{step}' leaves out "
+            f"the {drgs.SYSTEMS[system]} cohort has {patients} patients, expected 6 or more; the step '{step}' leaves out "
             "most stays: loosen one of the parameters one_icu_stay, same_unit, min_age and needs_note"
         )
     kept = kept.join(facts[["relative_weight", "mdc"]], on="drg").rename(columns={"relative_weight": "weight"})
@@ -189,7 +187,7 @@ def read_notes(folder: Path, stays: pd.DataFrame, hours: float = 48) -> pd.DataF
     return notes[notes["text"] != ""].sort_values(list(NOTES.columns), ignore_index=True)
 
 
-def table1(stays: pd.DataFrame, below: int = 0) -> pd.DataFrame:
+def described(stays: pd.DataFrame, below: int = 0) -> pd.DataFrame:
     """Table 1 in long form: who is in the training set, in the test set, and in the test cohort (its first visits).
 
     MDCs with fewer than `below` stays in one of the three are left out.
@@ -217,24 +215,9 @@ def table1(stays: pd.DataFrame, below: int = 0) -> pd.DataFrame:
     return pd.concat(columns, names=["drg_set", "metric"]).reset_index()
 
 
-def printed(table: pd.DataFrame) -> pd.DataFrame:
-    """Table 1 as it is printed, ours or the published one: a row for each metric, a column for each set."""
-    counts = {"n_patients": "Patients", "n_stays": "Hospital stays", "n_drgs": "Unique DRGs"}
-    columns = {}
-    for drg_set, part in table.set_index("metric").groupby("drg_set", sort=False):
-        value, sd = part["value"], part["sd"]
-        cells = {name: f"{value[metric]:,.0f}" for metric, name in counts.items()}
-        cells["DRG weight"] = f"{value['relative_weight']:.3f} ({sd['relative_weight']:.3f})"
-        for mdc in value.index[value.index.str.startswith("n_stays_mdc_")].str[12:]:
-            count, percent = value[f"n_stays_mdc_{mdc}"], value[f"percent_stays_mdc_{mdc}"]
-            cells[f"Stays of MDC {mdc}"] = f"{count:,.0f} ({percent:.1f} %)"
-        columns[drg_set] = cells
-    return pd.DataFrame(columns).rename_axis("Data").reset_index()
-
-
 def _all_stays(tables: dict[str, pd.DataFrame], system: str) -> pd.DataFrame:
     """Every hospital stay: its DRG and how many codes it has, its ICU stays, and of the first its time, unit and age."""
-    rows = tables["drgcodes"][tables["drgcodes"]["drg_type"].str.strip() == SYSTEMS[system]]
+    rows = tables["drgcodes"][tables["drgcodes"]["drg_type"].str.strip() == system.upper()]
     severest = rows.groupby(["hadm_id", "description"])["drg_severity"].transform("max")
     rows = rows[severest.isna() | (rows["drg_severity"] == severest)]
     codes = rows["drg_code"].str.strip().groupby(rows["hadm_id"]).agg(codes="nunique", drg="min")

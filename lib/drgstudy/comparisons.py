@@ -1,0 +1,212 @@
+"""Differences between models, between ways to split, and from what is published; and the sentences that say them."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+from scipy.stats import ttest_ind
+from statsmodels.stats.multitest import multipletests
+
+from drgstudy import published
+from drgstudy.bootstrap import difference
+from drgstudy.metrics import METRICS, Scores
+from drgstudy.plots.style import style_of
+from drgstudy.study import progress
+from drgstudy.tables import hour_name, signed, spread
+
+
+def differences(scores: dict[str, Scores], run: str, resamples: int, seed: int) -> pd.DataFrame:
+    """`run` minus each other run on the same resamples of all test stays.
+
+    Returns
+    -------
+    DataFrame
+        run and model (the other one), metric, difference, lower, upper, p, p_holm (after Holm's correction for all rows:
+        the chance of even one false difference among them stays below 5 %), and the `sentence` that says it.
+    """
+    columns = ["run", "model", "metric", "difference", "lower", "upper", "p"]
+    others = progress([other for other in scores if other != run], desc="comparing")
+    parts = {other: difference(scores[run], scores[other], resamples, seed) for other in others}
+    if not parts:
+        return pd.DataFrame(columns=[*columns, "p_holm", "sentence"])
+    table = pd.concat(parts, names=["run", "metric"]).reset_index()
+    table = table.assign(model=[style_of(other)[0] for other in table["run"]])[columns]
+    table["p_holm"] = multipletests(table["p"], method="holm")[1]
+    return table.assign(sentence=[difference_sentence(style_of(run)[0], row) for row in table.itertuples()])
+
+
+def difference_sentence(a: str, row) -> str:
+    """What `row` says of a minus another model: above, below, or not to be told apart.
+
+    `row` has model, metric, difference, lower, upper and p_holm. A difference counts if it survives the correction and its interval excludes zero.
+    """
+    amount = f"{row.difference:+.3f}, 95 % interval {row.lower:+.3f} to {row.upper:+.3f}".replace("-", "−")
+    amount += f"; p {f'= {row.p_holm:.2g}' if row.p_holm >= 0.001 else '< 0.001'} after correction"
+    metric = METRICS[row.metric]
+    apart = not row.lower <= 0 <= row.upper
+    if apart and row.p_holm < 0.05:
+        return f"{a} is {'above' if row.difference > 0 else 'below'} {row.model} in {metric} ({amount})."
+    if not apart:
+        return f"{a} and {row.model} can't be told apart in {metric} ({amount})."
+    return f"{a} and {row.model} differ in {metric} by themselves, but not after correction for all comparisons ({amount})."
+
+
+def t_tests(table: pd.DataFrame, run: str, other: str) -> pd.DataFrame:
+    """Two-sided t-tests of one run's models against another's, as the paper compares CAML with the LSTM.
+
+    Returns
+    -------
+    DataFrame
+        drg_set, metric, difference of the means, t, p; empty if a run has a single model.
+
+    Notes
+    -----
+    The models share most of their training stays and all of their hold-out stays, so p says only whether another fold
+    would have turned the order round, not whether other patients would.
+    """
+    rows = []
+    ours, theirs = (table[table["run"] == name].set_index(["drg_set", "metric"])["each"] for name in (run, other))
+    for (drg_set, metric), values in ours.items():
+        if (drg_set, metric) in theirs.index and min(len(values), len(theirs[drg_set, metric])) > 1:
+            t, p = ttest_ind(values, theirs[drg_set, metric])
+            gain = np.mean(values) - np.mean(theirs[drg_set, metric])
+            if np.isfinite(t):  # it is not where the models of each run agree to the last digit
+                rows.append({"drg_set": drg_set, "metric": metric, "difference": gain, "t": t, "p": p})
+    return pd.DataFrame(rows, columns=["drg_set", "metric", "difference", "t", "p"])
+
+
+def split_effect(apart: dict, together: dict, resamples: int, seed: int) -> pd.DataFrame:
+    """Scores with patients on both sides of the split minus scores with patients apart, model by model.
+
+    Parameters
+    ----------
+    apart, together : dict of run to Scores
+        The same models in the same order, each dict on test stays of its own.
+
+    Returns
+    -------
+    DataFrame
+        run, model, metric, together, apart, difference, lower, upper, p and p_holm (over all rows).
+    """
+    parts = []
+    for (name, ours), theirs in zip(together.items(), apart.values(), strict=True):
+        table = difference(ours, theirs, resamples, seed, paired=False).rename_axis("metric").reset_index()
+        both = {"together": ours.evaluate(), "apart": theirs.evaluate()}
+        table = table.assign(**{key: table["metric"].map(values) for key, values in both.items()})
+        parts.append(table.assign(run=name, model=style_of(name)[0]))
+    table = pd.concat(parts, ignore_index=True)
+    table["p_holm"] = multipletests(table["p"], method="holm")[1]
+    return table[["run", "model", "metric", "together", "apart", "difference", "lower", "upper", "p", "p_holm"]]
+
+
+def leakage_sentence(row) -> str:
+    """What `row` of `split_effect` says: does a model score higher where patients are on both sides?"""
+    amount = f"{row.difference:+.3f}, 95 % interval {row.lower:+.3f} to {row.upper:+.3f}".replace("-", "−")
+    certain = row.p_holm < 0.05 and row.difference > 0
+    verdict = "scores higher with patients on both sides" if certain else "shows no certain leakage"
+    return f"{row.model} {verdict} in {METRICS[row.metric]} ({amount})."
+
+
+def cmi_sentences(system: str, compared: list[int], found: dict) -> list[str]:
+    """What Figures 1 to 3 say of one system in words, beside what is published.
+
+    Parameters
+    ----------
+    compared : two hours, the earlier first
+    found : dict
+        Of this system: errors (`casemix.errors_by_hour`), change (`casemix.change_by_hour`), sizes (`errors_by_size` at
+        the earlier hour), paid (`casemix.payments`), hidden (`casemix.cancelled`, at the later hour) and blind, the error
+        of a guess that reads nothing.
+    """
+    earlier, later = compared
+    paper = published.table("Text", "Early DRG").query("system == @system").set_index("metric")
+    weight = (
+        published.table("Table 1", "Early DRG")
+        .query("system == @system and metric == 'relative_weight'")
+        .set_index("drg_set")["value"]
+    )
+    errors, change = found["errors"].set_index("hour"), found["change"].loc["change"]
+    off = {hour: spread(*errors.loc[hour, ["mean", "sd"]]) for hour in compared}
+    theirs = spread(*paper.loc["cmi_error_percent_24h", ["value", "sd"]])
+    below = paper.loc["cmi_error_percent_after_24h_below", "value"]
+    above = errors.index[errors["mean"] >= below]
+    since = errors.index[errors.index > above.max()] if len(above) else errors.index
+    settles = (
+        f"stays below {below:g} % from hour {hour_name(since[0])} on" if len(since) else f"reaches {below:g} % and more"
+    )
+    value, lower, upper = (signed(change[key], 1) for key in ("value", "lower", "upper"))
+    amount = f"{value} points, 95 % interval {lower} to {upper}"
+    verdict = f"hour {later} is {'better' if change['value'] < 0 else 'worse'} than hour {earlier}"
+    if change["lower"] <= 0 <= change["upper"]:
+        verdict = f"it can’t be told whether hour {later} is better than hour {earlier}"
+    guess = 100 * abs(weight["Train set"] / weight["Test cohort"] - 1)
+    last, sizes, hidden = found["paid"].set_index("hour").loc[later], found["sizes"], found["hidden"]
+    missed = last["dollars_predicted"] - last["dollars_true"]
+    return [
+        f"With the notes of {earlier} hours the case-mix index is off by {off[earlier]} %, with those of {later} hours by "
+        f"{off[later]} % (mean and SD over the models; published at 24 hours: {theirs} %); {verdict} ({amount}).",
+        f"The error {settles} (published: below {below:g} % after hour 24).",
+        f"A guess that reads nothing, the mean weight of the training stays, is off by {found['blind']:.1f} %; on the "
+        f"paper’s cohort it would have been off by {guess:.1f} % (its Table 1).",
+        f"In populations of {sizes['size'].min():,} to {sizes['size'].max():,} stays the mean error at hour {earlier} is "
+        f"{sizes['mean'].min():.1f} to {sizes['mean'].max():.1f} % (published: under "
+        f"{paper.loc['cmi_error_percent_24h_below', 'value']:g} %).",
+        f"{last['stays']:,.0f} sampled stays are paid ${last['dollars_true']:,.0f}; at hour {later} the models expect "
+        f"${abs(missed):,.0f} {'less' if missed < 0 else 'more'} ({signed(100 * missed / last['dollars_true'], 1)} %).",
+        f"A single stay’s payment is off by ${hidden['stay_dollars']:,.0f}; {100 * hidden['cancels']:.0f} % of these errors "
+        "cancel in the sum.",
+    ]
+
+
+def regression_sentences(system: str, value: pd.DataFrame, gains: pd.DataFrame) -> list[str]:
+    """Is a weight said as a number nearer than one that follows from a DRG, or than a guess that reads nothing?
+
+    `value` has the mean of each metric (columns) by way (index) in one system, `gains` is `casemix.nearer` of the
+    regression against each other way (index).
+    """
+    words = {"top-1 DRG": "the weight of the top-1 DRG", "expected": "the expected weight"}
+    words["reads nothing"] = "a guess that reads nothing"
+    said, ours = [], value.loc["regression"]
+    for way, row in gains.iterrows():
+        verdict = (
+            "is nearer than"
+            if row["upper"] < 0
+            else "is farther off than"
+            if row["lower"] > 0
+            else "can’t be told from"
+        )
+        said.append(
+            f"A weight said as a number {verdict} {words[way]}: it is off by {ours['mae']:.2f} on average, against "
+            f"{value.loc[way, 'mae']:.2f} (difference {signed(row['difference'], 2)}, 95 % interval "
+            f"{signed(row['lower'], 2)} to {signed(row['upper'], 2)})."
+        )
+    bound = (
+        published.table("Text", "Early DRG").query("system == @system").set_index("metric").loc["mae_below", "value"]
+    )
+    errors = ours["cmi_error_percent"], value.loc["top-1 DRG", "cmi_error_percent"]
+    return [
+        *said,
+        f"The regression’s case-mix index is off by {errors[0]:.1f} %, the top-1 DRG’s by {errors[1]:.1f} %; its mean absolute "
+        f"error is {ours['mae']:.2f} (published: under {bound:g}).",
+    ]
+
+
+def time_gains(cost: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
+    """Training time of each run over that of the run with half its tokens, and with the other size: printed per cent.
+
+    The published gains stand beside: "approximately 90 %" and "roughly 70 %" (Supplementary Results 4.2).
+    """
+    text = published.table("Text").set_index(["row", "metric"])["value"]
+    rows, seconds = [], cost["train_seconds"].astype(float)
+    for (run, one), (other, two) in itertools.permutations(sizes.iterrows(), 2):
+        if one["size"] == two["size"] and one["max_tokens"] == 2 * two["max_tokens"]:
+            step, gain = f"{two['max_tokens']} → {one['max_tokens']} tokens, {one['size']}", "Twice the tokens"
+        elif one["max_tokens"] == two["max_tokens"] and seconds[run] > seconds[other]:
+            step, gain = f"{two['size']} → {one['size']}, {one['max_tokens']} tokens", "13B against 7B"
+        else:
+            continue
+        ours, theirs = 100 * (seconds[run] / seconds[other] - 1), text[gain, "training_time_gain_percent"]
+        rows.append((step, f"{gain}: {theirs:+.0f} %", f"{ours:+.0f} %"))
+    return pd.DataFrame(rows, columns=["Step", "MIMIC-IV (published)", "Training time (this run)"])

@@ -1,0 +1,44 @@
+"""The figures: counts, tables and fitted curves come in, and nothing is computed but layout.
+
+Names, colours, markers and their order are the same in every figure. A figure says on its face whose data it shows.
+"""
+
+from drgstudy.plots.canvas import save
+from drgstudy.plots.case_mix import case_mix, cmi_by_hour, cmi_by_size, cmi_payments, weight_scatter
+from drgstudy.plots.cohorts import (
+    bars,
+    course,
+    dials,
+    drg_frequencies,
+    hardness,
+    measured_by_hour,
+    note_hours,
+    threshold_curve,
+    word_counts,
+    words_known,
+)  # fmt: skip
+from drgstudy.plots.diagrams import approaches, flow_diagram, study_map
+from drgstudy.plots.errors import error_categories, error_classes, mdc_confusion
+from drgstudy.plots.results import (
+    accuracy_by_rank,
+    beside_published,
+    case_density,
+    cases_by_accuracy,
+    differences,
+    learning_curve,
+    severity_confusion,
+    split_effect,
+    sweep,
+)  # fmt: skip
+from drgstudy.plots.style import ACCURACY_RANGES, MODELS, PUBLISHED, in_order, style_of
+from drgstudy.plots.text import strongest_words
+from drgstudy.plots.trust import coverage, reliability
+
+__all__ = [
+    "ACCURACY_RANGES", "MODELS", "PUBLISHED", "accuracy_by_rank", "approaches", "bars", "beside_published", "case_density",
+    "case_mix", "cases_by_accuracy", "cmi_by_hour", "cmi_by_size", "cmi_payments", "course", "coverage", "dials",
+    "differences", "drg_frequencies", "error_categories", "error_classes", "flow_diagram", "hardness", "in_order",
+    "learning_curve", "mdc_confusion", "measured_by_hour", "note_hours", "reliability", "save", "severity_confusion",
+    "split_effect", "strongest_words", "study_map", "style_of", "sweep", "threshold_curve", "weight_scatter", "word_counts",
+    "words_known",
+]  # fmt: skip

@@ -1,0 +1,193 @@
+"""Whom a study is about: words, notes, measurements and DRGs of its stays, and how hard the synthetic hospital is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
+
+from drgstudy.plots.canvas import canvas, log_counts, stamped
+from drgstudy.plots.style import FAINT, INK, PALETTE, style_of
+
+
+def bars(counts: pd.Series, xlabel: str, ylabel: str, dataset: str) -> Figure:
+    """One bar for each entry of `counts`, in the order given."""
+    figure, ax = canvas(max(5, 0.4 * len(counts)), 3.2)
+    ax.bar(counts.index.astype(str), counts, color=PALETTE[0], width=0.75)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    return stamped(figure, dataset)
+
+
+def word_counts(stays: pd.DataFrame, dataset: str) -> Figure:
+    """Words in the hospital courses of the training and of the test stays."""
+    figure, ax = canvas(7, 3.4)
+    for part, colour, style in (("train", PALETTE[0], "-"), ("test", PALETTE[1], "--")):
+        words = stays.loc[stays["split"] == part, "words"]
+        sns.kdeplot(words, ax=ax, color=colour, ls=style, lw=2, cut=0, label=f"{part}: {len(words):,} stays")
+        ax.axvline(words.mean(), color=colour, ls=style, lw=1)
+    ax.set(xlabel="words in the hospital course (thin lines: means)", ylabel="density")
+    ax.set_xlim(right=stays["words"].quantile(0.99))
+    ax.legend(frameon=False)
+    return stamped(figure, dataset)
+
+
+def drg_frequencies(stays: pd.DataFrame, dataset: str) -> Figure:
+    """Stays of each DRG, from the most frequent to the rarest, and their median."""
+    figure, ax = canvas(7, 3.4)
+    counts = stays["drg_v34"].value_counts()
+    ax.plot(range(1, len(counts) + 1), counts, "o", ms=3.5, color=PALETTE[0])
+    ax.axhline(counts.median(), color=INK, ls="--", lw=1.2, label=f"median: {counts.median():,g} stays")
+    ax.legend(frameon=False)
+    ax.set(xlabel="rank of the DRG by stays (1: most)", ylabel="stays (log scale)")
+    log_counts(ax)
+    return stamped(figure, dataset)
+
+
+def words_known(words: dict[int, pd.Series], dataset: str) -> Figure:
+    """How many words are known of a stay at each hour in `words`, the earliest drawn filled; vertical lines: means."""
+    figure, ax = canvas(7, 3.2)
+    top = max(counts.quantile(0.99) for counts in words.values())
+    for i, (hour, counts) in enumerate(words.items()):
+        style = (
+            {"histtype": "stepfilled", "color": PALETTE[0], "alpha": 0.35}
+            if not i
+            else {"histtype": "step", "color": PALETTE[1], "lw": 1.8}
+        )
+        ax.hist(counts, bins=40, range=(0, top), label=f"hour {hour}: {counts.mean():,.0f} on average", **style)
+        ax.axvline(counts.mean(), color=PALETTE[i], ls="-" if i else "--", lw=1.2)
+    ax.set(xlabel="words known of a stay (the longest 1 % lie beyond)", ylabel="stays")
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    ax.legend(frameon=False)
+    return stamped(figure, dataset)
+
+
+def note_hours(notes: pd.DataFrame, dataset: str) -> Figure:
+    """Notes charted in each hour around ICU admission, a panel for each of the four most frequent categories.
+
+    `notes` has hours and category; what was charted more than a day before admission is not drawn.
+    """
+    figure, axes = canvas(8, 4.2, rows=2, columns=2, sharex=True)
+    common = notes["category"].value_counts().sort_index().sort_values(ascending=False, kind="stable").index
+    bins = np.arange(-24, max(1, np.ceil(notes["hours"].max())) + 1)
+    for ax, category in zip(axes.flat, common, strict=False):
+        hours = notes.loc[notes["category"] == category, "hours"]
+        ax.hist(hours, bins, color=PALETTE[0])
+        ax.axvline(0, color=INK, lw=1)
+        ax.set(title=f"{category}: {len(hours):,}", xticks=np.arange(-24, bins[-1] + 1, 12), xlim=(bins[0], bins[-1]))
+        ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    for ax in axes.flat[len(common) :]:
+        ax.axis("off")
+    for ax in axes[1]:
+        ax.set_xlabel("hours after ICU admission")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("notes in an hour")
+    return stamped(figure, dataset)
+
+
+def measured_by_hour(shares: pd.DataFrame, dataset: str) -> Figure:
+    """The share of stays with a value in each hour: a row a group, a column an hour after ICU admission."""
+    figure, ax = canvas(10, 1.4 + 0.21 * len(shares))
+    bar = {"label": "stays with a value (%)", "format": PercentFormatter(1, symbol=""), "shrink": 0.6, "pad": 0.01}
+    sns.heatmap(shares, cmap="Blues", vmin=0, vmax=1, yticklabels=True, xticklabels=6, cbar_kws=bar, ax=ax)
+    ax.set_xticks(np.arange(0, 49, 6), np.arange(0, 49, 6), rotation=0)
+    ax.set(xlabel="hours after ICU admission", ylabel="")
+    ax.tick_params(length=0)
+    return stamped(figure, dataset)
+
+
+def course(stay: pd.DataFrame, units: pd.Series, dataset: str) -> Figure:
+    """One stay, hour by hour: a panel a group, dots where it was measured, a line where a value still stands.
+
+    `stay` has an hour a row and a group a column, NaN where not measured; `units` is by group.
+    """
+    figure, axes = canvas(10, 0.7 + 1.05 * stay.shape[1], rows=stay.shape[1], sharex=True, squeeze=False)
+    for ax, (name, values) in zip(axes[:, 0], stay.items(), strict=True):
+        ax.step(stay.index, values.ffill(), where="post", color=PALETTE[0], lw=1)
+        ax.plot(stay.index, values, "o", color=INK, ms=3.5)
+        ax.set_title(f"{name} ({units[name]})", loc="left", fontsize=9, fontweight="normal", color=FAINT, pad=2)
+        ax.margins(y=0.2)
+    axes[-1, 0].set(xlabel="hours after ICU admission", xlim=(-0.5, 48), xticks=np.arange(0, 49, 6))
+    return stamped(figure, dataset)
+
+
+def threshold_curve(evidence: pd.DataFrame, scorer: str, threshold: int, dataset: str) -> Figure:
+    """Titles matched rightly, wrongly or not at all, by threshold and scorer; the chosen ones are marked.
+
+    `evidence` is as `harmonize.evidence` returns it: a row of panels for each kind of held-out titles.
+    """
+    kinds = evidence["held_out"].unique()[::-1]
+    figure, grid = canvas(9.5, 2.4 * len(kinds) + 0.7, rows=len(kinds), columns=3, sharex=True, squeeze=False)
+    for panels, kind in zip(grid, kinds, strict=True):
+        for ax, count in zip(panels, ("right", "wrong", "excluded"), strict=True):
+            rows = evidence[evidence["held_out"] == kind].pivot(index="threshold", columns="scorer", values=count)
+            for i, name in enumerate(evidence["scorer"].unique()):
+                style = {"color": PALETTE[i], "marker": "os^DP"[i], "ms": 4.5, "markevery": (2 * i, 10)}
+                style |= {"lw": 2.8, "label": f"{name} (chosen)"} if name == scorer else {"lw": 1.2, "label": name}
+                ax.plot(rows.index, rows[name], **style)
+            ax.axvline(threshold, color=INK, ls="--", lw=1.2)
+            ax.set(title=f"{kind}: {count}", ylabel="titles")
+            ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+            ax.set_ylim(bottom=0)
+    for ax in grid[-1]:
+        ax.set_xlabel(f"threshold (score; dashed: {threshold})")
+    handles, names = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, frameon=False, loc="outside upper center", ncols=len(names))
+    return stamped(figure, dataset)
+
+
+def dials(by_tail: dict[float, pd.Series], by_words: dict[int, pd.Series], dataset: str) -> Figure:
+    """What two dials of the synthetic hospital do.
+
+    `by_tail` holds the stays of each DRG for values of `tail`, `by_words` the words of each hospital course for values of
+    `course_words`.
+    """
+    figure, (left, right) = canvas(10, 3.6, columns=2)
+    styles = ["-", "--", "-.", ":"]
+    for (tail, stays), colour, style in zip(by_tail.items(), PALETTE, styles, strict=False):
+        share = stays.sort_values(ascending=False).cumsum() / stays.sum()
+        left.plot(range(1, len(share) + 1), share, style, color=colour, lw=2, label=f"tail {tail:g}: {len(share)} DRGs")
+    left.set(xlabel="DRGs, the most frequent first", ylabel="share of the stays (%)", ylim=(0, 1.02), xscale="log")
+    left.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    left.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    left.legend(frameon=False)
+    for (target, words), colour, style in zip(by_words.items(), PALETTE, styles, strict=False):
+        label = f"course_words {target}: mean {words.mean():.0f}"
+        sns.kdeplot(words, ax=right, color=colour, ls=style, lw=2, cut=0, label=label)
+    right.set(xlabel="words in the hospital course", ylabel="density", xlim=(0, None))
+    right.legend(frameon=False)
+    return stamped(figure, dataset)
+
+
+def hardness(hardness: dict, dataset: str) -> Figure:
+    """Top-1 accuracy of TF-IDF by training stays, beside the documentation ceiling and the inversion attack.
+
+    `hardness` holds ``ceiling`` and ``attack``, each {"value", "lower", "upper"}, and ``curve``, a list of the same with
+    "train_stays".
+    """
+    figure, ax = canvas(7.5, 4)
+    for key, name, colour, style in (
+        ("ceiling", "documentation ceiling: the codes that were written down", PALETTE[2], "--"),
+        ("attack", "inversion attack: a dictionary of the notes’ own words", PALETTE[3], "-."),
+    ):
+        band = hardness[key]
+        ax.axhspan(band["lower"], band["upper"], color=colour, alpha=0.15, lw=0)
+        ax.axhline(band["value"], color=colour, ls=style, lw=1.8, label=f"{name} ({band['value']:.2f})")
+    curve = pd.DataFrame(hardness["curve"])
+    if len(curve):
+        _, colour, marker = style_of("tfidf")
+        reach = [curve["value"] - curve["lower"], curve["upper"] - curve["value"]]
+        ax.errorbar(curve["train_stays"], curve["value"], reach, color=colour, marker=marker, capsize=3, label="TF-IDF")
+        ax.set_xscale("log")
+        ax.set_xticks(curve["train_stays"], [f"{n:,}" for n in curve["train_stays"]])
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set_xlabel("training stays (log scale)")
+    else:
+        ax.set_xticks([])
+    ax.set(ylabel="top-1 accuracy (%)", ylim=(0, 1))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    figure.legend(frameon=False, loc="outside upper center", ncols=1)
+    return stamped(figure, dataset)

@@ -1,0 +1,171 @@
+"""How well the models name the DRG, beside what is published and beside each other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
+
+from drgstudy.disclosure import few
+from drgstudy.metrics import METRICS
+from drgstudy.plots.canvas import bands, canvas, dots, log_counts, stamped
+from drgstudy.plots.style import ACCURACY_RANGES, FAINT, INK, PALETTE, THEIRS, in_order, style_of
+from drgstudy.spline import SmoothingSpline
+
+
+def learning_curve(histories: dict[str, list[dict]], dataset: str) -> Figure:
+    """Training loss by step, a panel a run; dashed, by what the run was judged on stays kept back, where it was.
+
+    `histories` holds each run's ``cost["history"]``: entries {"step", "loss"} or {"step", "eval_accuracy"} (or
+    "eval_mean_absolute_error").
+    """
+    columns = min(3, len(histories))
+    rows = -(-len(histories) // columns)
+    figure, axes = canvas(max(5, 3.4 * columns), 3 * rows, rows=rows, columns=columns, squeeze=False)
+    for ax in axes.flat[len(histories) :]:
+        ax.axis("off")
+    for ax, run in zip(axes.flat, in_order(histories), strict=False):
+        log = pd.DataFrame(histories[run]).set_index("step")
+        if "loss" in log:  # else too short a run to have logged any
+            log["loss"].dropna().plot(ax=ax, color=style_of(run)[1])
+        number = "eval_mean_absolute_error" in log
+        loss = "mean squared error" if number else "nats"
+        ax.set(title=style_of(run)[0], xlabel="step", ylabel=f"training loss ({loss})")
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        for judged in log.columns.intersection(["eval_accuracy", "eval_mean_absolute_error"]):
+            right = ax.twinx()
+            log[judged].dropna().plot(ax=right, color=INK, ls="--", marker=".")
+            right.set_ylabel(f"validation {judged.removeprefix('eval_').replace('_', ' ')} (dashed)")
+            right.spines["right"].set_visible(True)
+    return stamped(figure, dataset)
+
+
+def beside_published(
+    theirs: pd.DataFrame, ours: pd.DataFrame, metrics: dict[str, str], titles: list[str], dataset: str
+) -> Figure:
+    """All models on all DRGs: the published ones above, this run's below, a panel a metric, each dataset on its own axes.
+
+    Parameters
+    ----------
+    theirs, ours : DataFrame
+        run, model, drg_set, metric, value, lower and upper; the models in the order in which they are shown.
+    metrics : dict
+        The metrics that are shown, and their names.
+    titles : two str
+        Whose models each band shows, and what the whiskers are.
+    """
+    tables = [rows[rows["drg_set"] == "All DRGs"] for rows in (theirs, ours)]
+    heights = [1.25 + 0.31 * rows["run"].nunique() for rows in tables]
+    figure, parts = bands(0.8 + 2.4 * len(metrics), heights, titles)
+    for band, rows in zip(parts, tables, strict=True):
+        for ax, (metric, name) in zip(band.subplots(1, len(metrics), sharey=True), metrics.items(), strict=True):
+            dots(ax, rows[rows["metric"] == metric], "value", "{:.3f}", list(rows["run"].unique()))
+            ax.set(xlabel=name, facecolor=band.get_facecolor())
+    return stamped(figure, f"two datasets: {titles[0].split(' (')[0]} and {dataset}")
+
+
+def differences(table: pd.DataFrame, name: str, dataset: str) -> Figure:
+    """The model called `name` minus every other one, a panel a metric; `table` is as `comparisons.differences` returns it."""
+    figure, grid = canvas(9, 2.4 + 0.55 * table["run"].nunique(), rows=2, columns=3, sharey=True)
+    for ax, (metric, label) in zip(grid.flat, METRICS.items(), strict=True):
+        ax.axvline(0, color=FAINT, lw=1, ls="--")
+        dots(ax, table[table["metric"] == metric], "difference", "{:+.3f}")
+        ax.set_title(label)
+    figure.suptitle(f"{name} minus the other model, 95 % paired interval (right of 0: {name} is better)", fontsize=10)
+    return stamped(figure, dataset)
+
+
+def severity_confusion(counts: pd.DataFrame, dataset: str, below: int = 0) -> Figure:
+    """True CC/MCC label (rows) by predicted label (columns): stays (under `below` masked), shaded by their share of the row."""
+    figure, ax = canvas(6.6, 3.9)
+    share = counts.div(counts.sum(axis=1).clip(lower=1), axis=0).mask(few(counts, below), 0)
+    numbers = counts.astype(object).mask(few(counts, below), f"< {below}")
+    sns.heatmap(share, ax=ax, cmap="Blues", vmin=0, vmax=1, annot=numbers, fmt="", cbar=False, linewidths=0.5)
+    ax.set(xlabel="predicted CC/MCC label", ylabel="true CC/MCC label")
+    ax.tick_params(axis="x", rotation=20)
+    return stamped(figure, dataset)
+
+
+def sweep(table: pd.DataFrame, published: pd.DataFrame, dataset: str) -> Figure:
+    """Table 2 as lines: three metrics by maximum input tokens, a line a model size, each dataset on its own axes.
+
+    Both tables have size, max_tokens, metric, value and sd.
+    """
+    titles = [f"{whose}; whiskers ± 1.96 SD" for whose in ("MIMIC-IV (published)", f"{dataset} (this run)")]
+    figure, parts = bands(9, [3, 3], titles)
+    for band, rows in zip(parts, (published, table), strict=True):
+        for ax, metric in zip(band.subplots(1, 3), ("macro_f1", "acc_at_1", "acc_at_5"), strict=True):
+            for i, (size, line) in enumerate(rows[rows["metric"] == metric].groupby("size", sort=False)):
+                line = line.sort_values("max_tokens")
+                style = {"color": PALETTE[2 * i], "marker": "os^D"[i], "ls": ["-", "--", "-.", ":"][i], "capsize": 3}
+                ax.errorbar(line["max_tokens"], line["value"], 1.96 * line["sd"], lw=1.8, label=size, **style)
+            ax.set_xscale("log")
+            ticks = sorted(set(rows["max_tokens"]))
+            ax.set_xticks(ticks, [f"{n:,}" for n in ticks])
+            ax.xaxis.set_minor_locator(NullLocator())
+            ax.set(xlabel="maximum input tokens", title=METRICS[metric], facecolor=band.get_facecolor())
+        band.legend(*ax.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=3)
+    return stamped(figure, f"two datasets: MIMIC-IV and {dataset}")
+
+
+def split_effect(table: pd.DataFrame, dataset: str) -> Figure:
+    """Each model's scores with patients on both sides of the split (filled) and apart (open), three metrics."""
+    figure, grid = canvas(9, 1.5 + 0.5 * table["run"].nunique(), columns=3, sharey=True)
+    runs = in_order(table["run"].unique())
+    for ax, metric in zip(grid, ("macro_f1", "acc_at_1", "acc_at_5"), strict=True):
+        rows = table[table["metric"] == metric].set_index("run").loc[runs]
+        for y, (run, row) in enumerate(rows.iterrows()):
+            _, colour, marker = style_of(run)
+            ax.plot([row["together"], row["apart"]], [y, y], color=colour, lw=1.5)
+            ax.plot(row["together"], y, marker, color=colour, ms=8)
+            ax.plot(row["apart"], y, marker, color=colour, ms=8, mfc="white", mew=1.6)
+        ax.set_yticks(range(len(rows)), rows["model"])
+        ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel=METRICS[metric])
+        ax.margins(x=0.15)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+    figure.suptitle("filled: the same patient may train and be tested; open: patients apart", fontsize=10)
+    return stamped(figure, dataset)
+
+
+def accuracy_by_rank(drgs: pd.DataFrame, spline: SmoothingSpline, dataset: str) -> Figure:
+    """Figure 2a: top-5 accuracy of each DRG by its rank in training cases, with the smoothing spline and its band.
+
+    `drgs` is as `results.by_drg` returns it; `spline` is fitted to its rank and acc_at_5.
+    """
+    figure, ax = canvas(7.5, 4.2)
+    ax.fill_between(spline.x, spline.lower, spline.upper, color="0.82", lw=0, label="95 % Bayesian interval")
+    ax.plot(drgs["rank"], drgs["acc_at_5"], "o", color=INK, ms=3.5, mew=0, alpha=0.65, label="one DRG")
+    x = np.linspace(spline.x[0], spline.x[-1], 400)
+    ax.plot(x, spline.curve(x), color=PALETTE[0], lw=2.2, label=f"spline: df {spline.df:.2f}, R² {spline.r2:.3f}")
+    ax.set(xlabel="rank of the DRG by training cases (1: most)", ylabel="top-5 accuracy in the test stays (%)")
+    ax.set_ylim(-0.04, 1.04)
+    ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    figure.legend(frameon=False, loc="outside upper center", ncols=3)
+    return stamped(figure, dataset)
+
+
+def cases_by_accuracy(drgs: pd.DataFrame, dataset: str) -> Figure:
+    """Figure 2b: training cases of the DRGs by range of top-5 accuracy; whiskers reach 1.5 interquartile ranges."""
+    figure, ax = canvas(7.5, 3.8)
+    groups = {name: drgs.loc[drgs["acc_range"] == name, "train_cases"] for name in ACCURACY_RANGES}
+    names = [f"{name} %\n{len(cases)} DRG{'s' * (len(cases) != 1)}" for name, cases in groups.items()]
+    box, median = {"facecolor": THEIRS}, {"color": PALETTE[2], "lw": 2.2}
+    ax.boxplot(groups.values(), tick_labels=names, patch_artist=True, widths=0.55, boxprops=box, medianprops=median)
+    ax.set(xlabel="top-5 accuracy of the DRG", ylabel="training cases of the DRG (log scale)")
+    log_counts(ax)
+    return stamped(figure, dataset)
+
+
+def case_density(cases: pd.Series, dataset: str) -> Figure:
+    """Supplementary Figure 1: density of the training cases per DRG, their median, and how many DRGs exceed 2,000."""
+    figure, ax = canvas(7.5, 3.6)
+    sns.kdeplot(cases, ax=ax, cut=0, fill=True, color=PALETTE[0], lw=1.8)
+    sns.rugplot(cases, ax=ax, color=INK, height=0.03, lw=0.7)
+    ax.axvline(cases.median(), color=INK, ls="--", lw=1.3, label=f"median: {cases.median():,g} cases")
+    ax.plot([], [], " ", label=f"above 2,000 cases: {(cases > 2000).sum()} of {len(cases)} DRGs")
+    ax.set(xlabel="training cases of the DRG", ylabel="density", xlim=(0, None))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    ax.legend(frameon=False)
+    return stamped(figure, dataset)

@@ -1,0 +1,68 @@
+"""Names, colours, markers and their order, the same in every figure; brightness and shape differ too, so grey is enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+
+from drgstudy.drgs import SYSTEMS
+
+PALETTE = sns.color_palette("colorblind").as_hex()
+MODELS = {  # run: name, colour, marker
+    "llama": ("DRG-LLaMA", PALETTE[0], "o"),
+    "llama-two": ("DRG-LLaMA, two labels", PALETTE[5], "v"),
+    "probe": ("Frozen probe", PALETTE[1], "s"),
+    "bert": ("BERT", PALETTE[2], "^"),
+    "caml": ("CAML", PALETTE[3], "D"),
+    "tfidf": ("TF-IDF + LR", PALETTE[4], "P"),
+    "lstm": ("LSTM", "0.35", "h"),
+    "clinicalbert": ("ClinicalBERT", PALETTE[9], "<"),
+}
+PUBLISHED = {"DRG-LLaMA-7B": "llama", "ClinicalBERT": "bert", "CAML": "caml"}
+"""DRG-LLaMA's models, and the run whose look each gets."""
+SYSTEM_STYLES = {  # DRG system: colour, and how its markers and lines look
+    "ms": (PALETTE[0], {"marker": "o", "ls": "-", "mfc": PALETTE[0]}),
+    "apr": (PALETTE[3], {"marker": "s", "ls": "--", "mfc": "white"}),
+}
+ACCURACY_RANGES = ("< 20", "20–40", "40–60", "60–80", "> 80")  # per cent, for Figure 2b
+INK, FAINT = "0.15", "0.42"
+THEIRS, OURS = "#e9eef6", "#fdf3e1"
+"""Backgrounds of what is published and of this run's; the report has them too."""
+
+plt.rcdefaults()  # a matplotlibrc of the user's has no say
+sns.set_theme(
+    style="ticks",
+    rc={
+        "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters, hence the same bytes, everywhere
+        "svg.hashsalt": "drgstudy",
+        "figure.dpi": 90,
+        "savefig.dpi": 150,
+        "figure.constrained_layout.h_pad": 0.08,
+        "figure.constrained_layout.w_pad": 0.08,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titleweight": "bold",
+        **dict.fromkeys(["font.size", "axes.labelsize", "axes.titlesize", "legend.fontsize"], 10),
+        **dict.fromkeys(["xtick.labelsize", "ytick.labelsize"], 9),
+    },
+)
+
+
+def style_of(run: str) -> tuple[str, str, str]:
+    """Name, colour and marker of a run.
+
+    A variant ("llama-64", "caml-ms") looks like its model ("llama") and says what it varies; what `MODELS` does not
+    know at all keeps its own name and gets a grey cross.
+    """
+    model, *variant = run.split("-")
+    if run not in MODELS and model in MODELS:
+        name, *rest = MODELS[model]
+        return f"{name} ({', '.join(SYSTEMS.get(word, word) for word in variant)})", *rest
+    return MODELS.get(run, (run, "0.4", "X"))
+
+
+def in_order(runs: Iterable[str]) -> list[str]:
+    """The runs in the order in which they are always shown: that of `MODELS`, then the others by name."""
+    return [run for run in MODELS if run in set(runs)] + sorted(set(runs) - set(MODELS))

@@ -1,0 +1,43 @@
+"""Which words moved a prediction."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from drgstudy.plots.canvas import canvas, stamped
+from drgstudy.plots.style import FAINT, PALETTE, in_order, style_of
+
+
+def strongest_words(panels: dict[str, tuple[str, str, pd.Series]], dataset: str) -> Figure:
+    """The phrases that moved one stay's prediction, a panel a run: blue speaks for the DRG, hatched orange against it.
+
+    `panels` holds for each run the panel's subtitle, the scores' unit and the scores by phrase, as
+    `attribution.strongest` returns them.
+    """
+    rows = -(-len(panels) // 2)
+    figure, grid = canvas(10, 3.1 * rows, rows=rows, columns=min(2, len(panels)), squeeze=False)
+    for ax in grid.flat[len(panels) :]:
+        ax.axis("off")
+    for ax, run in zip(grid.flat, in_order(panels), strict=False):
+        subtitle, unit, scores = panels[run]
+        for y, score in enumerate(scores):
+            style = (
+                {"color": PALETTE[0]} if score > 0 else {"facecolor": "white", "edgecolor": PALETTE[3], "hatch": "////"}
+            )
+            ax.barh(y, score, height=0.65, **style)
+        ax.axvline(0, color=FAINT, lw=1)
+        ax.set_yticks(range(len(scores)), [_plain(phrase, 32) for phrase in scores.index])
+        ax.set(ylim=(len(scores) - 0.4, -0.6), xlabel=unit)
+        title = _plain(f"{style_of(run)[0]}: {subtitle}", 68)
+        ax.set_title(textwrap.fill(title, 36), loc="left", fontsize=9)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+    return stamped(figure, dataset)
+
+
+def _plain(text: str, width: int) -> str:
+    """The text, cut to so many characters, for matplotlib to draw as it is: two dollars are no formula."""
+    return textwrap.shorten(text, width, placeholder=" …").replace("$", r"\$")

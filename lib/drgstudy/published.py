@@ -1,0 +1,81 @@
+"""What both papers print: their tables, and the numbers that their texts quote. It stands beside ours, never among it."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from drgstudy.study import REFERENCE
+
+FILES = {"DRG-LLaMA": "published_tables.csv", "Early DRG": "published_early.csv"}
+TEXT = {  # what the paper's text and captions quote: wording, format, and the published value's row and column
+    "train_stays": ("Training stays", ",.0f", "Cohort", "n_train"),
+    "test_stays": ("Test stays", ",.0f", "Cohort", "n_test"),
+    "train_labels": ("DRGs in the training set", ",.0f", "Training set", "n_labels"),
+    "test_labels": ("DRGs in the test set", ",.0f", "Test set", "n_labels"),
+    "train_words": ("Mean words of a training stay", ".0f", "Training set", "mean_words"),
+    "test_words": ("Mean words of a test stay", ".0f", "Test set", "mean_words"),
+    "words_p": ("p of that difference, two-sided t-test", ".2f", "Training against test set", "p_words"),
+    "top_300": ("Test stays of the top 300 DRGs, %", ".1f", "DRG-LLaMA-7B | Top 300 DRGs", "percent_cases"),
+    "top_50": ("Test stays of the top 50 DRGs, %", ".1f", "DRG-LLaMA-7B | Top 50 DRGs", "percent_cases"),
+    "top_30": ("Test stays of the top 30 DRGs, %", ".1f", "DRG-LLaMA-7B | Top 30 DRGs", "percent_cases"),
+    "f1_gain_bert": ("Gain in macro-F1 over BERT, %", "+.1f", "Against ClinicalBERT", "macro_f1_gain_percent"),
+    "f1_gain_caml": ("Gain in macro-F1 over CAML, %", "+.1f", "Against CAML", "macro_f1_gain_percent"),
+    "median_cases": ("Median training cases of a DRG", ",g", "Training set", "median_train_cases"),
+    "above_2000": ("DRGs with more than 2,000 training cases", ",.0f", "Training set", "n_drgs_above_2000_cases"),
+    "cases_above_80": ("Median cases, top-5 above 80 %", ",g", "Top-5 accuracy above 80 %", "median_train_cases"),
+    "cases_below_20": ("Median cases, top-5 below 20 %", ",g", "Top-5 accuracy below 20 %", "median_train_cases"),
+    "perfect_drgs": ("DRGs with a top-1 accuracy of 100 %", ",.0f", "Top-1 accuracy 100 %", "n_drgs"),
+    "perfect_surgical": ("Surgical ones among them", ",.0f", "Top-1 accuracy 100 %", "n_surgical_drgs"),
+    "perfect_cases": ("Median cases, top-1 of 100 %", ",g", "Top-1 accuracy 100 %", "median_train_cases"),
+    "zero_medical_cases": ("Median, top-5 0 %, medical", ",g", "Top-5 accuracy 0 %, medical", "median_train_cases"),
+    "zero_surgical_cases": (
+        "Median, top-5 0 %, surgical",
+        ",g",
+        "Top-5 accuracy 0 %, surgical",
+        "median_train_cases",
+    ),
+    "spline_df": ("Figure 2a: degrees of freedom of the spline", ".2f", "Smoothing spline", "df"),
+    "spline_r2": ("Figure 2a: R² of the spline", ".3f", "Smoothing spline", "r2"),
+}
+
+
+def table(name: str, study: str = "DRG-LLaMA") -> pd.DataFrame:
+    """One table, or the numbers of the text ("Text"), as a paper prints it.
+
+    Parameters
+    ----------
+    name : str
+        "Table 1"
+    study : str
+        "DRG-LLaMA" or "Early DRG".
+
+    Returns
+    -------
+    DataFrame
+        model, max_tokens, drg_set, metric, value and sd; of the early-DRG paper also system. Its micro-F1 is called acc_at_1,
+        which it is where each stay has one label and gets one.
+    """
+    values = pd.read_csv(REFERENCE / FILES[study]).rename(columns={"column": "metric"})
+    values = values[values["table"] == name].replace({"metric": {"micro_f1": "acc_at_1"}})
+    return values.reset_index(drop=True)
+
+
+def costs() -> pd.DataFrame:
+    """Supplementary Table 1 as the paper prints it."""
+    theirs = table("Supplementary Table 1").astype({"max_tokens": int})
+    theirs = theirs.set_index(["model", "max_tokens", "metric"])["value"].unstack(sort=False)
+    theirs = theirs.map("{:g}".format).reset_index()
+    theirs.columns = ["Model", "Max input tokens", "Training (hours)", "Steps/s, evaluation", "Batch of a step"]
+    return theirs
+
+
+def cases() -> pd.DataFrame:
+    """The early-DRG paper's Table 3 as it prints it, but for its phrases, which are MIMIC's."""
+    rows = pd.read_csv(REFERENCE / "published_early_cases.csv", dtype={"true_drg": str, "predicted_drg": str})
+    weights = rows.groupby("case")["weight"].agg(lambda each: ", ".join(map("{:.4f}".format, each)))
+    rows = rows.drop_duplicates("case").set_index("case").assign(weights=weights).reset_index()
+    about = {"Case": rows["case"].astype(str) + ": " + rows["situation"]}
+    for which in ("true", "predicted"):
+        counts = rows[f"{which}_count"].astype(str)
+        about[f"{which.capitalize()} DRG (stays)"] = rows[f"{which}_drg"] + " (" + counts + ")"
+    return pd.DataFrame(about | {"Attention of its three 5-grams": rows["weights"]})

@@ -1,0 +1,256 @@
+"""The long tables: predictions in, rows out; DRG by DRG, label by label, model by model, and what each cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from drgstudy import casemix, drgs
+from drgstudy.bootstrap import bootstrap, resample_counts, summary
+from drgstudy.labels import TwoLabels
+from drgstudy.metrics import METRICS, Scores
+from drgstudy.plots.style import ACCURACY_RANGES, style_of
+from drgstudy.predictions import Predictions, read_folds, read_weights
+from drgstudy.study import Paths, progress
+
+TOP_DRGS = (300, 50, 30)
+"""DRG-LLaMA's, Table 1."""
+EARLY_TOP_DRGS = (50, 30)
+MDCS = ("05", "01", "04")
+"""Circulatory, nervous and respiratory system: the early-DRG paper's, as the 50 and 30 most frequent DRGs are."""
+EARLY_METRICS = {key: METRICS[key] for key in ("macro_auc", "micro_auc", "macro_f1")} | {"acc_at_1": "micro-F1"}
+"""The early-DRG paper's. Where each stay has one label and gets one, micro-F1 is the accuracy."""
+RULES = {"DRG by rule (a)": "seen", "DRG by rule (b)": "mapped"}
+"""Of `TwoLabels.infer`, as DRG-LLaMA's Table 3 names them."""
+BATCH = {"llama": 4, "bert": 16, "caml": 32}
+"""DRG-LLaMA's evaluation batches, by model: its speeds are in steps."""
+
+
+def drg_sets(
+    labels: np.ndarray, cases: pd.Series, tops: Iterable[int], mdc: pd.Series | None = None
+) -> dict[str, np.ndarray]:
+    """Label indices of the sets of DRGs that a paper's table has, those left out that would hold all DRGs, or none.
+
+    Parameters
+    ----------
+    labels : array of str, shape (k,)
+        Ascending.
+    cases : Series of int
+        Stays by DRG: of the whole cohort in DRG-LLaMA (Table 1, footnote), of the hold-out stays in the early-DRG paper.
+    tops : iterable of int
+        How many of the most frequent DRGs make a set; ties by code.
+    mdc : Series of str, optional
+        Each DRG's MDC: if given, the early-DRG paper's MDCs are sets, and so are the DRGs that make up 80 % of the cases
+        (its Table 2).
+    """
+    cases = cases[cases > 0].sort_index().sort_values(ascending=False, kind="stable")
+    ranked = cases.index
+    sets = {"All DRGs": ranked}
+    if mdc is not None:
+        sets |= {f"MDC {code}": ranked[mdc.loc[ranked] == code] for code in MDCS}
+        sets["Top 80% cases"] = ranked[: 1 + np.searchsorted(cases.cumsum(), 0.8 * cases.sum())]
+    sets |= {f"Top {n} DRGs": ranked[:n] for n in tops if n < len(ranked)}
+    return {name: np.searchsorted(labels, sorted(members)) for name, members in sets.items() if len(members)}
+
+
+def table1(scores: dict, sets: dict, resamples_sd: int, resamples_interval: int, seed: int) -> pd.DataFrame:
+    """Table 1 in long form.
+
+    Parameters
+    ----------
+    scores : dict of run to Scores
+    sets : dict of DRG set to label indices
+        As `drg_sets` returns it.
+    resamples_sd, resamples_interval, seed : int
+
+    Returns
+    -------
+    DataFrame
+        run, model, drg_set, metric (the six, then n_cases and percent_cases), value (unrounded), sd of the first
+        `resamples_sd` resamples, lower and upper of the 95 % percentile interval of `resamples_interval`.
+    """
+    parts = []
+    for run, drg_set in progress([(run, drg_set) for run in scores for drg_set in sets], desc="resampling"):
+        kept = scores[run].among(sets[drg_set])
+        samples = bootstrap(scores[run], max(resamples_sd, resamples_interval), seed, sets[drg_set])
+        part = summary(samples[:resamples_interval]).assign(sd=summary(samples[:resamples_sd])["sd"])
+        values = scores[run].evaluate(kept) | {"n_cases": kept.sum(), "percent_cases": 100 * kept.mean()}
+        part = part.reindex(list(values)).assign(value=values).rename_axis("metric").reset_index()
+        parts.append(part.assign(run=run, model=style_of(run)[0], drg_set=drg_set))
+    return pd.concat(parts, ignore_index=True)[["run", "model", "drg_set", "metric", "value", "sd", "lower", "upper"]]
+
+
+def whiskers(table: pd.DataFrame, sds: float) -> pd.DataFrame:
+    """The table with lower and upper: value ∓ so many of its sd, or the value itself where it has none."""
+    reach = sds * table["sd"].fillna(0)
+    return table.assign(lower=table["value"] - reach, upper=table["value"] + reach)
+
+
+def shown_by_system(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `by_fold`, or of the early-DRG paper's Table 2, for `plots.beside_published`: MS-DRG first, whiskers of one SD."""
+    if "run" in table:
+        run = table["run"] + [f"-{hours}" if hours != 48 else "" for hours in table["hours"]]
+    else:
+        run = table["model"].str.lower().str.split().str[0] + "-" + table["system"]
+    name = table["system"].map(drgs.SYSTEMS) + ": " + table["model"]
+    return whiskers(table.assign(run=run, model=name), 1).sort_values("system", ascending=False, kind="stable")
+
+
+def by_drg(scores: Scores, labels: np.ndarray, train_cases: pd.Series) -> pd.DataFrame:
+    """Each DRG of the test set, the one with most training cases first: what Figure 2 shows.
+
+    Parameters
+    ----------
+    train_cases : Series
+        Training stays, indexed by DRG.
+
+    Returns
+    -------
+    DataFrame
+        rank (from 1; ties by code), drg, title, type, train_cases, test_cases, acc_at_1, acc_at_5 and acc_range, one
+        of `ACCURACY_RANGES`.
+    """
+    tested = np.unique(scores.truth)
+    table = drgs.v34().loc[labels[tested], ["title", "type"]].rename_axis("drg").reset_index()
+    table["train_cases"] = table["drg"].map(train_cases).fillna(0).astype(int)
+    table["test_cases"] = np.bincount(scores.truth)[tested]
+    accuracy = scores.evaluate(tested[:, None] == scores.truth)  # each DRG's stays as one resample
+    table = table.assign(acc_at_1=accuracy["acc_at_1"], acc_at_5=accuracy["acc_at_5"])
+    edges = [0, 0.2, 0.4, 0.6, np.nextafter(0.8, 1), 2]  # below 20, above 80: both strictly, as in the paper's text
+    table["acc_range"] = pd.cut(table["acc_at_5"], edges, right=False, labels=ACCURACY_RANGES).astype("str")
+    table = table.sort_values(["train_cases", "drg"], ascending=[False, True], ignore_index=True)
+    table.insert(0, "rank", table.index + 1)
+    return table
+
+
+def table3(two: Predictions, space: TwoLabels, resamples_sd: int, resamples_interval: int, seed: int) -> pd.DataFrame:
+    """Table 3 in long form: how well the two labels are named, and the DRG that follows from them.
+
+    Parameters
+    ----------
+    two : Predictions
+        Of a two-label run.
+    space : TwoLabels
+        The labels that it was trained with.
+
+    Returns
+    -------
+    DataFrame
+        component ("Base DRG", "CC/MCC", "DRG by rule (a)", "DRG by rule (b)", "DRG by probability"), metric (for the rules
+        acc_at_1 alone; for five CC/MCC labels no acc_at_5 and acc_at_10), value, sd, lower, upper and n_labels.
+    """
+    truth, n = two.labels[two.truth], space.n_bases
+    base, cc = space.encode(truth).T
+    parts = {
+        "Base DRG": Scores(two.outputs[:, :n], base),
+        "CC/MCC": Scores(two.outputs[:, n:], cc),
+        "DRG by probability": Scores(two.logits, two.truth),
+    }
+    rows = []
+    for component, scores in parts.items():
+        samples = bootstrap(scores, max(resamples_sd, resamples_interval), seed)
+        rows.append((component, scores.n_labels, pd.Series(scores.evaluate()), samples))
+    counts = resample_counts(len(truth), max(resamples_sd, resamples_interval), seed)
+    for name, rule in RULES.items():
+        right = space.infer(two.outputs, rule) == truth
+        accuracy = pd.Series({"acc_at_1": right.mean()})
+        samples = pd.DataFrame({"acc_at_1": counts @ right / len(truth)})
+        rows.append((name, len(two.labels), accuracy, samples))
+    tables = [
+        summary(samples[:resamples_interval])
+        .assign(sd=summary(samples[:resamples_sd])["sd"], value=value, component=component, n_labels=n_labels)
+        .rename_axis("metric")
+        .reset_index()
+        for component, n_labels, value, samples in rows
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    return table[~((table["component"] == "CC/MCC") & table["metric"].isin(["acc_at_5", "acc_at_10"]))]
+
+
+def by_fold(system: str, runs: dict[tuple[str, int], list[Predictions]]) -> pd.DataFrame:
+    """The early-DRG paper's Table 2 in long form: each metric in each set of DRGs, over the fold models of each run.
+
+    Parameters
+    ----------
+    runs : dict of (run, hours) to its predictions at that hour, one a fold model
+
+    Returns
+    -------
+    DataFrame
+        system, run, hours, model, drg_set, metric, value (mean over the models), sd (n - 1; NaN with one model), models,
+        n_drgs and n_stays of the set, percent_stays, and `each`: the list of the models' values (NaN left out).
+
+    Notes
+    -----
+    In a set count the hold-out stays whose true DRG is in it; all labels still compete.
+    """
+    rows = []
+    for (run, hours), models in runs.items():
+        name = style_of(run.replace(f"-{system}", ""))[0] + (f", {hours} hours" if hours != 48 else "")
+        labels, mdc = models[0].labels, drgs.fiscal_2013(system)["mdc"]
+        sets = drg_sets(labels, pd.Series(labels[models[0].truth]).value_counts(), EARLY_TOP_DRGS, mdc)
+        scores = [Scores(made.logits, made.truth) for made in models]
+        for drg_set, members in sets.items():
+            among = scores[0].among(members)
+            each = pd.DataFrame([one.evaluate(among) for one in scores])
+            about = {"system": system, "run": run, "hours": hours, "model": name, "drg_set": drg_set}
+            size = {
+                "models": len(each),
+                "n_drgs": len(members),
+                "n_stays": int(among.sum()),
+                "percent_stays": 100 * among.mean(),
+            }
+            for metric in EARLY_METRICS:
+                value = {
+                    "value": each[metric].mean(),
+                    "sd": each[metric].std(ddof=1),
+                    "each": each[metric].dropna().tolist(),
+                }
+                rows.append(about | {"metric": metric} | value | size)
+    return pd.DataFrame(rows)
+
+
+def weights_by_drg(paths: Paths, run: str, stay_ids: pd.Series, hours: int = 48, way: str = "top-1") -> np.ndarray:
+    """The relative weights that a run gives some hold-out stays by naming DRGs: float, shape (models, stays).
+
+    `way` is one of `casemix.predicted_weights`: "top-1", the weight of the DRG it names, or "expected", the mean over all.
+    """
+    rows = []
+    for made in read_folds(paths, run, hours):
+        weights = drgs.fiscal_2013(made.run["system"])["relative_weight"].loc[made.labels]
+        rows.append(pd.Series(casemix.predicted_weights(made.logits, weights)[way], made.stay_ids).loc[stay_ids])
+    return np.array(rows, float)
+
+
+def weights_by_regression(paths: Paths, run: str, stay_ids: pd.Series) -> np.ndarray:
+    """The relative weights of some hold-out stays that a run of target "weight" names: float, shape (models, stays)."""
+    return np.array([made.set_index("stay_id").loc[stay_ids, "predicted"] for made in read_weights(paths, run)], float)
+
+
+def sizes(runs: dict[str, Predictions]) -> pd.DataFrame:
+    """What Table 2 varies, by run, as run.json records it: size (the base, and its layers if not all) and max_tokens."""
+    settings = pd.DataFrame({name: p.run["settings"] for name, p in runs.items()}).T[["base", "layers", "max_tokens"]]
+    layers = settings["layers"].astype(int)
+    size = settings["base"] + np.where(layers > 0, ", first " + layers.astype(str) + " layers", "")
+    return pd.DataFrame({"size": size, "max_tokens": settings["max_tokens"].astype(int)}).rename_axis("run")
+
+
+def costs(runs: dict[str, Predictions]) -> pd.DataFrame:
+    """What each run cost and the speeds that follow from it, a row a run; NaN where the run did not record it."""
+    recorded = [
+        "fit_seconds",
+        "train_seconds",
+        "train_examples",
+        "predict_seconds",
+        "predict_examples",
+        "peak_memory_gb",
+        "dtype",
+    ]
+    cost = pd.DataFrame({name: p.run["cost"] for name, p in runs.items()}).reindex(recorded).T.infer_objects()
+    for what in ("train", "predict"):
+        cost[f"{what}_examples_per_second"] = cost[f"{what}_examples"] / cost[f"{what}_seconds"].replace(0, np.nan)
+    batch = [BATCH.get(p.run["model"], np.nan) for p in runs.values()]
+    steps = cost["predict_examples_per_second"] / batch
+    return cost.assign(train_minutes=cost["fit_seconds"] / 60, batch_size=batch, evaluation_steps_per_second=steps)
