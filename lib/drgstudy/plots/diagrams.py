@@ -102,7 +102,7 @@ def flow_diagram(flow: dict, dataset: str) -> Figure:
         A list of {step, kept, removed} for each of two columns: notes and DRG rows, which meet in the cohort and its parts
         (`cohort.build_cohort`), or a cohort for each DRG system (`icu_cohort.build`).
     """
-    chains = {name: chain for name, chain in flow.items() if isinstance(chain, list)}
+    chains = {name: flow[name] for name in ("notes", "drg_rows", *SYSTEMS) if name in flow}
     depth, meet = max(map(len, chains.values())), "splits" in flow
     figure, ax = canvas(8.5, 0.7 * depth + (1.6 if meet else 0.6))
     ax.axis("off")
