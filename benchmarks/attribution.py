@@ -16,6 +16,7 @@ import torch
 from captum.attr import LayerIntegratedGradients
 
 from drgstudy import attribution, cohort, models
+from drgstudy.flow import read_rows
 from drgstudy.predictions import read_predictions
 from drgstudy.study import Paths, progress
 
@@ -48,7 +49,7 @@ def main(profile: str = "demo", run: str = "llama", stays: str = "6"):
     model, _ = models.load(paths.runs / run)
     predictions = read_predictions(paths.runs / run)
     chosen = np.random.default_rng(0).choice(len(predictions.truth), int(stays), replace=False)
-    texts = cohort.read_stays(paths.stays).set_index("stay_id")["text"][predictions.stay_ids[chosen]].tolist()
+    texts = read_rows(paths.stays, cohort.STAYS).set_index("stay_id")["text"][predictions.stay_ids[chosen]].tolist()
     rows = []
     for i, text in zip(chosen, progress(texts, desc="explaining"), strict=True):
         label = int(predictions.logits[i].argmax())

@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from drgstudy import cohort
+from drgstudy.flow import read_rows
 from drgstudy.models import caml
 from drgstudy.study import Paths, progress, write_json
 from drgstudy.training import PadRight, fast_dtype, matrix_speed
@@ -57,7 +58,7 @@ def made_up(mean: float, cut: int, texts: int) -> list[list[int]]:
 
 def of_the_demo(texts: int) -> list[list[int]]:
     """The demo cohort's training notes as word ids, cut at 200 words."""
-    stays = cohort.read_stays(Paths("demo").stays)
+    stays = read_rows(Paths("demo").stays, cohort.STAYS)
     notes = [caml.words_of(note) for note in stays.loc[stays["split"] == "train", "text"]]
     ids = {word: i + 2 for i, (word, _) in enumerate(Counter(word for note in notes for word in note).most_common())}
     return [[ids[word] for word in note[:200]] for note in notes[:texts]]

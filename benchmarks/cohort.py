@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from drgstudy.flow import write_rows
 from drgstudy.notes import ENDING, OPENING
 from drgstudy.study import Paths, StudyError, fingerprint, peak_memory_gb, read_json, write_json
 
@@ -86,7 +87,7 @@ def _finish(courses, source: dict, mapping: Path, out: Path) -> int:
     billed = pd.read_parquet(mapping) if mapping.is_file() else harmonize.harmonize(rows[cohort.is_ms_drg(rows)])
     clinicians = admissions.set_index("hadm_id")["admit_provider_id"]
     stays, flow = cohort.build_cohort(courses, rows, billed, clinicians=clinicians)
-    cohort.write_stays(stays, out / "stays.parquet")
+    write_rows(stays, out / "stays.parquet", cohort.STAYS, by="03-cohort")
     write_json(out / "flow.json", flow)
     return flow["notes"][0]["kept"]
 

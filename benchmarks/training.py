@@ -23,6 +23,7 @@ from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
 
 from drgstudy import cohort, mimic, training
+from drgstudy.flow import read_rows
 from drgstudy.labels import LabelSpace
 from drgstudy.models import llama
 from drgstudy.notes import hospital_course
@@ -35,7 +36,7 @@ TOLERATED = 0.05  # nats of held-out loss above the stock recipe's, beside two s
 def short_notes() -> pd.DataFrame:
     """Text and drg_v34 of the demo's cohort."""
     stays = next(Paths(name).stays for name in ("demo", "smoke", "full") if Paths(name).stays.is_file())
-    return cohort.read_stays(stays)[["text", "drg_v34"]]
+    return read_rows(stays, cohort.STAYS)[["text", "drg_v34"]]
 
 
 def long_notes(scratch: Path) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from drgstudy.flow import write_rows
 from drgstudy.study import ROOT
 
 NOTES = [
@@ -148,8 +149,8 @@ def tiny_study(tmp_path_factory):
         provenance.write_json(paths.source, source, "01-hospital", [raw], source)
         mapping = mapping.assign(code=mapping["drg_v34"], title=mapping["drg_v34"], provenance="title")
         about = {"by": "02-harmonization", "inputs": [paths.source]}
-        cohort.write_stays(mapping.astype({"stays": "int64"}), paths.drgs, cohort.MAPPING, **about)
-        cohort.write_stays(stays, paths.stays, inputs=[paths.source, paths.drgs])
+        write_rows(mapping.astype({"stays": "int64"}), paths.drgs, cohort.MAPPING, **about)
+        write_rows(stays, paths.stays, cohort.STAYS, by="03-cohort", inputs=[paths.source, paths.drgs])
         dataset = source | {"fingerprint": study.fingerprint(paths.stays)}
         chain = [{"step": "rows", "kept": 700, "removed": 0}, {"step": "kept", "kept": 600, "removed": 100}]
         parts = {"train_stays": 450, "test_stays": 150, "train_labels": 35, "test_labels": 35}

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 
 from drgstudy import cohort, errors, harmonize, icu_cohort, measurements, mimic, models, study
+from drgstudy.flow import read_rows, write_rows
 from drgstudy.predictions import Predictions, read_predictions, write_predictions
 from drgstudy.study import NOTEBOOKS, ROOT, StudyError, atomic, read_json, read_params
 from drgstudy.synthetic import hardness, make_hospital
@@ -645,12 +646,12 @@ def stays(spoil):
     def act(folder):
         path = folder / "stays.parquet"
         whole = pd.DataFrame([STAY, STAY | {"stay_id": 2, "subject_id": 2, "split": "test", "split_patients": "test"}])
-        cohort.write_stays(whole, path)
+        write_rows(whole, path, cohort.STAYS, by="03-cohort")
         if isinstance(made := spoil(whole.copy()), bytes):
             put(path, path.read_bytes()[: len(made)] if made.strip(b"cut") == b"" else made)
         else:
-            cohort.write_stays(made, path)
-        return cohort.read_stays(path)["text"].tolist()
+            write_rows(made, path, cohort.STAYS, by="03-cohort")
+        return read_rows(path, cohort.STAYS)["text"].tolist()
 
     return act
 

@@ -16,16 +16,14 @@ from drgstudy import cohort, mimic, provenance
 from drgstudy.cohort import (
     COURSES,
     build_cohort,
-    check_flow,
     extract,
     is_ms_drg,
     leakage,
     parts,
-    read_stays,
     stratified_draw,
     word_count_test,
-    write_stays,
 )
+from drgstudy.flow import check_flow, read_rows, write_rows
 from drgstudy.notes import hospital_course
 from drgstudy.study import StudyError
 
@@ -146,8 +144,8 @@ def test_the_cohort_depends_neither_on_the_order_of_rows_nor_on_batches_and_shel
     expected, flow = build_cohort(cut(notes), rows, mapping)
     text = notes.set_index("hadm_id")["text"].map(hospital_course)
     assert expected["text"].tolist() == text[expected["stay_id"]].tolist()
-    monkeypatch.setattr(cohort, "SHELF", 30)
-    monkeypatch.setattr(cohort, "TOGETHER", 3)
+    monkeypatch.setattr(cohort, "BLOCK", 30)
+    monkeypatch.setattr(cohort, "BATCHES", 3)
     shuffled = notes.sample(frac=1, random_state=1)
     again, flow_again = build_cohort(cut(shuffled, 37), rows[::-1], mapping[::-1])
     pd.testing.assert_frame_equal(expected, again)
@@ -262,25 +260,25 @@ def test_counts_that_do_not_add_up_are_refused():
 def test_stays_are_checked_when_written_and_when_read(tmp_path):
     stays, _ = build_cohort(cut(hospital()[0]), *hospital()[1:])
     path = tmp_path / "stays.parquet"
-    write_stays(stays, path)
-    pd.testing.assert_frame_equal(read_stays(path), stays)
+    write_rows(stays, path, cohort.STAYS, by="03-cohort")
+    pd.testing.assert_frame_equal(read_rows(path, cohort.STAYS), stays)
 
     unwritten = tmp_path / "unwritten.parquet"
     for column, value in {"split": "dev", "drg_v34": "1", "stay_id": 7, "words": 0}.items():
         with pytest.raises(StudyError, match=f"unwritten.parquet, column {column}, row 0: "):
-            write_stays(stays.assign(**{column: value}), unwritten)
+            write_rows(stays.assign(**{column: value}), unwritten, cohort.STAYS, by="03-cohort")
     assert set(tmp_path.iterdir()) == {path, provenance.record_of(path)}
 
     with provenance.written(path, "03-cohort") as beside:
         stays.drop(columns="split_patients").to_parquet(beside)
     with pytest.raises(StudyError, match=r"stays.parquet: split_patients breaks the rule column_in_dataframe"):
-        read_stays(path)
+        read_rows(path, cohort.STAYS)
     with provenance.written(path, "03-cohort") as beside:
         beside.write_bytes(b"PAR1 and no more")
     with pytest.raises(StudyError, match=r"stays.parquet is not a readable parquet file"):
-        read_stays(path)
+        read_rows(path, cohort.STAYS)
     with pytest.raises(StudyError, match=r"nothing.parquet is missing"):
-        read_stays(tmp_path / "nothing.parquet")
+        read_rows(tmp_path / "nothing.parquet", cohort.STAYS)
 
 
 def test_from_files_to_stays(tmp_path):

@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from drgstudy import cohort, models, provenance, study
+from drgstudy.flow import write_rows
 from drgstudy.study import NOTEBOOKS, ROOT, atomic, read_json, write_json
 
 HERE = Path(__file__).parent
@@ -151,7 +152,7 @@ def root(tmp_path_factory, tiny_llama):
     stays = pd.DataFrame({"stay_id": range(48), "subject_id": range(48), "text": NOTES * 2, "words": 8})
     stays["drg_v34"] = np.tile(["190", "193", "280", "470"], 12)
     stays["split"] = stays["split_patients"] = ["train"] * 24 + ["test"] * 24
-    cohort.write_stays(stays, root / "data/tiny/stays.parquet")
+    write_rows(stays, root / "data/tiny/stays.parquet", cohort.STAYS, by="03-cohort")
     provenance.write_json(root / "data/tiny/flow.json", {"source": {"kind": "synthetic", "name": "tiny"}}, "03-cohort")
     settings = LLAMA | {"base": str(tiny_llama), "batch_size": 4, "head": "probe"}
     values = {"profile": "tiny", "run": "two", "model": "llama", "settings": settings, "seed": 7}

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drgstudy import drgs, icu_cohort, inputs, mimic
-from drgstudy.cohort import read_stays, write_stays
+from drgstudy import csv_stream, drgs, icu_cohort, inputs, mimic
+from drgstudy.flow import read_rows, write_rows
 from drgstudy.study import REFERENCE, ROOT, StudyError
 from drgstudy.tables import printed_cohort
 
@@ -219,7 +219,7 @@ def test_notes_are_those_known_at_an_hour(tmp_path, monkeypatch):
         (10, 4, "Nursing/other", "b"),
         (10, 4, "Nursing/other", "a"),
     )
-    monkeypatch.setattr(mimic, "BATCH_BYTES", 300)
+    monkeypatch.setattr(csv_stream, "BATCH_BYTES", 300)
     stays = pd.DataFrame({"stay_id": [20, 10, 10], "icu_in": START, "diagnosis": ["SEPSIS", "", ""]})
     notes = icu_cohort.read_notes(tmp_path, stays)
     assert list(notes.itertuples(index=False, name=None)) == [
@@ -240,13 +240,13 @@ def test_notes_are_those_known_at_an_hour(tmp_path, monkeypatch):
 
 def test_cohort_and_notes_are_checked_when_written_and_read(tmp_path):
     stays, _ = icu_cohort.build(tables(12), "ms")
-    write_stays(stays, tmp_path / "ms.parquet", icu_cohort.STAYS)
-    pd.testing.assert_frame_equal(read_stays(tmp_path / "ms.parquet", icu_cohort.STAYS), stays)
+    write_rows(stays, tmp_path / "ms.parquet", icu_cohort.STAYS, by="03-cohort")
+    pd.testing.assert_frame_equal(read_rows(tmp_path / "ms.parquet", icu_cohort.STAYS), stays)
     with pytest.raises(StudyError, match=r"column fold, row 0: 6 breaks the rule"):
-        write_stays(stays.assign(fold=6), tmp_path / "wrong.parquet", icu_cohort.STAYS)
+        write_rows(stays.assign(fold=6), tmp_path / "wrong.parquet", icu_cohort.STAYS, by="03-cohort")
     notes = notes_of((10, 1, "Nursing", "text"))
-    write_stays(notes[:0], tmp_path / "notes.parquet", icu_cohort.NOTES)
-    assert read_stays(tmp_path / "notes.parquet", icu_cohort.NOTES).dtypes.equals(notes.dtypes)
+    write_rows(notes[:0], tmp_path / "notes.parquet", icu_cohort.NOTES, by="03-cohort")
+    assert read_rows(tmp_path / "notes.parquet", icu_cohort.NOTES).dtypes.equals(notes.dtypes)
 
 
 def test_table_1_counts_patients_stays_and_first_visits():

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drgstudy import mimic
+from drgstudy import csv_stream, mimic
 from drgstudy.study import ROOT, StudyError, fingerprint
 
 DEMO = ROOT.parent / "shared" / "open-data" / "mimic-iii-demo"
@@ -111,7 +111,7 @@ def test_batches_hold_the_columns_asked_for(tmp_path, monkeypatch):
         {"row_id": i, "subject_id": 7, "itemid": 1, "valuenum": i / 2, "value": "not asked for"} for i in range(500)
     ]
     folder = mimic_iii(tmp_path, chartevents=rows)
-    monkeypatch.setattr(mimic, "BATCH_BYTES", 1000)
+    monkeypatch.setattr(csv_stream, "BATCH_BYTES", 1000)
     batches = list(mimic.batches(folder, "chartevents", ["valuenum", "row_id"]))
     assert len(batches) > 5 and batches[0].columns.tolist() == ["valuenum", "row_id"]
     whole = pd.concat(batches)
@@ -179,7 +179,7 @@ def test_notes_are_what_the_csv_module_wrote(tmp_path_factory, texts):
 def test_batches_join_to_the_same_notes(folder, monkeypatch):
     rows = "".join(f'{i}-DS-1,{i},{i},DS,1,,,"line\nof note {i}"\n' for i in range(300))
     (folder / "note" / "discharge.csv").write_text(NOTES.splitlines()[0] + "\n" + rows, encoding="utf-8")
-    monkeypatch.setattr(mimic, "BATCH_BYTES", 1000)
+    monkeypatch.setattr(csv_stream, "BATCH_BYTES", 1000)
     batches = list(mimic.notes(folder))
     assert len(batches) > 5
     assert pyarrow.Table.from_batches(batches)["text"].to_pylist() == [f"line\nof note {i}" for i in range(300)]

@@ -11,18 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cohort import MAPPING
 
-from drgstudy import (
-    cohort,
-    drgs,
-    icu_cohort,
-    measurements,
-    predictions,
-    provenance,
-    report,
-    runs,
-    study,
-    tables,
-)
+from drgstudy import cohort, drgs, icu_cohort, measurements, predictions, provenance, report, runs, study, tables
+from drgstudy.flow import check_flow, read_flow, read_rows, write_rows
 from drgstudy.study import StudyError, read_json, write_json
 
 RUNS = ["llama", "tfidf", "mine"]
@@ -45,9 +35,9 @@ def paths(tiny_study, monkeypatch, tmp_path):
 def read_all(paths):
     """Every file of the tiny study, as the notebooks and the report read it."""
     provenance.read_json(paths.source)
-    cohort.read_stays(paths.drgs, cohort.MAPPING)
-    cohort.read_stays(paths.stays)
-    cohort.read_flow(paths)
+    read_rows(paths.drgs, cohort.MAPPING)
+    read_rows(paths.stays, cohort.STAYS)
+    read_flow(paths)
     predictions.read_runs(paths, RUNS)
     for run in RUNS:
         predictions.check_model(paths.runs / run, read_json(paths.runs / run / "run.json"))
@@ -107,8 +97,8 @@ def an_edited_mapping(paths):
 
 
 def another_mapping(paths):
-    table = cohort.read_stays(paths.drgs, cohort.MAPPING)
-    cohort.write_stays(table.iloc[1:], paths.drgs, cohort.MAPPING, by="02-harmonization", inputs=[paths.source])
+    table = read_rows(paths.drgs, cohort.MAPPING)
+    write_rows(table.iloc[1:], paths.drgs, cohort.MAPPING, by="02-harmonization", inputs=[paths.source])
 
 
 def another_raw_table(paths):
@@ -146,7 +136,7 @@ def swapped_labels(paths):
 
 
 def other_labels_in_order(paths):
-    codes = cohort.read_stays(paths.drgs, cohort.MAPPING)["drg_v34"]
+    codes = read_rows(paths.drgs, cohort.MAPPING)["drg_v34"]
     forge_run(paths, labels=np.array([*codes[1:], "999"], str))
 
 
@@ -264,7 +254,13 @@ def test_a_file_is_hashed_once_while_it_stays_as_it_is(tmp_path):
 
 def test_numbers_that_make_will_make_again_are_left_out_until_then(paths):
     """A new cohort, while the runs on it are being trained: nothing is refused, and no old number is shown."""
-    cohort.write_stays(moved(cohort.read_stays(paths.stays)), paths.stays, inputs=[paths.source, paths.drgs])
+    write_rows(
+        moved(read_rows(paths.stays, cohort.STAYS)),
+        paths.stays,
+        cohort.STAYS,
+        by="03-cohort",
+        inputs=[paths.source, paths.drgs],
+    )
     provenance.write_json(paths.flow, read_json(paths.flow), "03-cohort", [paths.stays])
     provenance.write_json(paths.report / "numbers" / "21-early-cohort.json", EARLY, "21-early-cohort")
     report.build("tiny")
@@ -285,7 +281,7 @@ EARLY = {
 
 
 def test_a_record_names_what_was_read_and_whose_data_it_is(paths):
-    cohort.read_flow(paths)
+    read_flow(paths)
     predictions.read_runs(paths, ["tfidf"])
     tables.write_numbers(paths, "08-size-and-length", {})
     record = read_json(paths.report / "numbers" / "08-size-and-length.made.json")
@@ -302,12 +298,12 @@ def test_a_write_that_is_cut_off_leaves_nothing_that_passes(paths, monkeypatch):
             raise KeyboardInterrupt
         replace(source, target)
 
-    stays, replace = cohort.read_stays(paths.stays), study.files.os.replace
+    stays, replace = read_rows(paths.stays, cohort.STAYS), study.files.os.replace
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(study.files.os, "replace", killed)
-        cohort.write_stays(moved(stays), paths.stays, inputs=[paths.source, paths.drgs])
+        write_rows(moved(stays), paths.stays, cohort.STAYS, by="03-cohort", inputs=[paths.source, paths.drgs])
     with pytest.raises(StudyError, match=r"stays\.parquet was changed"):
-        cohort.read_stays(paths.stays)
+        read_rows(paths.stays, cohort.STAYS)
 
 
 # --- the early study
@@ -319,7 +315,7 @@ def early_study(tmp_path, monkeypatch):
     monkeypatch.setattr(study.places, "ROOT", tmp_path)
     monkeypatch.setattr(provenance, "USED", {})
     paths = test_runs.made_up()
-    stays = cohort.read_stays(paths.cohort("ms"), icu_cohort.STAYS)
+    stays = read_rows(paths.cohort("ms"), icu_cohort.STAYS)
     values = np.random.default_rng(0).normal(size=(90, 48, 104)).astype(np.float32)
     measurements.write_measurements(paths.measurements, stays["stay_id"].to_numpy(), values, [paths.cohort("ms")])
     test_runs.run(paths)
@@ -335,8 +331,8 @@ def early_study(tmp_path, monkeypatch):
 
 
 def read_early(paths):
-    cohort.read_flow(paths)
-    stays = cohort.read_stays(paths.cohort("ms"), icu_cohort.STAYS)
+    read_flow(paths)
+    stays = read_rows(paths.cohort("ms"), icu_cohort.STAYS)
     for reads in ("notes", "measurements"):
         runs.known_at(paths, stays, reads, 48)
     predictions.read_folds(paths, "r")
@@ -354,8 +350,8 @@ def permuted_measurements(paths):
 
 
 def notes_of_other_stays(paths):
-    notes = cohort.read_stays(paths.notes, icu_cohort.NOTES)
-    cohort.write_stays(notes.assign(stay_id=notes["stay_id"] + 1), paths.notes, icu_cohort.NOTES, by="21-early-cohort")
+    notes = read_rows(paths.notes, icu_cohort.NOTES)
+    write_rows(notes.assign(stay_id=notes["stay_id"] + 1), paths.notes, icu_cohort.NOTES, by="21-early-cohort")
 
 
 def notes_of_other_stays_with_all_records(paths):
@@ -364,8 +360,8 @@ def notes_of_other_stays_with_all_records(paths):
 
 
 def other_notes_with_all_records(paths):
-    notes = cohort.read_stays(paths.notes, icu_cohort.NOTES)
-    cohort.write_stays(notes.assign(text="other"), paths.notes, icu_cohort.NOTES, by="21-early-cohort")
+    notes = read_rows(paths.notes, icu_cohort.NOTES)
+    write_rows(notes.assign(text="other"), paths.notes, icu_cohort.NOTES, by="21-early-cohort")
     provenance.write_json(paths.flow, read_json(paths.flow), "21-early-cohort", [paths.cohort("ms"), paths.notes])
 
 
@@ -406,7 +402,7 @@ def test_what_is_bent_in_the_early_study_is_refused_by_name(early_study, attack)
     attack(early_study)
     with pytest.raises(StudyError, match=EARLY_ATTACKS[attack]):
         if attack is a_patient_in_two_folds:
-            cohort.read_stays(early_study.cohort("ms"), icu_cohort.STAYS)
+            read_rows(early_study.cohort("ms"), icu_cohort.STAYS)
         read_early(early_study)
 
 
@@ -462,7 +458,7 @@ def test_the_flow_of_any_notes_and_rows_adds_up(notes, rows):
     except StudyError as error:
         assert str(error).startswith("the cohort ")
         return
-    cohort.check_flow(flow)
+    check_flow(flow)
     assert flow["stays"] == len(stays) == stays["stay_id"].nunique() and flow["notes"][0]["kept"] == len(notes)
     assert (stays["drg_v34"].map(stays["drg_v34"].value_counts()) >= 2).all() and stays["words"].min() >= 40
     for split in cohort.SPLITS[:2]:

@@ -21,6 +21,7 @@ from drgstudy import (
     runs,
     study,
 )
+from drgstudy.flow import read_rows, write_rows
 from drgstudy.labels import LabelSpace
 from drgstudy.predictions import read_predictions
 from drgstudy.study import NOTEBOOKS, Paths, StudyError, fingerprint, graph, read_json, read_params, write_json
@@ -44,11 +45,13 @@ def made_up():
     stays = stays.assign(weight=facts["relative_weight"].to_numpy(), mdc=facts["mdc"].to_numpy(), diagnosis="UNWELL")
     stays = stays.assign(icu_in=pd.Timestamp("2150-01-01").as_unit("ms"), first_visit=True)
     stays = stays.assign(fold=np.arange(90) // 3 % 6, fold_stays=np.arange(90) // 3 % 6)
-    cohort.write_stays(stays, paths.cohort("ms"), icu_cohort.STAYS)
+    write_rows(stays, paths.cohort("ms"), icu_cohort.STAYS, by="03-cohort")
     late = [(stay_id, 30.0, "Nursing", WORDS[code]) for stay_id, code in zip(stays["stay_id"], drg, strict=True)]
     notes = pd.DataFrame([(stay_id, 1.0, "Nursing", "patient here") for stay_id in stays["stay_id"]] + late)
     notes.columns = list(icu_cohort.NOTES.columns)
-    cohort.write_stays(notes.sort_values(["stay_id", "hours"], ignore_index=True), paths.notes, icu_cohort.NOTES)
+    write_rows(
+        notes.sort_values(["stay_id", "hours"], ignore_index=True), paths.notes, icu_cohort.NOTES, by="03-cohort"
+    )
     flow = {"ms": [{"step": "hospital stays", "kept": 90, "removed": 0}], "source": {"kind": "synthetic", "name": "x"}}
     provenance.write_json(paths.flow, flow, "21-early-cohort", [paths.cohort("ms"), paths.notes])
     return paths
@@ -83,10 +86,10 @@ def discharge(tiny_study, tmp_path, monkeypatch):
     """The paths of a copy of the tiny study, and a function that trains TF-IDF on it, or takes what is there."""
     monkeypatch.setattr(study.places, "ROOT", shutil.copytree(tiny_study, tmp_path / "study"))
     paths = study.Paths("tiny")
-    stays = cohort.read_stays(paths.stays)
+    stays = read_rows(paths.stays, cohort.STAYS)
     words = dict(zip(sorted(set(stays["drg_v34"])), "abcdefghijklmnopqrstuvwxyzäöüßéèñåø", strict=True))
     stays["text"] = "of the " + stays["drg_v34"].map(lambda code: f"diagnosis{words[code]} ") * 3
-    cohort.write_stays(stays, paths.stays, inputs=[paths.source, paths.drgs])
+    write_rows(stays, paths.stays, cohort.STAYS, by="03-cohort", inputs=[paths.source, paths.drgs])
     flow = read_json(paths.flow) | {"stays_fingerprint": fingerprint(paths.stays)}
     provenance.write_json(paths.flow, flow, "03-cohort", [paths.stays])
 
@@ -135,8 +138,14 @@ def test_under_another_key_it_is_trained_and_says_why(discharge, trained, about,
 def test_other_stays_and_changed_files_are_trained_again(discharge, trained):
     paths, training = discharge
     runs.train_once(training())
-    stays = cohort.read_stays(paths.stays)
-    cohort.write_stays(stays.assign(words=stays["words"] + 1), paths.stays, inputs=[paths.source, paths.drgs])
+    stays = read_rows(paths.stays, cohort.STAYS)
+    write_rows(
+        stays.assign(words=stays["words"] + 1),
+        paths.stays,
+        cohort.STAYS,
+        by="03-cohort",
+        inputs=[paths.source, paths.drgs],
+    )
     provenance.write_json(
         paths.flow, read_json(paths.flow) | {"stays_fingerprint": fingerprint(paths.stays)}, "03-cohort", [paths.stays]
     )
@@ -356,7 +365,7 @@ def test_the_hold_out_stays_are_asked_at_every_hour(paths):
         run(paths, fold)
     early_day, later = (predictions.read_folds(paths, "r", hours) for hours in (24, 48))
     assert [made.run["fold"] for made in later] == [1, 2] and later[0].run["hours"] == 48
-    stays = cohort.read_stays(paths.cohort("ms"), icu_cohort.STAYS)
+    stays = read_rows(paths.cohort("ms"), icu_cohort.STAYS)
     assert later[0].stay_ids.tolist() == stays.loc[stays["fold"] == 0, "stay_id"].tolist()
     assert (later[0].logits.argmax(1) == later[0].truth).all()  # what tells them apart is written by then
     assert (early_day[0].logits == early_day[0].logits[0]).all()  # and not a day earlier
@@ -420,7 +429,7 @@ def test_a_run_on_weights_leaves_weights_and_is_taken_as_it_is(paths, monkeypatc
     given = {"target": "weight", "hours": [48], "model": "caml", "settings": {}}
     assert run(paths, **given) == run(paths, **given) and len(built) == 1
     made = predictions.read_weights(paths, "r")[0]
-    stays = cohort.read_stays(paths.cohort("ms"), icu_cohort.STAYS).set_index("stay_id")
+    stays = read_rows(paths.cohort("ms"), icu_cohort.STAYS).set_index("stay_id")
     assert made["true"].to_numpy() == pytest.approx(stays.loc[made["stay_id"], "weight"].to_numpy())
     assert results.weights_by_regression(paths, "r", made["stay_id"][::-1]).shape == (1, 15)
 
@@ -428,12 +437,12 @@ def test_a_run_on_weights_leaves_weights_and_is_taken_as_it_is(paths, monkeypatc
 def test_named_weights_are_those_of_2013(paths):
     run(paths)
     ids = pd.Series(predictions.read_folds(paths, "r")[0].stay_ids[::-1])  # in the order that is asked for
-    stays = cohort.read_stays(paths.cohort("ms"), icu_cohort.STAYS).set_index("stay_id")
+    stays = read_rows(paths.cohort("ms"), icu_cohort.STAYS).set_index("stay_id")
     assert results.weights_by_drg(paths, "r", ids)[0] == pytest.approx(stays.loc[ids, "weight"].to_numpy())
 
 
 def test_measurements_after_the_hour_are_unknown_and_the_scale_stays_the_trainings(paths):
-    stays = cohort.read_stays(paths.cohort("ms"), icu_cohort.STAYS)
+    stays = read_rows(paths.cohort("ms"), icu_cohort.STAYS)
     values = np.random.default_rng(1).normal(5, 2, (90, 48, 104)).astype(np.float32)
     measurements.write_measurements(paths.measurements, stays["stay_id"].to_numpy()[::-1], values[::-1])
     training = (stays["fold"] > 1).to_numpy()
@@ -470,8 +479,8 @@ def test_what_is_refused(paths):
         with pytest.raises(StudyError, match="parameters split and folds: expected one of"):
             run(paths, **wrong)
     run(paths)
-    stays = cohort.read_stays(paths.cohort("ms"), icu_cohort.STAYS)
-    cohort.write_stays(stays.assign(diagnosis="OTHER"), paths.cohort("ms"), icu_cohort.STAYS)
+    stays = read_rows(paths.cohort("ms"), icu_cohort.STAYS)
+    write_rows(stays.assign(diagnosis="OTHER"), paths.cohort("ms"), icu_cohort.STAYS, by="03-cohort")
     with pytest.raises(StudyError, match="made on another cohort"):
         predictions.read_folds(paths, "r")
 

@@ -12,6 +12,7 @@ from sklearn.metrics import f1_score, roc_auc_score, top_k_accuracy_score
 
 from drgstudy import cohort, comparisons, drgs, predictions, published, results, study, tables
 from drgstudy.bootstrap import bootstrap
+from drgstudy.flow import read_rows, write_rows
 from drgstudy.labels import TwoLabels
 from drgstudy.metrics import METRICS, Scores
 from drgstudy.predictions import Predictions
@@ -53,10 +54,10 @@ def test_runs_that_cannot_be_read_are_named(names, message, paths):
 
 
 def test_a_run_on_another_cohort_is_refused(paths, monkeypatch, tmp_path):
-    stays = cohort.read_stays(paths.stays)
+    stays = read_rows(paths.stays, cohort.STAYS)
     shutil.copytree(paths.runs, tmp_path / "data" / "tiny" / "runs")
     monkeypatch.setattr(study.places, "ROOT", tmp_path)
-    cohort.write_stays(stays.assign(words=stays["words"] + 1), paths.stays)
+    write_rows(stays.assign(words=stays["words"] + 1), paths.stays, cohort.STAYS, by="03-cohort")
     with pytest.raises(study.StudyError, match=r"run llama was made on another cohort than .*stays\.parquet"):
         predictions.read_runs(paths, ["llama"])
 
@@ -76,7 +77,7 @@ def test_top_sets_break_ties_by_code_and_must_be_smaller_than_the_cohort():
 
 
 def test_table_1_equals_scikit_learn_and_the_resamples(paths, numbers):
-    stays = cohort.read_stays(paths.stays)
+    stays = read_rows(paths.stays, cohort.STAYS)
     top30 = set(stays["drg_v34"].value_counts().sort_index().sort_values(ascending=False, kind="stable").index[:30])
     for run in RUNS:
         scores, made = scores_of(paths, run)
@@ -188,7 +189,7 @@ def test_drgs_are_ranked_by_training_cases_and_grouped_as_the_paper_words_it():
 
 
 def test_the_texts_numbers_are_those_of_the_stays(paths, numbers):
-    train = cohort.read_stays(paths.stays).query("split == 'train'")
+    train = read_rows(paths.stays, cohort.STAYS).query("split == 'train'")
     by_drg = pd.read_csv(paths.report / "tables" / "by-drg.csv")
     expected = {"train_stays": 450, "median_cases": train["drg_v34"].value_counts().median(), "above_2000": 0}
     expected |= {"train_words": train["words"].mean(), "top_30": 100 * by_drg_share(paths)}
@@ -199,7 +200,7 @@ def test_the_texts_numbers_are_those_of_the_stays(paths, numbers):
 
 def by_drg_share(paths) -> float:
     """Share of the test stays that have one of the 30 most frequent DRGs."""
-    stays = cohort.read_stays(paths.stays)
+    stays = read_rows(paths.stays, cohort.STAYS)
     top = stays["drg_v34"].value_counts().sort_index().sort_values(ascending=False, kind="stable").index[:30]
     return stays.loc[stays["split"] == "test", "drg_v34"].isin(top).mean()
 

@@ -8,10 +8,8 @@ for nobody can say which one was paid.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -20,11 +18,10 @@ import pyarrow
 import pyarrow.parquet
 from statsmodels.stats.weightstats import ttest_ind
 
-from drgstudy import provenance
+from drgstudy.flow import check_flow, sieve
 from drgstudy.harmonize import standard_code
-from drgstudy.mimic import checked
 from drgstudy.notes import hospital_course, n_words
-from drgstudy.study import Paths, StudyError, cause
+from drgstudy.study import StudyError
 
 _IS_PART = pa.Check.isin(["train", "test"])
 COURSES = pyarrow.schema(
@@ -59,8 +56,8 @@ MAPPING = pa.DataFrameSchema(
     unique=["code", "title"],
 )
 """Schema of drgs.parquet: one row a pair of billed code and title, from `harmonize.harmonize`."""
-SHELF = 20_000  # labelled stays: so many texts are put in order at a time
-TOGETHER = 32  # batches, whose texts of one shelf are laid together: only blocks of some size can be given back
+BLOCK = 20_000  # labelled stays, whose texts are put in order at a time
+BATCHES = 32  # whose texts of one block are joined: Arrow gives memory back only in pieces of some size
 SPLITS = ("split", "split_patients", "split_clinicians")
 """Stratified by DRG; no patient in both parts; no admitting clinician in both parts."""
 
@@ -185,43 +182,6 @@ def build_cohort(
     return stays, flow
 
 
-def check_flow(flow: dict) -> None:
-    """Raise StudyError unless each step's kept and removed add up to the step before, the last is the cohort, and so are
-    the two parts of each split."""
-    for chain, steps in flow.items():
-        if not isinstance(steps, list):
-            continue
-        for before, step in itertools.pairwise(steps):
-            if step["kept"] + step["removed"] != before["kept"]:
-                raise StudyError(f"flow, {chain}: the counts of the step '{step['step']}' do not add up")
-        if steps[-1]["kept"] != flow.get("stays", steps[-1]["kept"]):
-            raise StudyError(f"flow, {chain}: {steps[-1]['kept']} are left, but the cohort has {flow['stays']} stays")
-    for split, parts in flow.get("splits", {}).items():
-        sizes = parts["train_stays"], parts["test_stays"]
-        if not all(sizes) or sum(sizes) != flow["stays"]:
-            raise StudyError(f"flow, {split}: {sizes[0]} and {sizes[1]} stays are not the cohort's {flow['stays']}")
-
-
-def read_flow(paths: Paths) -> dict:
-    """flow.json, if it is as it was written, adds up, and ends with the stays that lie beside it.
-
-    Raises
-    ------
-    StudyError
-        As `provenance.verified` and `check_flow`, or if the stays are others.
-    """
-    flow = provenance.read_json(paths.flow)
-    check_flow(flow)
-    for chain in (name for name, steps in flow.items() if isinstance(steps, list)):
-        stays = next((file for file in (paths.cohort(chain), paths.stays) if file.is_file()), None)
-        left = flow[chain][-1]["kept"]
-        if stays and (n := pyarrow.parquet.read_metadata(stays).num_rows) != left:
-            raise StudyError(
-                f"{provenance.relative(paths.flow)}, {chain}: {left} stays are left, but {stays.name} has {n}"
-            )
-    return flow
-
-
 def stratified_draw(strata: pd.Series, share: float, rng: np.random.Generator) -> np.ndarray:
     """Draw a share of the members, from each stratum its proportional part.
 
@@ -277,38 +237,6 @@ def word_count_test(stays: pd.DataFrame, split: str = "split") -> dict:
     return {"train_mean": float(train.mean()), "test_mean": float(test.mean()), "t": t, "df": df, "p": p}
 
 
-def write_stays(
-    stays: pd.DataFrame,
-    path: Path,
-    schema: pa.DataFrameSchema = STAYS,
-    *,
-    by: str = "03-cohort",
-    inputs: Iterable[Path] = (),
-) -> None:
-    """Write stays.parquet, or another table of the cohort, checked against its schema; by and inputs as for `written`."""
-    checked(stays, schema, path)
-    with provenance.written(path, by, inputs) as beside:
-        stays.to_parquet(beside, index=False)
-
-
-def read_stays(path: Path, schema: pa.DataFrameSchema = STAYS) -> pd.DataFrame:
-    """Read what `write_stays` wrote and check it against its record and schema.
-
-    Raises
-    ------
-    StudyError
-        If the file is missing or damaged, was changed, or one of its inputs was (`provenance.verified`).
-    """
-    try:
-        return checked(pd.read_parquet(provenance.verified(path)), schema, path)
-    except FileNotFoundError:
-        raise StudyError(f"{path} is missing; the notebook that builds the cohort writes it") from None
-    except (OSError, pyarrow.ArrowException) as error:
-        raise StudyError(
-            f"{path} is not a readable parquet file ({cause(error)}); delete it and run make again"
-        ) from None
-
-
 def _labelled_rows(drgcodes: pd.DataFrame, mapping: pd.DataFrame) -> tuple[pd.DataFrame, list[dict]]:
     """The DRG rows that label a stay, one a stay, with drg_v34, and the steps that led to them."""
     rows = drgcodes.assign(code=standard_code(drgcodes["drg_code"]), title=drgcodes["description"].astype("str"))
@@ -328,59 +256,35 @@ def _read(
 ) -> tuple[pd.DataFrame, list[list[pyarrow.Array]]]:
     """All notes with their drg_v34 but without their texts, and the texts that may be needed.
 
-    The texts lie on shelves, each for a range of stay ids, so that they can be put in order one shelf at a time: at
+    The texts lie on blocks, each for a range of stay ids, so that they can be put in order one block at a time: at
     full size they are most of what the memory holds, and must not be there twice. A note's `place` is the number of its
-    text on its `shelf` (-1 where none is held).
+    text on its `block` (-1 where none is held).
     """
     stay_ids = label.index.sort_values()
-    notes, held = [], [[] for _ in range(len(label) // SHELF + 1)]
+    notes, held = [], [[] for _ in range(len(label) // BLOCK + 1)]
     for batch in courses:
         rank = stay_ids.get_indexer(batch["hadm_id"].fill_null(-1).to_numpy())
-        shelf = np.where((rank >= 0) & (batch["words"].to_numpy() >= min_words), rank // SHELF, -1)
-        notes.append(batch.drop_columns("text").append_column("shelf", pyarrow.array(shelf)))
+        block = np.where((rank >= 0) & (batch["words"].to_numpy() >= min_words), rank // BLOCK, -1)
+        notes.append(batch.drop_columns("text").append_column("block", pyarrow.array(block)))
         for number, texts in enumerate(held):
-            texts.append(batch["text"].filter(pyarrow.array(shelf == number)))
-            if len(notes) % TOGETHER == 0:
-                texts[-TOGETHER:] = [pyarrow.concat_arrays(texts[-TOGETHER:])]
+            texts.append(batch["text"].filter(pyarrow.array(block == number)))
+            if len(notes) % BATCHES == 0:
+                texts[-BATCHES:] = [pyarrow.concat_arrays(texts[-BATCHES:])]
     if not notes:
         raise StudyError("the cohort is empty: there are no notes")
     notes = pyarrow.Table.from_batches(notes).to_pandas(types_mapper={pyarrow.int64(): pd.Int64Dtype()}.get)
     notes = notes.astype({"words": "int64"}).assign(drg_v34=notes["hadm_id"].map(label))
-    return notes.assign(place=notes.groupby("shelf").cumcount()), held
+    return notes.assign(place=notes.groupby("block").cumcount()), held
 
 
 def _taken(held: list[list[pyarrow.Array]], stays: pd.DataFrame) -> pd.api.extensions.ExtensionArray:
     """The texts of stays in the order of their ids; `held` is empty afterwards."""
     texts = []
-    for shelf, places in stays.groupby("shelf")["place"]:
-        texts.append(pyarrow.concat_arrays(held[shelf]).take(pyarrow.array(places)))
-        held[shelf].clear()
+    for block, places in stays.groupby("block")["place"]:
+        texts.append(pyarrow.concat_arrays(held[block]).take(pyarrow.array(places)))
+        held[block].clear()
         pyarrow.default_memory_pool().release_unused()
     return pyarrow.chunked_array(texts).to_pandas().array
-
-
-def sieve(frame: pd.DataFrame, steps: dict[str, Callable]) -> tuple[pd.DataFrame, list[dict]]:
-    """Keep the rows that pass one step after the other, and count them.
-
-    Parameters
-    ----------
-    frame : DataFrame
-    steps : dict of str to callable
-        By the step's name, a function of the rows left so far to a bool Series: which of them pass.
-
-    Returns
-    -------
-    DataFrame
-        The rows that passed all steps.
-    list of {"step", "kept", "removed"}
-        Counts of rows, a step each.
-    """
-    counts = []
-    for step, passes in steps.items():
-        kept = passes(frame)
-        counts.append({"step": step, "kept": int(kept.sum()), "removed": int((~kept).sum())})
-        frame = frame[kept]
-    return frame, counts
 
 
 def _stays_of_drg(frame: pd.DataFrame) -> pd.Series:

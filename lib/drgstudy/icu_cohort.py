@@ -15,7 +15,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from drgstudy import drgs, mimic
-from drgstudy.cohort import sieve
+from drgstudy.flow import sieve
 from drgstudy.study import StudyError, progress
 
 STAYS = pa.DataFrameSchema(

@@ -7,26 +7,21 @@ name is in capitals is MIMIC-III's. Long tables come in batches, so that memory 
 from __future__ import annotations
 
 import contextlib
-import csv
-import gzip
 import hashlib
 import os
 import re
-import threading
-import weakref
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 import pyarrow
 import pyarrow.compute
 import pyarrow.csv
 
+from drgstudy.csv_stream import explained, stream
+from drgstudy.flow import checked
 from drgstudy.study import OPENNESS, StudyError, fingerprint, progress, read_json
 
 KINDS = {  # how a column is read: Arrow type, pandas dtype, and whether it may be empty
@@ -79,8 +74,6 @@ FILES |= {table: (table.upper(),) for table in MIMIC_III if table not in FILES}
 KEYS = {"patients": "subject_id", "admissions": "hadm_id", "icustays": "icustay_id"}
 COUNTED = ("patients", "admissions", "drgcodes", "icustays")  # the notes, read but once, are counted by the flow
 MAY_BE_EMPTY = ("noteevents",)  # as it is in MIMIC-III's open demo
-BATCH_BYTES = 1 << 22  # of CSV text, and the longest row: far more than the longest note; Arrow reads thirty ahead
-HEADER_BYTES = 1 << 16  # far more than the longest line of column names
 LEVELS = 5  # from a folder that holds physionet.org/ down to hosp/
 LAYOUT = re.compile(r"physionet\.org|files|.*mimic.*|v?\d+(\.\d+)+|hosp|note", re.IGNORECASE)  # what `find` enters
 
@@ -192,7 +185,7 @@ def source(folder: Path, note_folder: Path | None = None) -> Source:
     for table in FILES:
         if path := paths.get(table):
             roots.setdefault(_root(path), []).append(path)
-            with _explained(path):
+            with explained(path):
                 digest.update(fingerprint(path).encode())
     kinds, names, versions = zip(*(_identity(root, files, rows) for root, files in roots.items()), strict=True)
     kind = max(kinds, key=OPENNESS.index)
@@ -230,7 +223,7 @@ def _identity(root: Path, files: Sequence[Path], rows: dict[str, int]) -> tuple[
 
 
 def _text(path: Path) -> str:
-    with _explained(path):
+    with explained(path):
         return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
@@ -276,7 +269,7 @@ def notes(folder: Path) -> Iterator[pyarrow.RecordBatch]:
         As `read`, and for a note_id that occurs twice. The error may come after some batches.
     """
     path, seen, row = find(folder, "discharge"), set(), 0
-    batches = contextlib.closing(_arrow_batches(folder, "discharge", ["note_id", "subject_id", "hadm_id", "text"]))
+    batches = contextlib.closing(_stream(folder, "discharge", ["note_id", "subject_id", "hadm_id", "text"]))
     with progress(total=path.stat().st_size, desc="notes", unit="B", unit_scale=True) as bar, batches as batches:
         for batch, position in batches:
             for note_id, patient in zip(batch["note_id"].to_pylist(), batch["subject_id"].to_pylist(), strict=True):
@@ -288,24 +281,6 @@ def notes(folder: Path) -> Iterator[pyarrow.RecordBatch]:
                 seen.add(note_id)
             yield batch
             bar.update(position - bar.n)
-
-
-def checked(frame: pd.DataFrame, schema: pa.DataFrameSchema, path: Path) -> pd.DataFrame:
-    """Return the frame if it fits the pandera schema; otherwise raise StudyError naming file, column, row and rule."""
-    try:
-        return schema.validate(frame, lazy=True)
-    except pa.errors.SchemaErrors as error:
-        first = error.failure_cases.iloc[0]
-        column = "" if pd.isna(first["column"]) else f", column {first['column']}"
-        row = "" if pd.isna(first["index"]) else f", row {first['index']}"
-        value = _quoted(first["failure_case"])
-        raise StudyError(f"{path}{column}{row}: {value} breaks the rule {first['check']}") from None
-
-
-def _quoted(value) -> str:
-    """A value for an error's sentence; a long one may be a piece of a note and is not repeated."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= 22 else f"a text of {len(text):,} characters"
 
 
 def _columns(path: Path, table: str) -> dict[str, str]:
@@ -347,123 +322,18 @@ def batches(folder: Path, table: str, columns: Sequence[str]) -> Iterator[pd.Dat
         For a file that is missing, empty, truncated, not UTF-8, without a column, or with a value of another kind. The
         error may come after some batches.
     """
-    kinds, row = _columns(find(folder, table), table), 1
-    for batch, _ in _arrow_batches(folder, table, columns):
+    row = 1
+    for batch, _ in _stream(folder, table, columns):
         frame = batch.to_pandas(types_mapper={pyarrow.int64(): pd.Int64Dtype()}.get)
         frame.columns, frame.index = list(columns), pd.RangeIndex(row, row := row + len(frame))
         yield frame
     if row == 1:
+        kinds = _columns(find(folder, table), table)
         yield pd.DataFrame({name: pd.Series(dtype=KINDS[kinds[name]][1]) for name in columns})
 
 
-def _arrow_batches(folder: Path, table: str, columns: Sequence[str]) -> Iterator[tuple[pyarrow.RecordBatch, int]]:
-    """As `batches`, but Arrow's own, and how many bytes of the file have been read so far."""
+def _stream(folder: Path, table: str, columns: Sequence[str]) -> Iterator[tuple[pyarrow.RecordBatch, int]]:
     path = find(folder, table)
-    empty = StudyError(f"{path} is empty; expected a CSV table: a line of column names and rows below it")
-    with _explained(path), _opened(path) as file:
-        start = file.readline(HEADER_BYTES)
-        line = (start.splitlines() or [b""])[0]
-        header = next(csv.reader([line.decode("utf-8-sig")]), [])
-        goes_on = start[len(line) :].strip() or file.read(1)
-    if not header:
-        raise empty
-    as_written = {name.lower(): name for name in header}
-    if missing := [name for name in columns if name not in as_written]:
-        names = [name for name in as_written if re.fullmatch(r"[a-z_]{1,30}", name)]  # the line may be a note's
-        found = f"it has {', '.join(names[:30])}" if names else "its first line names none; expected names and commas"
-        raise StudyError(f"{path} has no column {', '.join(missing)}; {found}")
-    if len(as_written) < len(header):
-        raise StudyError(f"{path} names a column twice in its first line; remove one of them")
-    if not goes_on and table not in MAY_BE_EMPTY:
-        raise empty
     kinds = _columns(path, table)
-    types = {as_written[name]: KINDS[kinds[name]][0] for name in columns}
-    rows = 0
-    with _explained(path, header), _CountingQuotes(path) as file:
-        for batch in pyarrow.csv.open_csv(
-            pyarrow.PythonFile(file.handle(), mode="r"),
-            read_options=pyarrow.csv.ReadOptions(block_size=BATCH_BYTES),
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(include_columns=list(types), column_types=types),
-        ):
-            rows += len(batch)
-            for name, values in zip(types, batch.columns, strict=True):
-                if values.type == pyarrow.int64() and (pyarrow.compute.min(values).as_py() or 0) < 0:
-                    raise StudyError(f"{path}, column {name} holds a negative number; expected 0 or more")
-            yield batch.rename_columns(list(columns)), file.raw.tell()
-        if file.nuls:
-            raise StudyError(f"{path} is damaged: {file.nuls} of its bytes are zero; get the file again")
-        if file.quotes % 2:  # Arrow takes the rest of the file for one text
-            raise pyarrow.ArrowInvalid("a quote is never closed")
-    if not rows and table not in MAY_BE_EMPTY:
-        raise empty
-
-
-class _Handle(SimpleNamespace):
-    """A namespace that one can hear of when nobody holds it any more."""
-
-
-class _CountingQuotes:
-    """A table's file, read once, and the number of quotes and of zero bytes in it so far.
-
-    Arrow unpacks it, for that needs no interpreter: Python's gzip would have to wait its turn every 8 KiB.
-    """
-
-    def __init__(self, path: Path):
-        self.quotes, self.nuls, self.closed, self.lock = 0, 0, False, threading.Lock()
-        self.released, self.raw = threading.Event(), pyarrow.OSFile(str(path))
-        self.file = pyarrow.CompressedInputStream(self.raw, "gzip") if path.suffix == ".gz" else self.raw
-
-    def handle(self) -> _Handle:
-        """What Arrow is given, and lets go when none of its threads will come for more."""
-        handle = _Handle(closed=False, read_buffer=self.read_buffer)
-        weakref.finalize(handle, self.released.set)
-        return handle
-
-    def read_buffer(self, size: int) -> pyarrow.Buffer:
-        with self.lock:
-            block = self.file.read_buffer(0 if self.closed else size)
-        values = np.frombuffer(block, "uint8")
-        self.quotes += np.count_nonzero(values == ord('"'))
-        self.nuls += len(values) - np.count_nonzero(values)
-        return block
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error) -> None:
-        with self.lock:  # Arrow's thread reads ahead; from here on it finds the end of the file
-            self.closed = True
-        self.released.wait(10)  # a thread that came back while Python ends would bring it down
-
-
-def _opened(path: Path):
-    return gzip.open(path) if path.suffix == ".gz" else open(path, "rb")
-
-
-@contextlib.contextmanager
-def _explained(path: Path, header: Sequence[str] = ()):
-    """Turn what the readers say about a bad file into one sentence, without quoting the text of a note."""
-    try:
-        yield
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, pyarrow.ArrowException) as error:
-        said = str(error)
-        column = re.search(r"column #(\d+)", said)
-        place = f"{path}, column {header[int(column[1])]}" if column and header else str(path)
-        value = re.search(r"error to (\w+).*: invalid value (.*)", said, re.DOTALL)
-        if value:
-            expected = {"int64": "a whole number", "double": "a number"}
-            expected = expected.get(value[1], "a time such as 2180-05-06 22:15:00")
-            raise StudyError(f"{place} holds {_quoted(value[2])}, expected {expected}") from None
-        if isinstance(error, UnicodeDecodeError) or "UTF8" in said:
-            said = "is not UTF-8 text (perhaps Latin-1, or compressed)"
-            raise StudyError(f"{place} {said}; convert the file to UTF-8") from None
-        if isinstance(error, PermissionError):
-            raise StudyError(f"{path} may not be read; change its permissions") from None
-        if isinstance(error, (OSError, EOFError, zlib.error)):
-            raise StudyError(f"{path} is truncated or damaged ({said}); get the file again") from None
-        shape = re.search(r"Expected \d+ columns, got \d+", said)
-        reason = shape[0].lower() if shape else "a quote is never closed"
-        if "straddl" in said:
-            reason = f"a row is longer than {BATCH_BYTES >> 20} MiB, perhaps for want of a closing quote"
-        raise StudyError(f"{path} is not a well-formed CSV table: {reason}") from None
+    types = {name: KINDS[kinds.get(name, "text")][0] for name in columns}  # of an unknown one the reader says that it is missing
+    return stream(path, types, table in MAY_BE_EMPTY)

@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 from drgstudy import cohort, drgs, icu_cohort, inputs, measurements, models, provenance
+from drgstudy.flow import read_flow, read_rows
 from drgstudy.labels import LabelSpace, label_space
 from drgstudy.predictions import (
     Predictions,
@@ -117,7 +118,7 @@ def of_stays(paths: Paths, run: str, model: str, settings: dict, labels: str, sp
     train, test = cohort.parts(stays, split)
     space = label_space(labels, stays["drg_v34"], train["drg_v34"])
     about = {"run": run, "model": model, "settings": _settings(model, settings), "labels": labels, "split": split}
-    about |= {"seed": seed, "dataset": cohort.read_flow(paths)["source"] | {"fingerprint": fingerprint(paths.stays)}}
+    about |= {"seed": seed, "dataset": read_flow(paths)["source"] | {"fingerprint": fingerprint(paths.stays)}}
     folder, truth = paths.runs / run, LabelSpace(space.codes).encode(test["drg_v34"])
 
     def write(place: Path, outputs: np.ndarray, made: dict) -> None:
@@ -166,12 +167,12 @@ def of_icu_stays(
     if target == "weight" and not getattr(models.module(model).Model, "numbers", False):
         raise StudyError(f"parameter target: model {model!r} learns no number; choose one whose `numbers` is true")
     file, last = paths.cohort(system), max(hours)
-    stays = cohort.read_stays(file, icu_cohort.STAYS)
+    stays = read_rows(file, icu_cohort.STAYS)
     read = paths.notes if reads == "notes" else paths.measurements
     about = {"run": run, "model": model, "settings": _settings(model, settings), "system": system, "reads": reads}
     about |= {"target": target, "space": space, "split": split, "seed": seed}
     dataset = {"fingerprint": fingerprint(file), "inputs": fingerprint(read) if read.is_file() else ""}
-    about["dataset"] = cohort.read_flow(paths)["source"] | dataset
+    about["dataset"] = read_flow(paths)["source"] | dataset
     labels = target_space(system, stays["drg"], space) if target == "drg" else None
     y = labels.encode(stays["drg"]) if labels else stays["weight"].to_numpy(np.float32)
     outputs = labels.outputs.tolist() if labels else ["relative weight"]
@@ -209,7 +210,7 @@ def of_icu_stays(
 
 @functools.lru_cache(maxsize=1)
 def _stays(file: Path, fingerprint: str) -> pd.DataFrame:
-    return cohort.read_stays(file)
+    return read_rows(file, cohort.STAYS)
 
 
 def _settings(model: str, settings: dict) -> dict:
@@ -385,7 +386,7 @@ def known_at(paths: Paths, stays: pd.DataFrame, reads: str, last: int) -> Callab
     cohorts = [file for system in drgs.SYSTEMS if (file := paths.cohort(system)).is_file()]
     ours = set().union(*(pd.read_parquet(file, columns=["stay_id"])["stay_id"] for file in cohorts))
     if reads == "notes":
-        notes = cohort.read_stays(paths.notes, icu_cohort.NOTES)
+        notes = read_rows(paths.notes, icu_cohort.NOTES)
         if not ours.issuperset(notes["stay_id"]):
             raise StudyError(f"{provenance.relative(paths.notes)} has notes of stays that are in neither cohort")
         return lambda some, hours, training: inputs.texts(stays[some], notes, hours)

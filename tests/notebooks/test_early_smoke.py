@@ -10,16 +10,8 @@ import numpy as np
 import papermill
 import pytest
 
-from drgstudy import (
-    casemix,
-    cohort,
-    icu_cohort,
-    inputs,
-    measurements,
-    predictions,
-    provenance,
-    results,
-)
+from drgstudy import casemix, icu_cohort, inputs, measurements, predictions, provenance, results
+from drgstudy.flow import read_rows
 from drgstudy.study import NOTEBOOKS, ROOT, Paths, fingerprint, read_json, read_params, write_json
 
 PATHS = Paths("smoke", "early")
@@ -38,7 +30,7 @@ def run(name: str, folder, **given) -> list[dict]:
 @pytest.mark.parametrize("params", PARAMS, ids=lambda file: file.stem.removeprefix("23-early-train-"))
 def test_each_run_has_its_models_and_its_hours(study, params):
     given = read_params(params)
-    stays = cohort.read_stays(PATHS.cohort(given["system"]), icu_cohort.STAYS)
+    stays = read_rows(PATHS.cohort(given["system"]), icu_cohort.STAYS)
     held_out = stays[stays[given.get("split", "fold")] == 0]
     if given.get("target") == "weight":
         made = predictions.read_weights(PATHS, given["run"])
@@ -55,8 +47,8 @@ def test_each_run_has_its_models_and_its_hours(study, params):
 
 
 def test_notes_grow_with_the_hours(study):
-    stays = cohort.read_stays(PATHS.cohort("ms"), icu_cohort.STAYS)
-    notes = cohort.read_stays(PATHS.notes, icu_cohort.NOTES)
+    stays = read_rows(PATHS.cohort("ms"), icu_cohort.STAYS)
+    notes = read_rows(PATHS.notes, icu_cohort.NOTES)
     words = [sum(len(text.split()) for text in inputs.texts(stays, notes, hours)) for hours in (-24, 0, 24, 48)]
     assert words == sorted(words) and words[0] < words[-1] / 5
     assert not notes["text"].str.contains(r"\[\*\*").any() and not notes["category"].str.contains("Discharge").any()
@@ -71,7 +63,7 @@ def test_table_2_is_of_the_predictions(study):
 
 def test_the_case_mix_is_of_each_patients_first_stay(study):
     numbers = read_json(PATHS.report / "numbers.json")["case_mix"]
-    stays = cohort.read_stays(PATHS.cohort("apr"), icu_cohort.STAYS)
+    stays = read_rows(PATHS.cohort("apr"), icu_cohort.STAYS)
     first = stays[(stays["fold"] == 0) & stays["first_visit"]]
     assert numbers["stays"]["apr"] == len(first) < (stays["fold"] == 0).sum()
     errors = casemix.cmi_error(first["weight"].to_numpy(), results.weights_by_drg(PATHS, "caml-apr", first["stay_id"]))
@@ -110,7 +102,7 @@ def test_of_credentialed_data_no_note_text_is_shown(study, tmp_path):
         written = [file.read_text() for file in paths.report.rglob("*") if file.is_file() and file.suffix != ".png"]
         shown = html.unescape(" ".join([*written, *(str(cell.get("outputs", "")) for cell in cells)]))
         assert "note text: not shown" in shown and "the source is credentialed" in shown
-        for text in cohort.read_stays(paths.notes, icu_cohort.NOTES)["text"].str.split():
+        for text in read_rows(paths.notes, icu_cohort.NOTES)["text"].str.split():
             assert not any(" ".join(text[i : i + 5]) in shown for i in range(0, len(text) - 5, 3))
     finally:
         shutil.rmtree(Paths("credentialed").data, ignore_errors=True)
@@ -139,7 +131,7 @@ def test_the_real_mimic_iii_demo_runs_through_every_step_that_needs_no_notes(tmp
         about = {"run": "lstm-ms", "model": "lstm", "reads": "measurements", "folds": [1], "settings": settings}
         run("23-early-train", tmp_path, profile=paths.profile, **about)
         (made,) = predictions.read_folds(paths, "lstm-ms")
-        stays = cohort.read_stays(paths.cohort("ms"), icu_cohort.STAYS)
+        stays = read_rows(paths.cohort("ms"), icu_cohort.STAYS)
         assert made.stay_ids.tolist() == stays.loc[stays["fold"] == 0, "stay_id"].tolist()
         assert made.logits.shape == (len(made.truth), stays["drg"].nunique())
     finally:

@@ -12,6 +12,7 @@ import papermill
 import pytest
 
 from drgstudy import cohort, models, plots, provenance
+from drgstudy.flow import check_flow, read_rows
 from drgstudy.labels import TwoLabels
 from drgstudy.predictions import read_predictions
 from drgstudy.study import NOTEBOOKS, ROOT, Paths, fingerprint, read_json, read_params
@@ -36,8 +37,8 @@ def test_raw_tables_have_mimics_shape(study):
 
 
 def test_flow_adds_up_to_the_stays(study):
-    flow, stays = read_json(PATHS.flow), cohort.read_stays(PATHS.stays)
-    cohort.check_flow(flow)
+    flow, stays = read_json(PATHS.flow), read_rows(PATHS.stays, cohort.STAYS)
+    check_flow(flow)
     assert flow["stays"] == len(stays) and flow["stays_fingerprint"] == fingerprint(PATHS.stays)
     assert stays["words"].min() >= 40 and stays.groupby("drg_v34").size().min() >= 2
     by_patient = stays.groupby("subject_id")["split_patients"].nunique()
@@ -45,7 +46,7 @@ def test_flow_adds_up_to_the_stays(study):
 
 
 def test_the_hardness_of_the_hospital_is_measured_and_reported(study):
-    found, stays = read_json(PATHS.report / "numbers.json")["hardness"], cohort.read_stays(PATHS.stays)
+    found, stays = read_json(PATHS.report / "numbers.json")["hardness"], read_rows(PATHS.stays, cohort.STAYS)
     assert found["shape"]["train_stays"] == (stays["split"] == "train").sum()
     assert found["shape"]["train_labels"] == stays.loc[stays["split"] == "train", "drg_v34"].nunique()
     hard = found["hardness"]
@@ -56,7 +57,7 @@ def test_the_hardness_of_the_hospital_is_measured_and_reported(study):
 @pytest.mark.parametrize("run", RUNS)
 def test_each_run_predicts_every_test_stay(study, run):
     predictions = read_predictions(PATHS.runs / run, PATHS.stays)
-    stays = cohort.read_stays(PATHS.stays)
+    stays = read_rows(PATHS.stays, cohort.STAYS)
     test = stays[stays[predictions.run["split"]] == "test"]
     assert predictions.run["split"] == ("split_patients" if run.endswith("-patients") else "split")
     assert (predictions.outputs is not None) == (run == "llama-two")
@@ -80,7 +81,7 @@ def test_numbers_are_those_of_the_predictions(study):
 
 
 def test_table_3_is_read_from_the_two_outputs(study):
-    two, stays = read_predictions(PATHS.runs / "llama-two"), cohort.read_stays(PATHS.stays)
+    two, stays = read_predictions(PATHS.runs / "llama-two"), read_rows(PATHS.stays, cohort.STAYS)
     space = TwoLabels(stays["drg_v34"], stays.loc[stays["split"] == "train", "drg_v34"])
     truth = two.labels[two.truth]
     base, severity = space.encode(truth).T
@@ -130,7 +131,7 @@ def test_a_trained_run_comes_back_and_names_real_notes(study, tmp_path):
         pytest.skip("the MTSamples notes are not on this machine")
     predictions = read_predictions(PATHS.runs / "tfidf")
     model, labels = models.load(PATHS.runs / "tfidf")
-    stays = cohort.read_stays(PATHS.stays).set_index("stay_id").loc[predictions.stay_ids, "text"]
+    stays = read_rows(PATHS.stays, cohort.STAYS).set_index("stay_id").loc[predictions.stay_ids, "text"]
     np.testing.assert_allclose(model.predict(stays.tolist()), predictions.logits, rtol=1e-5)
     given = {"profile": "smoke", "run": "tfidf", "notes_csv": str(samples)}
     done = papermill.execute_notebook(
@@ -164,7 +165,7 @@ def test_of_credentialed_data_no_note_text_leaves_the_ignored_folder(study, tmp_
         cells = [cell for file in tmp_path.glob("*.ipynb") for cell in json.loads(file.read_text())["cells"]]
         written = [file.read_text() for file in paths.report.rglob("*") if file.is_file() and file.suffix != ".png"]
         shown = html.unescape(" ".join([*written, *(str(cell.get("outputs", "")) for cell in cells)]))
-        words = cohort.read_stays(paths.stays)["text"].str.split()
+        words = read_rows(paths.stays, cohort.STAYS)["text"].str.split()
         for text in words:
             assert not any(" ".join(text[i : i + 6]) in shown for i in range(0, len(text) - 6, 3))
         sheet = pd.read_csv(paths.data / "review" / "errors.csv")

@@ -17,7 +17,7 @@ from drgstudy.study.parameters import (
     resolved,
 )
 from drgstudy.study.places import NOTEBOOKS, REFERENCE, ROOT, Paths
-from drgstudy.study.problems import StudyError, cause, run_and_exit, shown
+from drgstudy.study.problems import StudyError, cause, quoted, run_and_exit, shown
 from drgstudy.study.processes import first_process_first, peak_memory_gb, progress, rank
 from drgstudy.study.registry import Study, studies, study_of, topic
 from drgstudy.study.settings import about_setting, checked_settings, checked_value, setting
@@ -25,7 +25,7 @@ from drgstudy.study.settings import about_setting, checked_settings, checked_val
 __all__ = [
     "NOTEBOOKS", "OPENNESS", "REFERENCE", "ROOT", "Paths", "Study", "StudyError", "about_setting", "atomic", "base_of",
     "cause", "checked_settings", "checked_value", "dataset", "fingerprint", "first_process_first", "least_open", "locked",
-    "notebook_of", "notebook_parameters", "own_params", "peak_memory_gb", "plain_yaml", "progress", "rank", "read_json",
+    "notebook_of", "notebook_parameters", "own_params", "peak_memory_gb", "plain_yaml", "progress", "quoted", "rank", "read_json",
     "read_params", "read_text", "resolved", "results_only", "room_for", "run_and_exit", "run_notebook", "setting", "shown",
     "studies", "study_of", "topic", "write_json",
 ]  # fmt: skip

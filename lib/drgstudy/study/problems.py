@@ -23,6 +23,12 @@ def cause(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
+def quoted(value) -> str:
+    """A value for an error's sentence; a long one may be a piece of a note and is not repeated."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 22 else f"a text of {len(text):,} characters"
+
+
 def run_and_exit(command, *arguments) -> NoReturn:
     """End this process with what a command line's function returns; what a user can mend is one sentence, and 1."""
     try:
