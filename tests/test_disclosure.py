@@ -40,16 +40,18 @@ def test_only_data_known_to_be_open_are_not_masked(paths, source, flow, kind):
         study.write_json(paths.source, {"kind": source, "name": f"raw {source}", "folder": "x"})
     if flow:
         study.write_json(paths.flow, {"stays": 1, "source": {"kind": flow, "name": f"flow {flow}"}})
-    found = study.dataset(paths)
+    found = study.source_of(paths)
     assert found["kind"] == kind and set(found) == {"kind", "name"}
-    assert disclosure.limit(paths, 11) == (11 if kind == "credentialed" else 0)
+    assert disclosure.threshold(paths, 11) == (11 if kind == "credentialed" else 0)
     assert found["name"].endswith(kind) or found["name"] == "unknown"
 
 
 def test_a_count_in_words_and_for_json():
     assert [disclosure.count(n, 11) for n in (0, 1, 10, 11, 1234)] == ["0", "< 11", "< 11", "11", "1,234"]
     assert disclosure.count(3, 0) == "3" and disclosure.count(3, 5) == "< 5"
-    assert disclosure.known(0.5, 10, 11) is None and disclosure.known(0.5, 11, 11) == 0.5 == disclosure.known(0.5, 1, 0)
+    assert disclosure.unless_small(0.5, 10, 11) is None and disclosure.unless_small(
+        0.5, 11, 11
+    ) == 0.5 == disclosure.unless_small(0.5, 1, 0)
 
 
 def test_a_small_count_goes_with_its_rates_and_one_alone_takes_the_next_larger_with_it():
@@ -68,7 +70,7 @@ def test_open_data_are_left_as_they_are():
     for table in (disclosure.masked(TABLE, 0, COUNTS, printed=True), disclosure.masked(TABLE.iloc[[0, 2]], 11, COUNTS)):
         pd.testing.assert_frame_equal(table, TABLE.loc[table.index])
     flow = {"notes": [{"step": "a", "kept": 9, "removed": 0}, {"step": "b", "kept": 8, "removed": 1}], "stays": 8}
-    assert disclosure.merged(flow, 0) == flow
+    assert disclosure.merge_small_steps(flow, 0) == flow
 
 
 def test_steps_that_leave_out_few_are_one_step():
@@ -77,11 +79,11 @@ def test_steps_that_leave_out_few_are_one_step():
         {"step": name, "kept": n, "removed": before - n}
         for name, before, n in zip("abcdefg", [1000, *kept], kept, strict=False)
     ]
-    found = disclosure.merged({"notes": steps, "stays": 700}, 11)
+    found = disclosure.merge_small_steps({"notes": steps, "stays": 700}, 11)
     assert found["stays"] == 700 and [(step["step"], step["kept"], step["removed"]) for step in found["notes"]] == [
         ("a", 1000, 0), ("b, c, d, e, f", 893, 107), ("g", 700, 193),
     ]  # fmt: skip
-    last = disclosure.merged({"notes": [*steps[:3], {"step": "h", "kept": 899, "removed": 1}]}, 11)["notes"]
+    last = disclosure.merge_small_steps({"notes": [*steps[:3], {"step": "h", "kept": 899, "removed": 1}]}, 11)["notes"]
     assert [step["step"] for step in last] == ["a", "b, c, h"] and last[-1] == {
         "step": "b, c, h",
         "kept": 899,
@@ -95,7 +97,7 @@ def test_whatever_a_flow_leaves_out_no_small_count_follows_from_it(removed, belo
     steps = [
         {"step": str(i), "kept": n, "removed": r} for i, (n, r) in enumerate(zip(kept, [0, *removed], strict=True))
     ]
-    found = disclosure.merged({"chain": steps}, below)["chain"]
+    found = disclosure.merge_small_steps({"chain": steps}, below)["chain"]
     for before, step in itertools.pairwise(found):
         assert before["kept"] - step["kept"] == step["removed"]
         assert not 0 < step["removed"] < below or sum(removed) < below  # all that was left out is small

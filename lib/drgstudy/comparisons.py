@@ -7,14 +7,17 @@ import itertools
 import numpy as np
 import pandas as pd
 from scipy.stats import ttest_ind
+from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from drgstudy import published
+from drgstudy import disclosure, published
 from drgstudy.bootstrap import difference
 from drgstudy.metrics import METRICS, Scores
 from drgstudy.plots.style import style_of
 from drgstudy.study import progress
 from drgstudy.tables import hour_name, signed, spread
+
+BOTH = [False, True]
 
 
 def differences(scores: dict[str, Scores], run: str, resamples: int, seed: int) -> pd.DataFrame:
@@ -210,3 +213,90 @@ def time_gains(cost: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
         ours, theirs = 100 * (seconds[run] / seconds[other] - 1), text[gain, "training_time_gain_percent"]
         rows.append((step, f"{gain}: {theirs:+.0f} %", f"{ours:+.0f} %"))
     return pd.DataFrame(rows, columns=["Step", "MIMIC-IV (published)", "Training time (this run)"])
+
+
+def right_alone(right: pd.DataFrame, rule: str, mask_below: int) -> dict:
+    """How often two labels are right where one label is not, and the reverse, on the same stays.
+
+    Parameters
+    ----------
+    right : DataFrame of bool
+        A row for each stay; a column for each way to name its DRG, "One label" among them.
+    rule : str
+        The other column.
+    mask_below : int
+        Smaller counts are masked in the sentence, not in the numbers.
+
+    Returns
+    -------
+    dict
+        only_one_label and only_two_labels (stays), p of McNemar's exact test, and the sentence.
+    """
+    one, two = right["One label"], right[rule]
+    counts = {"only_one_label": int((one & ~two).sum()), "only_two_labels": int((two & ~one).sum())}
+    p = float(
+        mcnemar(pd.crosstab(one, two).reindex(index=BOTH, columns=BOTH, fill_value=0).to_numpy(), exact=True).pvalue
+    )
+    to_one, to_two = (disclosure.count(n, mask_below) for n in counts.values())
+    said = f"{rule}: {two.mean():.3f} right, one label {one.mean():.3f}; of the stays that only one of the two gets right, "
+    return counts | {"p": p, "sentence": f"{said}{to_two} go to two labels and {to_one} to one (p = {p:.2f})."}
+
+
+def known_patients(known: pd.Series, stays: str, mask_below: int) -> tuple[dict, str]:
+    """How many of the stays tested on are of a patient who also has a training stay: numbers, and the sentence.
+
+    `known` says it of each stay (bool); `stays` is what they are called, "test stays".
+    """
+    n = int(known.sum())
+    share = disclosure.unless_small(float(known.mean()), n, mask_below)
+    percent = f" ({share:.0%})" if share is not None else ""
+    said = f"{disclosure.count(n, mask_below)} of {len(known)} {stays}{percent} are of a patient who is also in the training stays."
+    return {"known_stays": disclosure.unless_small(n, n, mask_below), "known_share": share}, said
+
+
+def trust_sentences(run: str, calibrated: pd.DataFrame, answered: pd.DataFrame, mix: pd.DataFrame) -> list[str]:
+    """Does a model know when it is right, how much may it do alone, and what would its errors cost?
+
+    Parameters
+    ----------
+    run : str
+    calibrated : DataFrame
+        `calibration.assess`, indexed by run and measure.
+    answered : DataFrame
+        `calibration.coverage_at` of each run: run, target, value, lower and upper.
+    mix : DataFrame
+        `casemix.case_mix` of each run and of "Training mean", a guess that reads nothing: run, way, measure, value, lower
+        and upper.
+    """
+    name, row = style_of(run)[0], calibrated.loc[run].astype(float)
+    sure = 100 * row.loc["overconfidence", ["value", "lower", "upper"]]
+    said = "too modest" if sure["upper"] < 0 else "neither overconfident nor too modest beyond chance"
+    said = "overconfident" if sure["lower"] > 0 else said
+    beyond = "more than" if row.loc["ece", "value"] > row.loc["ece_by_chance", "upper"] else "no more than"
+    right, confident = 100 * row.loc[["accuracy", "confidence"], "value"]
+    found = [
+        f"{name} is right in {right:.0f} % of the stays and on average {confident:.0f} % sure: it is {said} "
+        f"({sure['value']:+.1f} points, 95 % interval {sure['lower']:+.1f} to {sure['upper']:+.1f}).",
+        f"Its calibration error is {row.loc['ece', 'value']:.3f}, {beyond} chance would explain (up to "
+        f"{row.loc['ece_by_chance', 'upper']:.3f}); with a temperature, {row.loc['ece_tempered', 'value']:.3f}.",
+    ]
+    for part in answered[answered["run"] == run].itertuples():
+        found.append(
+            f"If {100 * part.target:g} % of its answers must be right, it can answer {100 * part.value:.0f} % of the stays "
+            f"(95 % interval {100 * part.lower:.0f} to {100 * part.upper:.0f}); a coder does the rest."
+        )
+    money = mix.set_index(["run", "way", "measure"])[["value", "lower", "upper"]].sort_index()
+    whose = {
+        (run, "top-1"): f"By {name}'s top-1 weights",
+        (run, "expected"): f"By {name}'s expected weights",
+        ("Training mean", "expected"): "By the mean of the training stays, which reads nothing,",
+    }
+    for guess, words in whose.items():
+        rows = money.loc[guess]
+        total, off = rows.loc["dollars_per_100", "value"], rows.loc["error_percent"]
+        sign = "can't be told from zero" if off["lower"] <= 0 <= off["upper"] else "more than chance would do"
+        found.append(
+            f"{words} the hospital expects ${abs(total):,.0f} too {'little' if total < 0 else 'much'} for 100 stays "
+            f"({off['value']:+.1f} %, {sign}); a single stay is off by ${rows.loc['mae_dollars', 'value']:,.0f}."
+        )
+    return [sentence.replace(" -", " −").replace("(-", "(−") for sentence in found]

@@ -1,46 +1,46 @@
 """What may be said of few patients: small counts of credentialed data are not published, nor what gives them away.
 
-The limit is that of the CMS cell size suppression policy: no count from 1 to 10. It is a parameter of every notebook
+The threshold is that of the CMS cell size suppression policy: no count from 1 to 10. It is a parameter of every notebook
 that counts stays, patients or notes, and acts on credentialed data alone. Counts of DRGs, runs or settings are no counts
-of patients. A limit of 0 masks nothing.
+of patients. A threshold of 0 masks nothing.
 """
 
 from __future__ import annotations
 
 import pandas as pd
 
-from drgstudy.study import Paths, dataset
+from drgstudy.study import Paths, source_of
 
 
-def limit(paths: Paths, mask_below: int) -> int:
-    """`mask_below` if the study's data are credentialed, or not known to be open; otherwise 0."""
-    return mask_below if dataset(paths)["kind"] == "credentialed" else 0
+def threshold(paths: Paths, mask_below: int) -> int:
+    """Under which counts are masked: `mask_below` if the data are credentialed, or not known to be open; otherwise 0."""
+    return mask_below if source_of(paths)["kind"] == "credentialed" else 0
 
 
-def few(counts, below: int):
-    """Whether a count, or each of an array or Series of them, is small: above 0 and under `below`."""
-    return (counts > 0) & (counts < below)
+def is_small(counts, mask_below: int):
+    """Whether a count, or each of an array or Series of them, is small: above 0 and under `mask_below`."""
+    return (counts > 0) & (counts < mask_below)
 
 
-def count(n: int, below: int) -> str:
+def count(n: int, mask_below: int) -> str:
     """A count as text shows it: "1,234", or "< 11"."""
-    return f"< {below}" if few(n, below) else f"{n:,}"
+    return f"< {mask_below}" if is_small(n, mask_below) else f"{n:,}"
 
 
-def known(value, n: int, below: int):
+def unless_small(value, n: int, mask_below: int):
     """`value` of `n` stays, for numbers.json; None if `n` is small."""
-    return None if few(n, below) else value
+    return None if is_small(n, mask_below) else value
 
 
 def masked(
-    table: pd.DataFrame, below: int, columns: dict[str, list[str]], *, printed: bool = False, total: bool = False
+    table: pd.DataFrame, mask_below: int, columns: dict[str, list[str]], *, printed: bool = False, total: bool = False
 ) -> pd.DataFrame:
     """The table without its small counts and without what they would follow from.
 
     Parameters
     ----------
     table : DataFrame
-    below : int
+    mask_below : int
     columns : dict of str to list of str
         Each column of counts, and the columns that give its counts away: accuracies, shares.
     printed : bool
@@ -51,31 +51,33 @@ def masked(
     """
     for column, beside in columns.items():
         counts = table[column]
-        small = few(counts, below)
+        small = is_small(counts, mask_below)
         larger = counts.where((counts > 0) & ~small)
         hidden = small | (larger == larger.min()) if total and small.sum() == 1 else small
         if hidden.any():
             names, instead = [column, *beside], "–" if printed else None
             table = table.assign(**{name: table[name].astype(object).mask(hidden, instead) for name in names})
         if small.any() and printed:
-            table[column] = table[column].mask(small, f"< {below}")
+            table[column] = table[column].mask(small, f"< {mask_below}")
     return table
 
 
-def merged(flow: dict, below: int) -> dict:
+def merge_small_steps(flow: dict, mask_below: int) -> dict:
     """A flow's chains of {step, kept, removed} with each step that removes few put together with its neighbour.
 
     So no small count can be had by subtracting. What else the flow holds stays as it is.
     """
-    return {key: _merged(steps, below) if isinstance(steps, list) else steps for key, steps in flow.items()}
+    return {
+        key: _merge_small_steps(steps, mask_below) if isinstance(steps, list) else steps for key, steps in flow.items()
+    }
 
 
-def _merged(steps: list[dict], below: int) -> list[dict]:
+def _merge_small_steps(steps: list[dict], mask_below: int) -> list[dict]:
     first, *rest = steps
     done: list[dict] = []
     for step in rest:
         done.append(step)
-        while len(done) > 1 and any(few(last["removed"], below) for last in done[-2:]):
+        while len(done) > 1 and any(is_small(last["removed"], mask_below) for last in done[-2:]):
             step, before = done.pop(), done.pop()
             removed = before["removed"] + step["removed"]
             done.append({"step": f"{before['step']}, {step['step']}", "kept": step["kept"], "removed": removed})

@@ -73,7 +73,7 @@ class Leak(NamedTuple):
 def credentialed(profile: str) -> bool:
     """Whether one of the profile's sources is credentialed or of unknown kind, or none is known."""
     known = [paths for paths in _paths(profile) if paths.source.is_file() or paths.flow.is_file()]
-    return not known or any(study.dataset(paths)["kind"] == "credentialed" for paths in known)
+    return not known or any(study.source_of(paths)["kind"] == "credentialed" for paths in known)
 
 
 def _paths(profile: str) -> list[Paths]:

@@ -187,10 +187,10 @@ def read_notes(folder: Path, stays: pd.DataFrame, hours: float = 48) -> pd.DataF
     return notes[notes["text"] != ""].sort_values(list(NOTES.columns), ignore_index=True)
 
 
-def described(stays: pd.DataFrame, below: int = 0) -> pd.DataFrame:
+def described(stays: pd.DataFrame, mask_below: int = 0) -> pd.DataFrame:
     """Table 1 in long form: who is in the training set, in the test set, and in the test cohort (its first visits).
 
-    MDCs with fewer than `below` stays in one of the three are left out.
+    MDCs with fewer than `mask_below` stays in one of the three are left out.
 
     Returns
     -------
@@ -201,7 +201,7 @@ def described(stays: pd.DataFrame, below: int = 0) -> pd.DataFrame:
     is_test = stays["fold"] == 0
     parts = {"Train set": ~is_test, "Test set": is_test, "Test cohort": is_test & stays["first_visit"]}
     common = stays["mdc"].value_counts().sort_index().sort_values(ascending=False, kind="stable").index[:3]
-    common = [mdc for mdc in common if all((stays["mdc"][part] == mdc).sum() >= below for part in parts.values())]
+    common = [mdc for mdc in common if all((stays["mdc"][part] == mdc).sum() >= mask_below for part in parts.values())]
     columns = {}
     for name, members in parts.items():
         part = stays[members]

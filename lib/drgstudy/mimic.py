@@ -335,5 +335,5 @@ def batches(folder: Path, table: str, columns: Sequence[str]) -> Iterator[pd.Dat
 def _stream(folder: Path, table: str, columns: Sequence[str]) -> Iterator[tuple[pyarrow.RecordBatch, int]]:
     path = find(folder, table)
     kinds = _columns(path, table)
-    types = {name: KINDS[kinds.get(name, "text")][0] for name in columns}  # of an unknown one the reader says that it is missing
+    types = {name: KINDS[kinds.get(name, "text")][0] for name in columns}  # of an unknown column the reader says so
     return stream(path, types, table in MAY_BE_EMPTY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from drgstudy import drgs
 from drgstudy.study import REFERENCE
 
 FILES = {"DRG-LLaMA": "published_tables.csv", "Early DRG": "published_early.csv"}
@@ -79,3 +80,13 @@ def cases() -> pd.DataFrame:
         counts = rows[f"{which}_count"].astype(str)
         about[f"{which.capitalize()} DRG (stays)"] = rows[f"{which}_drg"] + " (" + counts + ")"
     return pd.DataFrame(about | {"Attention of its three 5-grams": rows["weights"]})
+
+
+def listed(name: str) -> pd.DataFrame:
+    """The DRGs that a table of DRG-LLaMA's lists: "Table 4", or "Supplementary Table 2" to "4" with the titles of v34."""
+    rows = pd.read_csv(REFERENCE / "published_drgs.csv", dtype=str)
+    rows = rows[rows["table"] == name].reset_index(drop=True)
+    if name.startswith("Supplementary"):
+        rows = rows[["drg", "type", "train_cases"]]
+        rows.insert(1, "title", rows["drg"].map(drgs.v34()["title"]))
+    return rows

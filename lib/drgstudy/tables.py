@@ -15,7 +15,7 @@ from drgstudy.plots.style import style_of
 from drgstudy.predictions import Predictions
 from drgstudy.published import TEXT
 from drgstudy.results import EARLY_METRICS
-from drgstudy.study import REFERENCE, Paths, atomic, dataset
+from drgstudy.study import REFERENCE, Paths, atomic, source_of
 
 
 def printed1(table: pd.DataFrame, interval: bool = False) -> pd.DataFrame:
@@ -173,7 +173,7 @@ def write_numbers(paths: Paths, notebook: str, numbers: dict, *, text: dict | No
     of `text`. Kind and name of the data stand beside them; its record names all that this process has read.
     """
     finite = {key: value for key, value in (text or {}).items() if value is not None and np.isfinite(value)}
-    content = {"dataset": dataset(paths), "numbers": numbers, "text": finite, "costs": costs or {}}
+    content = {"dataset": source_of(paths), "numbers": numbers, "text": finite, "costs": costs or {}}
     used = [file for file in provenance.USED if file.is_relative_to(paths.data) and file.is_file()]
     provenance.write_json(paths.report / "numbers" / f"{notebook}.json", content, notebook, used)
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from drgstudy.disclosure import few
+from drgstudy.disclosure import is_small
 from drgstudy.plots.canvas import canvas, stamped
 from drgstudy.plots.style import INK, OURS, PALETTE, THEIRS
 
@@ -38,15 +38,15 @@ def error_categories(published: pd.DataFrame, ours: dict[str, pd.DataFrame], dat
     return stamped(figure, f"two datasets: MIMIC-IV and {dataset}")
 
 
-def mdc_confusion(counts: pd.DataFrame, dataset: str, below: int = 0) -> Figure:
+def mdc_confusion(counts: pd.DataFrame, dataset: str, mask_below: int = 0) -> Figure:
     """Stays by true and predicted MDC, as `errors.by_mdc` returns them; shaded by their share of the true MDC.
 
-    Counts under `below` are masked.
+    Counts under `mask_below` are masked.
     """
     n = len(counts)
     figure, ax = canvas(3.2 + 0.34 * n, 2.3 + 0.3 * n)
-    share = counts.div(counts.sum(axis=1).replace(0, 1), axis=0).mask(few(counts, below), 0)
-    numbers = counts.astype(object).where(counts > 0, "").mask(few(counts, below), f"<{below}")
+    share = counts.div(counts.sum(axis=1).replace(0, 1), axis=0).mask(is_small(counts, mask_below), 0)
+    numbers = counts.astype(object).where(counts > 0, "").mask(is_small(counts, mask_below), f"<{mask_below}")
     bar = {"label": "share of the row (%)", "format": PercentFormatter(1, symbol=""), "shrink": 0.7}
     style = {"cmap": "Blues", "vmin": 0, "vmax": 1, "linewidths": 0.5, "linecolor": "0.9"}
     sns.heatmap(share, annot=numbers, fmt="", annot_kws={"fontsize": 7.5}, cbar_kws=bar, ax=ax, **style)

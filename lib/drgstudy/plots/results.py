@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
-from drgstudy.disclosure import few
+from drgstudy.disclosure import is_small
 from drgstudy.metrics import METRICS
 from drgstudy.plots.canvas import bands, canvas, dots, log_counts, stamped
 from drgstudy.plots.style import ACCURACY_RANGES, FAINT, INK, PALETTE, THEIRS, in_order, style_of
@@ -77,11 +77,11 @@ def differences(table: pd.DataFrame, name: str, dataset: str) -> Figure:
     return stamped(figure, dataset)
 
 
-def severity_confusion(counts: pd.DataFrame, dataset: str, below: int = 0) -> Figure:
-    """True CC/MCC label (rows) by predicted label (columns): stays (under `below` masked), shaded by their share of the row."""
+def severity_confusion(counts: pd.DataFrame, dataset: str, mask_below: int = 0) -> Figure:
+    """True CC/MCC label (rows) by predicted label (columns): stays (under `mask_below` masked), shaded by their share of the row."""
     figure, ax = canvas(6.6, 3.9)
-    share = counts.div(counts.sum(axis=1).clip(lower=1), axis=0).mask(few(counts, below), 0)
-    numbers = counts.astype(object).mask(few(counts, below), f"< {below}")
+    share = counts.div(counts.sum(axis=1).clip(lower=1), axis=0).mask(is_small(counts, mask_below), 0)
+    numbers = counts.astype(object).mask(is_small(counts, mask_below), f"< {mask_below}")
     sns.heatmap(share, ax=ax, cmap="Blues", vmin=0, vmax=1, annot=numbers, fmt="", cbar=False, linewidths=0.5)
     ax.set(xlabel="predicted CC/MCC label", ylabel="true CC/MCC label")
     ax.tick_params(axis="x", rotation=20)

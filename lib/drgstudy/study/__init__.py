@@ -4,7 +4,7 @@ Nothing here knows any science. A profile is a folder of YAML files under ``note
 files, executed over the notebook whose name begins the file's name.
 """
 
-from drgstudy.study.datasets import OPENNESS, dataset, least_open
+from drgstudy.study.datasets import OPENNESS, least_open, source_of
 from drgstudy.study.files import atomic, fingerprint, locked, read_json, read_text, room_for, write_json
 from drgstudy.study.notebook import results_only, run_notebook
 from drgstudy.study.parameters import (
@@ -24,8 +24,8 @@ from drgstudy.study.settings import about_setting, checked_settings, checked_val
 
 __all__ = [
     "NOTEBOOKS", "OPENNESS", "REFERENCE", "ROOT", "Paths", "Study", "StudyError", "about_setting", "atomic", "base_of",
-    "cause", "checked_settings", "checked_value", "dataset", "fingerprint", "first_process_first", "least_open", "locked",
+    "cause", "checked_settings", "checked_value", "fingerprint", "first_process_first", "least_open", "locked",
     "notebook_of", "notebook_parameters", "own_params", "peak_memory_gb", "plain_yaml", "progress", "quoted", "rank", "read_json",
-    "read_params", "read_text", "resolved", "results_only", "room_for", "run_and_exit", "run_notebook", "setting", "shown",
+    "read_params", "read_text", "resolved", "results_only", "room_for", "run_and_exit", "run_notebook", "setting", "shown", "source_of",
     "studies", "study_of", "topic", "write_json",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ def least_open(found: list[dict]) -> dict:
     return {key: chosen[key] for key in unknown}
 
 
-def dataset(paths: Paths) -> dict:
+def source_of(paths: Paths) -> dict:
     """Kind and name of a study's data, as its source.json and its cohort's flow.json say."""
     contents = [read_json(file) for file in (paths.source, paths.flow) if file.is_file()]
     return least_open([content.get("source", content) for content in contents])

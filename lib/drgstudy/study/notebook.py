@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from drgstudy.study import places
-from drgstudy.study.datasets import dataset
+from drgstudy.study.datasets import source_of
 from drgstudy.study.files import atomic, locked
 from drgstudy.study.parameters import notebook_of, notebook_parameters, read_params
 from drgstudy.study.places import Paths
@@ -131,14 +131,14 @@ def _execute(params: Path, values: dict, lock: int | None) -> Path:
                 raise StudyError(f"{params.name}: {error.evalue}") from None
             with atomic(failed) as log:
                 log.write_text(str(error), encoding="utf-8")
-            said = "" if dataset(paths)["kind"] == "credentialed" else f" ({' '.join(error.evalue.split())[:200]})"
+            said = "" if source_of(paths)["kind"] == "credentialed" else f" ({' '.join(error.evalue.split())[:200]})"
             raise StudyError(
                 f"{params.name}: {notebook.name} failed in cell {error.exec_count} with {error.ename}{said}; "
                 f"the traceback is in {failed.relative_to(places.ROOT)}"
             ) from None
         except DeadKernelError:
             raise StudyError(f"{params.name}: the notebook's kernel was killed, perhaps for want of memory") from None
-        results_only(made).metadata["drgstudy"] = dataset(paths)
+        results_only(made).metadata["drgstudy"] = source_of(paths)
         nbformat.write(made, beside)
     if not rank():
         failed.unlink(missing_ok=True)

@@ -87,3 +87,11 @@ class Paths:
     @property
     def report(self) -> Path:
         return ROOT / "reports" / self.profile
+
+    @property
+    def tables(self) -> Path:
+        return self.report / "tables"
+
+    @property
+    def figures(self) -> Path:
+        return self.report / "figures"
