@@ -286,7 +286,7 @@ def test_nothing_in_a_users_home_or_environment_has_a_say(smoke_params, tmp_path
         nbformat.v4.new_markdown_cell("# Why?"),
         nbformat.v4.new_code_cell('profile = "smoke"', metadata={"tags": ["parameters"]}),
     ]
-    draw = "import sys\nfrom drgstudy import plots\nprint(sys.prefix, plots.plt.get_backend())\n_ = plots.plt.plot([1, 3, 2])"
+    draw = "import sys\nfrom drgstudy.plots.style import plt\nprint(sys.prefix, plt.get_backend())\n_ = plt.plot([1, 3, 2])"
     cells.append(nbformat.v4.new_code_cell(draw))
     for number, cell in enumerate(cells):
         cell.id = f"c{number}"

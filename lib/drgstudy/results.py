@@ -237,6 +237,11 @@ def sizes(runs: dict[str, Predictions]) -> pd.DataFrame:
     return pd.DataFrame({"size": size, "max_tokens": settings["max_tokens"].astype(int)}).rename_axis("run")
 
 
+def cost_of(made: Predictions) -> dict:
+    """What a run cost, without the history of its training."""
+    return {key: value for key, value in made.run["cost"].items() if key != "history"}
+
+
 def costs(runs: dict[str, Predictions]) -> pd.DataFrame:
     """What each run cost and the speeds that follow from it, a row a run; NaN where the run did not record it."""
     recorded = [
