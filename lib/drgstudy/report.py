@@ -14,6 +14,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from nbconvert import HTMLExporter
+from PIL import Image
 
 from drgstudy import metrics, plots, provenance, tables
 from drgstudy.study import (
@@ -108,6 +109,7 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
     shared["order"] = plots.in_order(numbers["results"]["models"]) if "results" in numbers else []
     shared |= {"figures": figures, "tables": rows}
     told = {study.topic: Markup(pages.get_template(study.part).render(shared)) for study in begun}
+    shared["further"] = _further(paths.report / "figures", "".join(told.values()))
     index = paths.report / "index.html"
     _write(
         index,
@@ -116,6 +118,15 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
         ),
     )
     os.utime(index, (began, began))  # for make: of what has come since, it shows nothing
+
+
+def _further(folder: Path, told: str) -> dict[str, str]:
+    """The captions of the figures that have one and stand in no part of the page, by name."""
+    captions = {}
+    for file in sorted(folder.glob("[!.]*.png")):
+        with Image.open(file) as image:
+            captions[file.stem] = image.text.get("Description", "")
+    return {name: caption for name, caption in captions.items() if caption and f"figures/{name}.svg" not in told}
 
 
 def _is_current(file: Path, paths: Paths) -> bool:

@@ -19,14 +19,15 @@ from drgstudy.plots.style import FAINT, INK, OURS, THEIRS, in_order, style_of
 from drgstudy.study import atomic
 
 
-def save(figure: Figure, folder: Path, name: str, dataset: str) -> Figure:
+def save(figure: Figure, folder: Path, name: str, dataset: str, caption: str = "") -> Figure:
     """Write `name`.png and `name`.svg into `folder` and return the figure; equal figures are equal bytes.
 
-    The dataset's name is in the metadata too, as `Source`.
+    The dataset's name is in the metadata too, as `Source`, and the caption as `Description`: a figure that has one, and that no
+    template of the report places, comes under the report's further figures.
     """
     stamped(figure, dataset)
     for suffix, without in {"png": ("Software",), "svg": ("Date", "Creator")}.items():
-        metadata = {"Source": dataset or None} | dict.fromkeys(without)
+        metadata = {"Source": dataset or None, "Description": caption or None} | dict.fromkeys(without)
         with atomic(Path(folder) / f"{name}.{suffix}") as beside:
             figure.savefig(beside, metadata=metadata)
             _shrink(beside) if suffix == "png" else _renumber(beside)
