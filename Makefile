@@ -64,7 +64,7 @@ hospital: $(DONE)/04-hardness.ipynb ## Measure how hard the synthetic hospital i
 train: $(steps_of_train) ## Train every model of DRG-LLaMA's study
 headline: $(steps_of_headline) ## Table 1 and Figures 1 and 2 alone
 keep: $(INSTALLED) ## Keep RUN=llama, though the code that shapes it has changed since it was trained
-	@$(PYTHON) -m drgstudy.runs keep $(PROFILE) $(RUN)
+	@$(PYTHON) -m drgstudy.plan keep $(PROFILE) $(RUN)
 
 test: $(INSTALLED) ## Run all tests; every notebook runs on the smoke profile
 	$(PYTHON) -m pytest
@@ -112,7 +112,7 @@ $(INSTALLED): requirements.lock pyproject.toml $(if $(filter .venv,$(ENV)),| .ve
 # and how long each took last time. The page is made again as steps finish, once a minute: it says what is to come.
 LATELY = [ -f $(REPORT)/index.html ] && [ $$(( $$(date +%s) - $$(date -r $(REPORT)/index.html +%s) )) -lt 60 ]
 PLANNED = .make/$(PROFILE)-$(notdir $(firstword $(MAKECMDGOALS)))-$(MAKE_BEGAN)
-PLAN = @mkdir $(PLANNED) 2>/dev/null && $(PYTHON) -m drgstudy.runs plan $(PROFILE) $(MAKECMDGOALS) || true
+PLAN = @mkdir $(PLANNED) 2>/dev/null && $(PYTHON) -m drgstudy.plan plan $(PROFILE) $(MAKECMDGOALS) || true
 $(steps): $(DONE)/%.ipynb: | $(INSTALLED)
 	$(if $(filter $@,$(trainings)),$(PLAN))
 	@$(PYTHON) -m drgstudy.study $(PARAMS)/$*.yaml --unless-made $@ $^

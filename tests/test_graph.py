@@ -1,5 +1,6 @@
 """What each step reads: for every file of the library, notebook, parameter file and table, exactly what reads it runs again."""
 
+import ast
 import functools
 import json
 import os
@@ -315,3 +316,25 @@ def test_the_file_is_written_only_where_it_would_change(tmp_path, monkeypatch):
     os.utime(file, (1e9, 1e9))
     graph.write("full", str(file))
     assert file.stat().st_mtime == 1e9
+
+
+# --- rooms
+def rooms() -> list[str]:
+    return re.findall(r"^    (\w+) ", (graph.LIBRARY / "__init__.py").read_text(), re.MULTILINE)
+
+
+def test_each_room_is_listed_and_no_private_name_crosses_a_wall():
+    files = [file for file in graph.LIBRARY.rglob("*.py") if file != graph.LIBRARY / "__init__.py"]
+    order = rooms()
+    for file in files:
+        room = file.relative_to(graph.LIBRARY).parts[0].removesuffix(".py")
+        others = {name.split(".")[0] for name in graph.imports(file)} - {room, "__init__"}
+        assert not [other for other in others if order.index(other) > order.index(room)], (
+            f"{file} knows a room further down"
+        )
+    assert sorted(rooms()) == sorted({file.relative_to(graph.LIBRARY).parts[0].removesuffix(".py") for file in files})
+    for file in files:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        named = [alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names]
+        assert not [name for name in named if name.startswith("_")], file
+    assert max(len(file.read_text(encoding="utf-8").splitlines()) for file in files) <= 450

@@ -15,12 +15,13 @@ from drgstudy import (
     inputs,
     measurements,
     models,
+    plan,
     predictions,
     provenance,
     results,
     runs,
     study,
-)
+)  # fmt: skip
 from drgstudy.flow import read_rows, write_rows
 from drgstudy.labels import LabelSpace
 from drgstudy.predictions import read_predictions
@@ -203,16 +204,16 @@ def test_a_run_can_be_kept_whose_code_alone_has_changed(discharge, trained, tmp_
     first["key"]["code"]["models.tfidf"] = "another"
     write_json(paths.runs / "t" / "run.json", first)
     assert runs.standing(training()) == (None, "the code has changed: models.tfidf")
-    runs.keep("tiny", "t")
+    plan.keep("tiny", "t")
     record = runs.train_once(training())
     assert trained == ["tfidf"] and record["kept"] == ["models.tfidf"]
     assert "**kept by name** although code that shapes it has changed since: models.tfidf" in runs.history([record])
     params.write_text("profile: tiny\nrun: t\nmodel: tfidf\nseed: 2\n")
     with pytest.raises(StudyError, match=r"can't be kept, for not its code alone .*: parameter seed was 1 and is 2"):
-        runs.keep("tiny", "t")
+        plan.keep("tiny", "t")
     for run_, says in (("", "RUN=: no parameter file"), ("u", "RUN=u: no parameter file of profile tiny trains it")):
         with pytest.raises(StudyError, match=says):
-            runs.keep("tiny", run_)
+            plan.keep("tiny", run_)
     assert runs.train_once(training(seed=2)).get("kept") is None  # trained anew
 
 
@@ -239,7 +240,7 @@ def test_before_the_first_training_make_says_what_will_be_trained(discharge, tmp
     record = runs.train_once(training(run="w"))
     record["key"]["code"]["models.tfidf"] = "another"
     write_json(training(run="w").folder / "run.json", record | {"cost": {"fit_seconds": 3.2}})
-    runs.plan("tiny", "report")
+    plan.plan("tiny", "report")
     assert capsys.readouterr().err.splitlines() == [
         "tiny: to be trained: 3; there already, and taken as they are: 1",
         "  u: parameter seed was 2 and is 1 (last time 7 min 42 s)",

@@ -1,4 +1,56 @@
-"""Small, tested library behind the notebooks: predicting MS-DRGs from clinical text."""
+"""Small, tested library behind the notebooks: predicting DRGs from clinical text, and what that is worth.
+
+One room for each idea, in the order in which data meet them. None knows a room further down.
+
+Machinery
+    study           paths, studies, whole files, strict parameters, the notebook runner, the graph: no science
+    provenance      what each file was made from
+    flow            counted steps; tables checked when they are written and read
+    sheets          sheets that people fill in
+
+Facts and tables
+    drgs            DRGs: titles, weights, MDC, base DRG, CC/MCC label, target spaces
+    harmonize       billed titles of any year, and the v34 DRG that each is
+    csv_stream      CSV tables of any length, in batches
+    mimic           MIMIC's tables: where they lie, their columns, whose data they are
+    notes           the hospital course in a discharge summary
+
+Cohorts
+    cohort          labelled discharge stays and their splits
+    icu_cohort      the early-DRG study's ICU stays, their notes and folds
+    measurements    hourly measurements
+    disclosure      small counts of credentialed data, masked
+    synthetic       a hospital and its ICU in MIMIC's shapes
+
+Models
+    labels          one label, or a base DRG and a CC/MCC label
+    inputs          what is known of an ICU stay at an hour
+    predictions     the predictions file: write, read, select
+    checkpoints     resuming, progress, what training costs
+    training        the trainer's settings and loops
+    models          a file for each model behind one protocol
+    runs            training once, by key, for both studies
+    plan            which runs make will train, and why; keeping one
+
+Statistics
+    metrics         the six metrics, for many resamples at once
+    bootstrap       resampled test stays, and paired differences
+    spline          the smoothing spline of Figure 2
+    calibration     confidence, coverage, temperature
+    casemix         relative weights, the case-mix index, dollars
+    errors          kinds of error
+    attribution     which words moved a prediction
+
+What is said
+    plots           the figures
+    published       what both papers print
+    results         long tables: predictions in, rows out
+    tables          tables as printed and written; numbers.json
+    comparisons     differences, and the sentences that say them
+    report          the pages
+    guard           the search for leaks
+    verify          is my rerun the same?
+"""
 
 __version__ = "0.1.0"
 

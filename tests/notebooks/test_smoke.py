@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import papermill
 import pytest
+from PIL import Image
 
 from drgstudy import cohort, models, plots, provenance
 from drgstudy.flow import check_flow, read_rows
@@ -28,6 +29,16 @@ def test_every_notebook_ran_to_its_end(study):
         cells = json.loads(file.read_text())["cells"]
         outputs = [output for cell in cells for output in cell.get("outputs", [])]
         assert not any(output["output_type"] == "error" for output in outputs)
+
+
+def test_every_figure_says_whose_data_it_shows(study):
+    said = {}
+    for file in (PATHS.report / "figures").glob("[!.]*.png"):
+        with Image.open(file) as image:
+            said[file.stem] = image.text.get("Source")
+    assert len(said) > 50 and {name for name, dataset in said.items() if not dataset} == {
+        "figure-3"
+    }  # which has no data
 
 
 def test_raw_tables_have_mimics_shape(study):

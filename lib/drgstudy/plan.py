@@ -1,0 +1,99 @@
+"""Before and beside training: which runs make will train, and why; and keeping a run whose code alone has changed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from drgstudy import runs
+from drgstudy.predictions import check_model, read_run_json
+from drgstudy.study import (
+    Paths,
+    StudyError,
+    graph,
+    notebook_of,
+    notebook_parameters,
+    places,
+    read_json,
+    read_params,
+    run_and_exit,
+    write_json,
+)  # fmt: skip
+
+
+def of_params(params: Path) -> list[runs.Training]:
+    """The trainings of a parameter file of notebook 05 or 23."""
+    values = notebook_parameters(notebook_of(params)) | read_params(params)
+    profile = values.pop("profile")
+    del values["like"]
+    if "system" in values:
+        return runs.of_icu_stays(Paths(profile, "early"), **values)
+    return [runs.of_stays(Paths(profile), **values)]
+
+
+def plan(profile: str, *goals: str) -> None:
+    """Print which runs make will train for its goals, why, and how long each took last time."""
+    steps = graph.steps(profile)
+    names = [name for goal in goals for name in graph.wanted(steps, goal)] or list(steps)
+    due, there = [], 0
+    for name in sorted(graph.trainings(steps, names)):
+        try:
+            trainings = of_params(steps[name].params)
+            whys = dict.fromkeys(why for record, why in map(runs.standing, trainings) if record is None)
+        except StudyError as error:
+            trainings, whys = [], {str(error): None}
+        there += not whys
+        if whys:
+            run, seconds = steps[name].values["run"], sum(map(_seconds, trainings))
+            took = f" (last time {seconds // 60:.0f} min {seconds % 60:.0f} s)" if seconds else ""
+            code_alone = all(why.startswith(runs.CODE) and ";" not in why for why in whys)
+            keeps = f"; `make keep RUN={run} PROFILE={profile}` keeps it" if code_alone else ""
+            due.append(f"  {run}: {'; '.join(whys)}{took}{keeps}")
+    said = f"{profile}: to be trained: {len(due)}; there already, and taken as they are: {there}"
+    print(said, *due, sep="\n", file=sys.stderr)
+
+
+def _seconds(training: runs.Training) -> float:
+    """How long a training took when it was last done; 0 if it never was."""
+    record = next(reversed(training.asked)) / "run.json"
+    return read_json(record).get("cost", {}).get("fit_seconds", 0.0) if record.is_file() else 0.0
+
+
+def keep(profile: str, run: str = "") -> None:
+    """Take a run, though the code that shapes it has changed since it was trained, as if it had been trained by this code.
+
+    Its ``run.json`` says so, and its page.
+
+    Raises
+    ------
+    StudyError
+        If there is no such run, it was not trained to its end, or its key differs in anything but code.
+    """
+    found = [
+        file for file in (places.NOTEBOOKS / "params" / profile).glob("*.yaml") if file.stem.endswith(f"-train-{run}")
+    ]
+    if not run or not found:
+        raise StudyError(f"RUN={run}: no parameter file of profile {profile} trains it; name one, as in RUN=llama")
+    trainings = [training for file in found for training in of_params(file)]
+    records = {place: read_run_json(place, each.result) for each in trainings for place in each.asked}
+    for training in trainings:
+        check_model(training.folder, records[next(reversed(training.asked))])
+        for place in training.asked:
+            if "key" not in records[place]:
+                raise StudyError(f"run {run} can't be kept, for its record has no key; train it again")
+            said = runs.differences(records[place]["key"], training.key)
+            if other := [why for part, why in said.items() if part != "code"]:
+                raise StudyError(f"run {run} can't be kept, for not its code alone has changed: {'; '.join(other)}")
+    for training in trainings:
+        for place in training.asked:
+            record = records[place]
+            new = runs.changed_places(record["key"]["code"], training.key["code"])
+            kept = sorted({*record.get("kept", []), *new})
+            write_json(
+                place / "run.json", record | training.about | {"key": training.key} | ({"kept": kept} if kept else {})
+            )
+    print(f"{run} is kept; `make` takes it as it is, and its page says so")
+
+
+if __name__ == "__main__":
+    run_and_exit({"plan": plan, "keep": keep}[sys.argv[1]], *sys.argv[2:])
