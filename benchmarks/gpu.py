@@ -96,7 +96,7 @@ def measure(base: Path, tokens: int, bits: int, recipe: str) -> dict:
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as changes:
         changes.enter_context(patch.object(llama, "accelerate_on_cpu", lambda net: False))  # with --tiny
         if recipe == "stock":
-            changes.enter_context(patch.object(llama, "lighten"))
+            changes.enter_context(patch.object(llama, "accelerate_on_gpu"))
         start = clock()
         model = llama.Model(settings, list(range(LABELS)), Path(scratch), SEED)
         model.always_masked = recipe == "stock"

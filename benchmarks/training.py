@@ -61,7 +61,10 @@ def long_notes(scratch: Path) -> pd.DataFrame:
 
 def stock(settings: llama.Settings, *rest) -> llama.Model:
     """The same model without what this study does differently."""
-    with patch.object(llama, "accelerate_on_cpu", lambda net: False), patch.object(llama, "lighten", lambda net: None):
+    with (
+        patch.object(llama, "accelerate_on_cpu", lambda net: False),
+        patch.object(llama, "accelerate_on_gpu", lambda net: None),
+    ):
         model = llama.Model(dataclasses.replace(settings, dtype="float32", order="random"), *rest)
     model.net.forward = torch.autocast("cpu", torch.bfloat16)(model.net.forward)
     return model

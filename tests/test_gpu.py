@@ -17,7 +17,7 @@ from drgstudy.study import StudyError, read_json
 def test_lighter_operations_equal_pefts_and_transformers_in_outputs_and_gradients(tiny_llama):
     plain, found = adapted(tiny_llama), {}
     for dtype in (torch.float32, torch.bfloat16):
-        for change in (lambda net: None, llama.lighten):
+        for change in (lambda net: None, llama.accelerate_on_gpu):
             net = copy.deepcopy(plain)
             for name, parameter in net.named_parameters():
                 if "lora" not in name:

@@ -335,7 +335,7 @@ def test_a_new_model_trains_nothing_that_is_there(library):
         ("models/caml.py", '"""CAML over whole words."""', '"""Another sentence."""', set()),
         ("models/caml.py", "PAD, UNKNOWN = 0, 1\n", "PAD, UNKNOWN = 0, 1  # a comment\n\n\n", set()),
         ("models/caml.py", "PAD, UNKNOWN = 0, 1\n", "PAD, UNKNOWN = 1, 0\n", OF["caml"]),
-        ("models/caml.py", "from drgstudy.study import StudyError", "from drgstudy.study import shown, StudyError", set()),
+        ("models/caml.py", "from drgstudy.study import StudyError", "from drgstudy.study import short_repr, StudyError", set()),
         ("labels.py", "own = self._code != \"\"", "own = self._code == \"\"", set()),  # reading two labels
         ("labels.py", "logits[:, ~known] = ", "logits[:, known] = ", {"llama-two"}),
     ],

@@ -16,7 +16,7 @@ from drgstudy import drgs, sheets
 from drgstudy.harmonize import standard_code
 from drgstudy.metrics import TOP
 from drgstudy.predictions import Predictions
-from drgstudy.study import StudyError, shown
+from drgstudy.study import StudyError, short_repr
 
 CATEGORIES = (
     "Erroneous CC/MCC",
@@ -258,7 +258,7 @@ def _read_review(path: Path) -> pd.DataFrame:
         if row.stay_id in seen:
             raise StudyError(f"{where}: an earlier row is about the same stay; keep one of them")
         if row.category.casefold() not in known:
-            raise StudyError(f"{where}, column category: {shown(row.category)} is none of {', '.join(CATEGORIES)}")
+            raise StudyError(f"{where}, column category: {short_repr(row.category)} is none of {', '.join(CATEGORIES)}")
         seen.add(row.stay_id)
     done["category"] = done["category"].str.casefold().map(known)
     for column in ("true_drg", "predicted_drg"):

@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.parquet
 
 from drgstudy import provenance
-from drgstudy.study import Paths, StudyError, cause, quoted
+from drgstudy.study import Paths, StudyError, one_line, quoted
 
 
 def sieve(frame: pd.DataFrame, steps: dict[str, Callable]) -> tuple[pd.DataFrame, list[dict]]:
@@ -111,5 +111,5 @@ def read_rows(path: Path, schema: pa.DataFrameSchema) -> pd.DataFrame:
         raise StudyError(f"{path} is missing; the notebook that builds the cohort writes it") from None
     except (OSError, pyarrow.ArrowException) as error:
         raise StudyError(
-            f"{path} is not a readable parquet file ({cause(error)}); delete it and run make again"
+            f"{path} is not a readable parquet file ({one_line(error)}); delete it and run make again"
         ) from None

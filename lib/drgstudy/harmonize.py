@@ -21,7 +21,7 @@ import pandas as pd
 from thefuzz import fuzz, process
 
 from drgstudy import drgs, sheets
-from drgstudy.study import REFERENCE, StudyError, shown
+from drgstudy.study import REFERENCE, StudyError, short_repr
 
 SCORER = "ratio"
 THRESHOLD = 92
@@ -325,13 +325,13 @@ def _reviewed(review: pd.DataFrame, name: str | Path) -> dict[tuple[str, str], d
         drg = None if decision.lower() == "excluded" else decision.zfill(3)  # a spreadsheet drops leading zeros
         if drg and drg not in drgs.v34().index:
             raise StudyError(
-                f"{row}, column decision: {shown(decision)} is neither a v34 code like '001' nor 'excluded'"
+                f"{row}, column decision: {short_repr(decision)} is neither a v34 code like '001' nor 'excluded'"
             )
         if not reviewer.strip():
             raise StudyError(f"{row}, column reviewer: empty; a decision needs the name of who made it")
         if changes.setdefault((code, title), {"drg_v34": drg})["drg_v34"] != drg:
             raise StudyError(
-                f"{row}, column decision: {shown(decision)}, but an earlier line decides this pair otherwise"
+                f"{row}, column decision: {short_repr(decision)}, but an earlier line decides this pair otherwise"
             )
         reason = f"reviewed by {reviewer.strip()}" + (f": {remark.strip()}" if remark.strip() else "")
         changes[code, title] |= {"provenance": "reviewed", "reason": reason}

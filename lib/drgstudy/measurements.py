@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from drgstudy import mimic, provenance
-from drgstudy.study import REFERENCE, StudyError, cause
+from drgstudy.study import REFERENCE, StudyError, one_line
 
 HOURS = 48
 _TABLES = {  # the columns that hold the number and the flag of an error; the laboratory takes its errors back itself
@@ -155,7 +155,7 @@ def read_measurements(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     except FileNotFoundError:
         raise StudyError(f"{path} is missing; notebook 22-measurements writes it") from None
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise StudyError(f"{path} is damaged ({cause(error)}); run notebook 22-measurements again") from None
+        raise StudyError(f"{path} is damaged ({one_line(error)}); run notebook 22-measurements again") from None
     _check(path, stay_ids, names, values)
     return stay_ids, names, values
 

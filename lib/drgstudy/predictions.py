@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from drgstudy import provenance
-from drgstudy.study import Paths, StudyError, atomic, cause, fingerprint, first_process_first, read_json, write_json
+from drgstudy.study import Paths, StudyError, atomic, fingerprint, first_process_first, one_line, read_json, write_json
 
 MODEL_FILES = {".safetensors", ".npz", ".json"}
 PACKAGES = ("torch", "transformers", "peft", "scikit-learn", "numpy", "pandas")
@@ -105,7 +105,7 @@ def read_predictions(folder: Path, stays: Path | None = None, inputs: Path | Non
     except StudyError:
         raise
     except Exception as error:  # numpy's, zipfile's and zlib's, each of its own kind
-        raise StudyError(f"{folder / 'predictions.npz'} is damaged ({cause(error)}); run it again") from None
+        raise StudyError(f"{folder / 'predictions.npz'} is damaged ({one_line(error)}); run it again") from None
     if stays is not None:
         billed = held_out(stays, run["split"], "drg" if "fold" in run else "drg_v34")
         file = provenance.relative(folder / "predictions.npz")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from drgstudy.study import StudyError, atomic, cause
+from drgstudy.study import StudyError, atomic, one_line
 
 _FORMULA = r"'*[=+\-@\t\r]"  # how a text begins that a spreadsheet would compute, or that is kept from it already
 
@@ -17,7 +17,7 @@ def read(path: Path, columns: list[str]) -> pd.DataFrame:
     try:
         sheet = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (OSError, EOFError, ValueError) as error:
-        raise StudyError(f"{path} is no readable table ({cause(error)}); save it as CSV in UTF-8") from None
+        raise StudyError(f"{path} is no readable table ({one_line(error)}); save it as CSV in UTF-8") from None
     return with_columns(columns, sheet.replace(rf"^'(?={_FORMULA})", "", regex=True), path)
 
 

@@ -32,7 +32,7 @@ import pandas as pd
 
 from drgstudy.drgs import CC_LABELS
 from drgstudy.predictions import Predictions, check_model, read_predictions
-from drgstudy.study import StudyError, about_setting, cause, checked_settings
+from drgstudy.study import StudyError, about_setting, checked_settings, one_line
 
 logging.getLogger("bitsandbytes").setLevel("ERROR")  # which says on import, and at each layer, what nobody can mend
 
@@ -98,6 +98,6 @@ def load(folder: Path, done: Predictions | None = None) -> tuple:
         model.restore()
     except Exception as error:  # of the library that reads them, each of its own kind
         raise StudyError(
-            f"run {folder.name} has left no weights that can be read ({cause(error)}); train it again"
+            f"run {folder.name} has left no weights that can be read ({one_line(error)}); train it again"
         ) from error
     return model, done.labels

@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.functional import conv2d, cross_entropy, linear, mse_loss, pad
 from transformers import set_seed
 
-from drgstudy.study import StudyError, atomic, cause, read_json, setting, write_json
+from drgstudy.study import StudyError, atomic, one_line, read_json, setting, write_json
 from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fast_dtype, predict, train
 
 PAD, UNKNOWN = 0, 1
@@ -173,7 +173,7 @@ class Model:
             try:
                 source = KeyedVectors.load_word2vec_format(str(file), binary=file.suffix == ".bin")
             except (OSError, EOFError, ValueError, MemoryError) as error:  # MemoryError: by its first line, or in truth
-                why = f"{type(error).__name__}: {cause(error)}"
+                why = f"{type(error).__name__}: {one_line(error)}"
                 raise StudyError(f"setting vectors: {file} is not in word2vec's format ({why})") from None
             known = [word for word in known if word in source and np.isfinite(source[word]).all()]
         else:

@@ -2,8 +2,8 @@
 
 On a CPU, in PEFT's LoRA under autocast most of a small model's step is not its matrix products: the backward pass of the fused
 attention kernel, the dropout masks, dozens of thin products, and casts. `accelerate_on_cpu` replaces the forward pass
-of a PEFT model's blocks and norms in place, with backward passes of their own; `lighten` is what a GPU needs. Parameters
-stay where PEFT keeps them, so saving and loading are PEFT's own; tests hold outputs and gradients against the plain model.
+of a PEFT model's blocks and norms in place, with backward passes of their own; `accelerate_on_gpu` does what a GPU needs.
+Parameters stay where PEFT keeps them, so saving and loading are PEFT's own; tests hold outputs and gradients against the plain model.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def _recomputed_mlp(self, x):
     return self.down_proj(kept)
 
 
-def lighten(model) -> None:
+def accelerate_on_gpu(model) -> None:
     """Replace, in place, what costs a GPU time and memory beside the matrix products: the same function.
 
     LoRA's float32 weights are cast to the type of what they meet, instead of all hidden states to theirs; the norm is

@@ -29,9 +29,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bits
 
 from drgstudy.drgs import CC_LABELS
 from drgstudy.models import refuse_numbers, weights
-from drgstudy.models.fast_lora import accelerate_on_cpu, lighten
+from drgstudy.models.fast_lora import accelerate_on_cpu, accelerate_on_gpu
 from drgstudy.models.pooling import pool
-from drgstudy.study import StudyError, atomic, cause, first_process_first, read_json, setting, write_json
+from drgstudy.study import StudyError, atomic, first_process_first, one_line, read_json, setting, write_json
 from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fast_dtype, predict, train, trained
 
 
@@ -123,13 +123,13 @@ class Model:
             self.net = get_peft_model(base, lora).to(device())
         except ValueError as error:
             raise StudyError(
-                f"setting lora_targets: {settings.lora_targets} do not fit the base model ({cause(error)})"
+                f"setting lora_targets: {settings.lora_targets} do not fit the base model ({one_line(error)})"
             ) from None
         self.score = self.net.base_model.model.score.float()
         plain = device().type == "cpu" and settings.bits == 16
         self.accelerated = plain and accelerate_on_cpu(self.net)
         if not self.accelerated:
-            lighten(self.net)
+            accelerate_on_gpu(self.net)
         # While training, a mask only marks padding, behind the text, where a causal model's tokens never look; a GPU's
         # attention is faster without it. (`attribution.py` masks words within a text.)
         self.always_masked = device().type == "cpu"

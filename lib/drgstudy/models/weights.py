@@ -16,7 +16,7 @@ from pickle import UnpicklingError
 
 from huggingface_hub import constants
 
-from drgstudy.study import REFERENCE, ROOT, StudyError, atomic, cause, first_process_first, locked, progress
+from drgstudy.study import REFERENCE, ROOT, StudyError, atomic, first_process_first, locked, one_line, progress
 
 FOLDER = ROOT / "data" / "models"
 OFFLINE = constants.HF_HUB_OFFLINE  # as the user wants it
@@ -105,7 +105,7 @@ def load(auto_class, base: str, **options):
             raise ValueError(f"its weights lack {absent[0]}")  # which transformers would draw at random
         return model
     except Exception as error:  # of transformers, torch, safetensors or tokenizers, each of its own kind
-        why = cause(error)
+        why = one_line(error)
         if isinstance(error, UnpicklingError):
             why = "its weights are a pickle with code in it; give them as safetensors"
         raise StudyError(

@@ -17,15 +17,16 @@ from drgstudy.study.parameters import (
     resolved,
 )
 from drgstudy.study.places import NOTEBOOKS, REFERENCE, ROOT, Paths
-from drgstudy.study.problems import StudyError, cause, quoted, run_and_exit, shown
+from drgstudy.study.problems import StudyError, one_line, quoted, run_and_exit, short_repr
 from drgstudy.study.processes import first_process_first, peak_memory_gb, progress, rank
 from drgstudy.study.registry import Study, studies, study_of, topic
 from drgstudy.study.settings import about_setting, checked_settings, checked_value, setting
 
 __all__ = [
-    "NOTEBOOKS", "OPENNESS", "REFERENCE", "ROOT", "Paths", "Study", "StudyError", "about_setting", "atomic", "base_of",
-    "cause", "checked_settings", "checked_value", "fingerprint", "first_process_first", "least_open", "locked",
-    "notebook_of", "notebook_parameters", "own_params", "peak_memory_gb", "plain_yaml", "progress", "quoted", "rank", "read_json",
-    "read_params", "read_text", "resolved", "results_only", "room_for", "run_and_exit", "run_notebook", "setting", "shown", "source_of",
-    "studies", "study_of", "topic", "write_json",
+    "NOTEBOOKS", "OPENNESS", "Paths", "REFERENCE", "ROOT", "Study", "StudyError", "about_setting", "atomic",
+    "base_of", "checked_settings", "checked_value", "fingerprint", "first_process_first", "least_open", "locked",
+    "notebook_of", "notebook_parameters", "one_line", "own_params", "peak_memory_gb", "plain_yaml", "progress",
+    "quoted", "rank", "read_json", "read_params", "read_text", "resolved", "results_only", "room_for",
+    "run_and_exit", "run_notebook", "setting", "short_repr", "source_of", "studies", "study_of", "topic",
+    "write_json",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from drgstudy.study.problems import StudyError, cause
+from drgstudy.study.problems import StudyError, one_line
 from drgstudy.study.processes import rank
 
 
@@ -151,7 +151,7 @@ def read_json(path: Path):
     try:
         return json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise StudyError(f"{path} is not valid JSON ({cause(error)}); delete it and run make again") from None
+        raise StudyError(f"{path} is not valid JSON ({one_line(error)}); delete it and run make again") from None
 
 
 def _no_number(literal: str):

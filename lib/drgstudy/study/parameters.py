@@ -12,7 +12,7 @@ from pathlib import Path
 
 from drgstudy.study import places
 from drgstudy.study.files import read_text
-from drgstudy.study.problems import StudyError, cause, shown
+from drgstudy.study.problems import StudyError, one_line, short_repr
 from drgstudy.study.settings import checked_value
 
 LONGEST_PARAMS = 100_000  # characters; ours have some 800
@@ -67,7 +67,7 @@ def plain_yaml(text: str):
         values = yaml.load(text, Plain)
         repr(values)  # Python refuses to write numbers of thousands of digits
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(cause(error)) from None
+        raise ValueError(one_line(error)) from None
     return values
 
 
@@ -98,7 +98,9 @@ def read_params(params: Path, heirs: tuple[Path, ...] = ()) -> dict:
             raise StudyError(f"{params}: parameter like: {like!r} is, by way of others, like this file itself")
         values = over(read_params(base, (*heirs, params)), values)
     if "run" in values and "model" in values and params.stem != f"{notebook.stem}-{values['run']}":
-        raise StudyError(f"{params}: parameter run is {shown(values['run'])}, but the file's name says another run")
+        raise StudyError(
+            f"{params}: parameter run is {short_repr(values['run'])}, but the file's name says another run"
+        )
     return values
 
 
@@ -116,7 +118,9 @@ def own_params(params: Path) -> dict:
     defaults = notebook_parameters(notebook_of(params))
     for name, value in values.items():
         if name not in defaults:
-            raise StudyError(f"{params}: unknown parameter {shown(name)}; the parameters are {', '.join(defaults)}")
+            raise StudyError(
+                f"{params}: unknown parameter {short_repr(name)}; the parameters are {', '.join(defaults)}"
+            )
         values[name] = value = checked_value(f"{params}: parameter {name}", value, defaults[name])
         if isinstance(value, int | float) and value < 0 and name != "hours":  # which count from ICU admission
             raise StudyError(f"{params}: parameter {name}: expected 0 or more, got {value}")
@@ -139,7 +143,7 @@ def base_of(params: Path, like: str) -> Path:
     fits = re.fullmatch(r"([\w-]+/)?[\w.-]+", like) and base.is_file()
     if not fits or notebook_of(base) != notebook_of(params):
         raise StudyError(
-            f"{params}: parameter like: {shown(like)} is not a parameter file of {notebook_of(params).name}; name one of "
+            f"{params}: parameter like: {short_repr(like)} is not a parameter file of {notebook_of(params).name}; name one of "
             "the same folder (05-train-llama), or one of another profile (paper/05-train-llama)"
         )
     return base

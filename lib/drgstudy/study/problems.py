@@ -11,14 +11,14 @@ class StudyError(Exception):
     """What a user can mend: the message names the file, column or parameter, what was expected and what to do."""
 
 
-def shown(value) -> str:
+def short_repr(value) -> str:
     """`repr` for an error's sentence: one short line, however large or deep the value is."""
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother = 2, 40, 40
     return short.repr(value)
 
 
-def cause(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """What a library's error says, as part of a sentence: one line of at most 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any
 
-from drgstudy.study.problems import StudyError, shown
+from drgstudy.study.problems import StudyError, short_repr
 
 
 def setting(default, help: str, *, zero: bool = False, share: bool = False, choices: tuple = ()) -> Any:
@@ -38,7 +38,7 @@ def checked_settings(kind: type, values: dict):
     """
     defaults = vars(kind())
     if unknown := [key for key in values if key not in defaults]:
-        raise StudyError(f"setting {shown(unknown[0])}: unknown; the settings are {', '.join(defaults)}")
+        raise StudyError(f"setting {short_repr(unknown[0])}: unknown; the settings are {', '.join(defaults)}")
     checked = {key: checked_value(f"setting {key}", value, defaults[key]) for key, value in values.items()}
     for key, value in checked.items():
         _check_limits(key, value, about_setting(kind, key))
@@ -54,7 +54,7 @@ def about_setting(kind: type, key: str) -> dict:
 def _check_limits(key: str, value, limits: dict) -> None:
     if choices := limits.get("choices"):
         if value not in choices:
-            raise StudyError(f"setting {key}: expected one of {choices}, got {shown(value)}")
+            raise StudyError(f"setting {key}: expected one of {choices}, got {short_repr(value)}")
     elif type(value) in (int, float):
         zero = limits.get("zero", False)
         if not (value > 0 or (value == 0 and zero)):
@@ -68,9 +68,11 @@ def checked_value(name: str, value, default):
     if isinstance(default, float) and type(value) is int:
         value = float(value)
     if type(value) is not type(default):
-        raise StudyError(f"{name}: expected {type(default).__name__}, like {shown(default)}, got {shown(value)}")
+        raise StudyError(
+            f"{name}: expected {type(default).__name__}, like {short_repr(default)}, got {short_repr(value)}"
+        )
     if isinstance(value, int | float) and not abs(value) < 2**63:  # nor is a NaN
-        raise StudyError(f"{name}: expected a finite number below 2**63, got {shown(value)}")
+        raise StudyError(f"{name}: expected a finite number below 2**63, got {short_repr(value)}")
     if isinstance(value, list) and default:
         return [checked_value(f"{name}, value {i}", each, default[0]) for i, each in enumerate(value, 1)]
     return value
