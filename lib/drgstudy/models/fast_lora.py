@@ -3,7 +3,8 @@
 On a CPU, in PEFT's LoRA under autocast most of a small model's step is not its matrix products: the backward pass of the fused
 attention kernel, the dropout masks, dozens of thin products, and casts. `accelerate_on_cpu` replaces the forward pass
 of a PEFT model's blocks and norms in place, with backward passes of their own; `accelerate_on_gpu` does what a GPU needs.
-Parameters stay where PEFT keeps them, so saving and loading are PEFT's own; tests hold outputs and gradients against the plain model.
+Parameters stay where PEFT keeps them, so saving and loading are PEFT's own. Tests hold outputs and gradients against those of
+the plain model.
 """
 
 from __future__ import annotations
