@@ -58,7 +58,7 @@ def explain(model, text: str, label: int) -> Explanation:
 
 
 def _without_each_word(model, text: str, label: int) -> list[Piece]:
-    """Start and end of each word that was read, and how far the logit falls when attention can't see it."""
+    """Each word that was read: its start and end, and how far the logit falls when attention can't see it."""
     import torch
     from captum.attr import FeatureAblation
 

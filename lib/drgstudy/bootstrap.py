@@ -50,7 +50,7 @@ def bootstrap(scores: Scores, resamples: int, seed: int, subset=None) -> pd.Data
     """
     counts = resample_counts(scores.truth.size, resamples, seed)
     kept = True if subset is None else scores.among(subset)
-    # At least two blocks for two cores, but not one for each core: equal blocks give equal last bits on any machine.
+    # Work for at least two cores, in blocks that do not depend on how many there are: equal last bits on any machine.
     block = min(BLOCK, resamples // 2 + 1)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         blocks = pool.map(

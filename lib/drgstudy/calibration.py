@@ -100,7 +100,7 @@ def chance_error(confidence: np.ndarray, bins: int, draws: int, seed: int) -> np
     -----
     Source: Bröcker and Smith 2007 (consistency resampling).
     """
-    member, rng = np.eye(bins)[_bin(confidence, bins)], np.random.default_rng(seed)  # member is (n, bins)
+    member, rng = np.eye(bins)[_bin(confidence, bins)], np.random.default_rng(seed)  # (n, bins)
     gaps = ((confidence - (rng.random(confidence.size) < confidence)) @ member for _ in range(draws))
     return np.array([np.abs(gap).sum() for gap in gaps]) / confidence.size
 
@@ -169,7 +169,7 @@ def temper(logits: np.ndarray, truth: np.ndarray, seed: int) -> tuple[np.ndarray
     """Would one number repair the confidences? Divide the logits by a temperature that is fitted on the *other* stays.
 
     The stays fall at random into two halves; each half's logits are divided by the temperature that gives the other
-    half the highest likelihood. So no stay's label influences its own confidence. The ranking of the labels stays.
+    half the highest likelihood. So no stay's label influences its own confidence. Rankings do not change.
 
     Returns
     -------

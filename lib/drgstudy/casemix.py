@@ -111,7 +111,7 @@ def cmi_error(true: np.ndarray, predicted: np.ndarray) -> np.ndarray | float:
 
 
 def errors_by_hour(true: np.ndarray, predicted: dict[int, np.ndarray]) -> pd.DataFrame:
-    """The error of the case-mix index as the stays go on.
+    """The error of the case-mix index by the hour of the stays at which it is predicted.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def errors_by_hour(true: np.ndarray, predicted: dict[int, np.ndarray]) -> pd.Dat
     Returns
     -------
     DataFrame, one row for each hour
-        hour; mean and sd (NaN with one model) over the models; each, the list of the models' errors; all in per cent.
+        hour; mean and sd over the models (ddof 1: NaN with one); each, the list of the models' errors; all in per cent.
 
     Notes
     -----
@@ -212,7 +212,7 @@ def cancelled(true: np.ndarray, predicted: np.ndarray, base: float = 6000.0) -> 
     -------
     dict of str to float
         stay_dollars (mean absolute error of a stay), total_dollars (absolute error of the total, divided by the stays),
-        both means over the models, and cancels, the share of the first that the second lacks.
+        both means over the models; and cancels, the share of the stays' errors that cancels in the total.
     """
     off = base * (predicted - true)
     single, total = np.abs(off).mean(axis=1), np.abs(off.mean(axis=1))

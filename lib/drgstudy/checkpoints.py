@@ -86,7 +86,7 @@ def last_whole(checkpoints: Path) -> Path | None:
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether the trainer's state, the last file of a checkpoint, is there; else it was killed while saving."""
+    """Whether the trainer's state, the last file of a checkpoint, is there; if not, a kill came while it was saved."""
     try:
         return bool(read_json(checkpoint / "trainer_state.json"))
     except StudyError:

@@ -67,8 +67,8 @@ def v34() -> pd.DataFrame:
 
     Notes
     -----
-    The two-way title "with CC/MCC", which has no label in the paper, has label 1, as in the published code. Source:
-    DRG-LLaMA, Supplementary Method 2.
+    Source: DRG-LLaMA, Supplementary Method 2. The two-way title "with CC/MCC", which has no label in the paper, has
+    label 1, as in its published code.
     """
     facts = titles_by_year().query("version == 34").set_index("drg").rename(columns={"title": "billed_title"})
     manual = pd.read_csv(REFERENCE / "msdrg_v34_titles.csv", dtype=str, index_col="drg")

@@ -70,7 +70,7 @@ class LabelSpace:
 
 
 class TwoLabels:
-    """A DRG as two labels, its base DRG and its CC/MCC label, and the ways back to one DRG.
+    """A DRG as two labels, its base DRG and its CC/MCC label, and the ways back from these to one DRG.
 
     A model has one output for each of v34's 340 base DRGs, in order of their lowest code, then one for each of the five
     CC/MCC labels, no matter which of them a cohort has.
@@ -162,7 +162,7 @@ class TwoLabels:
 
 
 def _landing(own: np.ndarray) -> np.ndarray:
-    """The CC/MCC label to which the rule "mapped" takes each label under each base: int, shape (340, 5), as `own`."""
+    """The CC/MCC label to which the rule "mapped" takes each label of each base: int, shape (340, 5), like `own`."""
     without_any, cc, mcc, without_mcc = range(4)
     landing = np.tile(np.arange(own.shape[1]), (len(own), 1))
     for base, has in enumerate(own):

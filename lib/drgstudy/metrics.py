@@ -202,6 +202,6 @@ def _mean(values: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def share(hits: np.ndarray) -> dict[str, float]:
-    """The share of hits, of shape (n,), and its 95 % Wilson interval: value, lower, upper."""
+    """The share of `hits` (bool, shape (n,)) and its 95 % Wilson interval: value, lower, upper."""
     lower, upper = proportion_confint(np.sum(hits), len(hits), method="wilson")
     return {"value": float(np.mean(hits)), "lower": float(lower), "upper": float(upper)}

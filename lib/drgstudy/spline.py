@@ -143,7 +143,7 @@ def smoothing_spline(x, y) -> SmoothingSpline:
 
 
 def _n_knots(m: int) -> int:
-    """R's ``.nknots.smspl``: all m below 50; between, about 100, 140 and 200 for 200, 800 and 3,200, rounded down."""
+    """R's ``.nknots.smspl``: m itself below 50; about 100, 140 and 200 for an m of 200, 800 and 3,200; rounded down."""
     if m < 50:
         return m
     if m >= 3200:

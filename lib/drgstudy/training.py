@@ -68,7 +68,7 @@ def matrix_speed(dtype: torch.dtype) -> float:
 def fast_dtype() -> torch.dtype:
     """bfloat16 where this machine multiplies it at least 1.5 times as fast as float32, else float32.
 
-    Processors with AMX or AVX512-BF16 gain 4 to 6 times; the others lose as much.
+    Processors with AMX or AVX512-BF16 are 4 to 6 times as fast with it; the others are as much slower.
     """
     if torch.cuda.is_available():
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
@@ -277,14 +277,14 @@ def train(
 
 
 def trained(net) -> dict[str, torch.Tensor]:
-    """The trained parameters by name, each of them whole on every process even where FSDP leaves it only a share."""
+    """The trained parameters by name, each whole on every process, even where FSDP leaves a process only a share."""
     learned = {name: part for name, part in net.state_dict(keep_vars=True).items() if part.requires_grad}
     return {name: getattr(part, "full_tensor", lambda part=part: part)().detach() for name, part in learned.items()}
 
 
 @torch.no_grad()
 def predict(forward, collate, input_ids: list[list[int]] | np.ndarray, tokens_per_batch: int = 4096) -> np.ndarray:
-    """Apply `forward` to every text, in batches of like length, and return the rows in the texts' order.
+    """Apply `forward` to every text, in batches of similar length, and return the rows in the texts' order.
 
     Parameters
     ----------

@@ -64,7 +64,7 @@ class Model:
         kept = validation and TokenDataset(self.tokens(validation[0]), validation[1])
         forward = self.net.forward
         cost = train(self.net, self.collate, data, self.settings, self.folder, self.seed, autocast, kept)
-        self.net.forward = forward  # the trainer leaves its autocast around it
+        self.net.forward = forward  # the trainer leaves it wrapped in its autocast
         with atomic(self.folder / "model.safetensors") as beside:
             save_model(self.net, str(beside))
         return cost | {"dtype": "bfloat16 autocast" if autocast else "float32"}

@@ -204,7 +204,7 @@ class Model:
         return np.vstack([np.zeros_like(unknown), unknown, *(source[w] for w in known)]).astype(np.float32)
 
     def fit(self, texts: list[str], y: np.ndarray, validation: tuple | None = None) -> dict:
-        """Learn word vectors, then train the network with early stopping on accuracy (equal to micro-F1).
+        """Learn or read word vectors, then train the network with early stopping on accuracy (equal to micro-F1).
 
         `y`, of shape (texts,), holds label indices (int64) or finite numbers (float). Numbers are learned by a single
         output that starts from their mean, with early stopping on its mean absolute error.
@@ -226,7 +226,7 @@ class Model:
         kept = validation and TokenDataset(self.tokens(validation[0]), validation[1])
         autocast, forward = s.bfloat16 and fast_dtype() == torch.bfloat16, self.net.forward
         cost = train(self.net, self.collate, data, s, self.folder, self.seed, autocast, kept)
-        self.net.forward = forward  # the trainer leaves its autocast around it
+        self.net.forward = forward  # the trainer leaves it wrapped in its autocast
         write_json(self.folder / "vocabulary.json", self.vocabulary)
         with atomic(self.folder / "model.safetensors") as beside:
             save_model(self.net, str(beside))

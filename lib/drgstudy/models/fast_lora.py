@@ -77,7 +77,7 @@ class _RMSNorm(torch.autograd.Function):
 
 
 class _GatedSiLU(torch.autograd.Function):
-    """silu(gate) ∘ up, which keeps its two inputs alone: the backward pass computes silu(gate) again."""
+    """silu(gate) ∘ up; keeps only these two inputs, so the backward pass computes silu(gate) again."""
 
     @staticmethod
     def forward(ctx, gate, up):
@@ -109,9 +109,9 @@ def _by_token(x: torch.Tensor, groups: int, tokens: int) -> torch.Tensor:
 class _CausalAttention(torch.autograd.Function):
     """Grouped-query attention with rotary positions, in blocks of queries; a block meets no key beyond its last token.
 
-    So about half of the tokens * tokens scores are never computed. The query heads that share a key head are rows of
-    one product. `qkv` is (batch, tokens, heads + 2 * groups, size), `cos` and `sin` are (batch or 1, tokens, 1, size),
-    and `mask`, which is added to the scores, (batch, 1, tokens, tokens); the result is (batch, tokens, heads, size).
+    So nearly half of the tokens * tokens scores of a long text are never computed. The query heads that share a key head
+    are rows of one product. `qkv` is (batch, tokens, heads + 2 * groups, size), `cos` and `sin` are as in `_rotate`, and
+    `mask`, which is added to the scores, is (batch, 1, tokens, tokens); the result is (batch, tokens, heads, size).
     """
 
     @staticmethod
@@ -225,7 +225,7 @@ def _recomputed_mlp(self, x):
 
 
 def lighten(model) -> None:
-    """Save a GPU time and memory beside the matrix products, in place, without changing a PEFT LLaMA's function.
+    """Make a PEFT LLaMA cheaper on a GPU, outside its matrix products, in place and without changing its function.
 
     LoRA's float32 weights are cast to the type of the hidden states, instead of these to float32. The norm is torch's
     fused one. The activation of an MLP is computed again in the backward pass, which is cheaper than keeping it.

@@ -95,7 +95,7 @@ def quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 class Model:
-    """LLaMA with LoRA and a linear head, for one label a stay or two."""
+    """LLaMA with LoRA and a linear head, for one or two labels of each stay."""
 
     two_labels = True
 
@@ -170,7 +170,7 @@ class Model:
     def features(self, ids: list[list[int]], cuts: list[list[int]]) -> np.ndarray:
         """Pooled states of the frozen model, float32, shape (texts, cuts, hidden); each cut is [layers, tokens].
 
-        One pass gives all of them, for what a causal model makes of its first tokens depends on nothing behind them.
+        One pass gives all of them, for what a causal model makes of its first tokens does not depend on later ones.
         """
         net = self.net.base_model.model
         decoder, depth = getattr(net, net.base_model_prefix), net.config.num_hidden_layers

@@ -40,7 +40,7 @@ class Settings(NeuralSettings):
 
 
 class Network(nn.Module):
-    """One LSTM layer, dropout, and a linear head over the last hour's hidden state, for (batch, hours, variables)."""
+    """One LSTM layer over (batch, hours, variables), dropout, and a linear head over the last hour's hidden state."""
 
     def __init__(self, variables: int, labels: int, hidden: int, dropout: float):
         super().__init__()
@@ -83,7 +83,9 @@ class Model:
         kept = validation and TokenDataset(self.hours(validation[0]), validation[1])
         cost = train(self.net, collate, TokenDataset(hours, y), s, self.folder, self.seed, validation=kept)
         with atomic(self.folder / "model.safetensors") as beside:
-            save_file(self.net.state_dict(), str(beside))  # save_model refuses weights that cuDNN keeps in one piece
+            save_file(
+                self.net.state_dict(), str(beside)
+            )  # save_model refuses weights in one piece, as cuDNN keeps them
         return cost
 
     def restore(self) -> None:

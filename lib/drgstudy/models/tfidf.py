@@ -91,7 +91,7 @@ class Model:
         return [(*spot, parts[vectorizer.vocabulary_[t]] / len(spots)) for t, spots in known.items() for spot in spots]
 
     def predict(self, texts: list[str]) -> np.ndarray:
-        """Logits: float32, shape (texts, labels); labels without a training stay get the row's least minus 1."""
+        """Return the logits: float32, shape (texts, labels); those of unseen labels are the row's least minus 1."""
         known = self.pipeline.decision_function(texts)  # (texts, labels that training stays have)
         out = np.repeat(known.min(1, keepdims=True) - 1, self.n_labels, 1)
         out[:, self.pipeline.classes_] = known

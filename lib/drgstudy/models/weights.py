@@ -85,8 +85,7 @@ def load(auto_class, base: str, **options):
     """``auto_class.from_pretrained`` for a packaged name, a local folder or a hub id; only for the last is a hub asked.
 
     Code that comes with a model is never run. Weights that are not safetensors are read by torch's ``weights_only``.
-
-    With ``num_labels`` among the options it is a model, which may lack no weights but those of its head and pooler.
+    Options with ``num_labels`` ask for a model, which may lack only the weights of its head and its pooler.
 
     Raises
     ------
