@@ -109,9 +109,9 @@ def _by_token(x: torch.Tensor, groups: int, tokens: int) -> torch.Tensor:
 class _CausalAttention(torch.autograd.Function):
     """Grouped-query attention with rotary positions, in blocks of queries; a block meets no key beyond its last token.
 
-    So nearly half of the tokens * tokens scores of a long text are never computed. The query heads that share a key head
-    are rows of one product. `qkv` is (batch, tokens, heads + 2 * groups, size), `cos` and `sin` are as in `_rotate`, and
-    `mask`, which is added to the scores, is (batch, 1, tokens, tokens); the result is (batch, tokens, heads, size).
+    So nearly half of the tokens * tokens scores of a long text are never computed. The query heads that share a key
+    head are rows of one product. `qkv` is (batch, tokens, heads + 2 * groups, size); `cos` and `sin` are as in
+    `_rotate`; `mask`, added to the scores, is (batch, 1, tokens, tokens). The result is (batch, tokens, heads, size).
     """
 
     @staticmethod

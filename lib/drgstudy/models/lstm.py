@@ -83,9 +83,7 @@ class Model:
         kept = validation and TokenDataset(self.hours(validation[0]), validation[1])
         cost = train(self.net, collate, TokenDataset(hours, y), s, self.folder, self.seed, validation=kept)
         with atomic(self.folder / "model.safetensors") as beside:
-            save_file(
-                self.net.state_dict(), str(beside)
-            )  # save_model refuses weights in one piece, as cuDNN keeps them
+            save_file(self.net.state_dict(), str(beside))  # save_model refuses weights that cuDNN keeps in one piece
         return cost
 
     def restore(self) -> None:
