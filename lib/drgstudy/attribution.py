@@ -1,9 +1,9 @@
 """Why did it say that: which places of a text moved a model's logit of one DRG, and the picture of it.
 
-A model that can tell exactly (`attributions`) is asked. A language model is asked word by word: how far does the logit fall
-when attention can't see the word (captum's feature ablation)? Integrated gradients, the usual choice, fail here: on the
-straight path from padding to the text the demo's LLaMA is so rough that their sum misses half of the logit's change, and
-the words that they name matter less (``benchmarks/attribution.py`` compares both).
+A model that can tell exactly (`attributions`) is asked. A language model is tried word by word: how far does the logit
+fall when attention can't see the word (captum's feature ablation)? Integrated gradients, the usual choice, fail here.
+Along the straight path from padding to the text, the logits of the demo's LLaMA are so rough that the gradients' sum
+misses half of the logit's change, and the words that they name matter less (``benchmarks/attribution.py``).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Explanation:
     Attributes
     ----------
     unit : str
-        What the scores are.
+        What the scores measure.
     pieces : list of (int, int, float)
-        Start, end and score of places in the text: words, terms or n-grams. Positive speaks for the DRG.
+        Start, end and score of places in the text: words, terms or n-grams. Positive scores speak for the DRG.
     """
 
     unit: str
@@ -43,7 +43,7 @@ class Explanation:
 
 
 def explain(model, text: str, label: int) -> Explanation:
-    """Which places of `text` moved the logit of the DRG with index `label`, by the trained `model`.
+    """Which places of `text` moved the trained model's logit of the DRG with index `label`.
 
     Raises
     ------
@@ -58,6 +58,7 @@ def explain(model, text: str, label: int) -> Explanation:
 
 
 def _without_each_word(model, text: str, label: int) -> list[Piece]:
+    """Each word that was read: its start and end, and how far the logit falls when attention can't see it."""
     import torch
     from captum.attr import FeatureAblation
 
@@ -66,13 +67,13 @@ def _without_each_word(model, text: str, label: int) -> list[Piece]:
     tokens = model.tokenizer(text, truncation=True, max_length=room, return_offsets_mapping=True).offset_mapping
     words = [m.span() for m in re.finditer(r"\S+", text)]
     ends = [end for _, end in words]
-    # Which word each token belongs to; a blank goes with the word after it, what stands for no text makes one more group.
+    # Which word each token belongs to. A blank goes with the word after it; tokens without text make one more group.
     owner = [bisect_left(ends, end) if end > start else len(words) for start, end in tokens] + [len(words)] * len(
         suffix
     )
     found, features = np.unique(owner, return_inverse=True)
     batch = model.collate([{"input_ids": model.tokens([text])[0]}])
-    ids, mask = (part.to(model.net.device) for part in batch.values())
+    ids, mask = (part.to(model.net.device) for part in batch.values())  # (1, tokens) each
 
     model.net.eval()
     with torch.no_grad():
@@ -86,7 +87,7 @@ def _without_each_word(model, text: str, label: int) -> list[Piece]:
             feature_mask=torch.as_tensor(features, device=ids.device)[None],
             perturbations_per_eval=8,
         )
-    score = dict(zip(owner, falls[0].tolist(), strict=True))
+    score = dict(zip(owner, falls[0].tolist(), strict=True))  # falls is (1, tokens), equal for the tokens of a word
     return [(*words[i], score[i]) for i in found if i < len(words)]
 
 
@@ -95,8 +96,9 @@ def check(model, text: str, pieces: list[Piece], label: int, n: int = 5, draws: 
 
     Returns
     -------
-    dict
-        ``strongest`` and ``random`` (the mean of `draws` draws with seed 0, from all words), in logits.
+    dict of str to float
+        ``strongest`` and ``random``, the falls of the logit. The second is the mean of `draws` draws, with seed 0, from
+        all words up to the last that a piece touches.
     """
     words, rng = by_word(text, pieces), np.random.default_rng(0)
     n = min(n, len(words))
@@ -115,7 +117,7 @@ def check(model, text: str, pieces: list[Piece], label: int, n: int = 5, draws: 
 def by_word(text: str, pieces: list[Piece]) -> list[Piece]:
     """Start, end and score of each word (a run of visible characters) up to the last that a piece touches.
 
-    A piece's score is shared evenly among the words it touches, so that the sum stays.
+    A piece's score is shared evenly among the words that it touches, so the sum of the scores stays the same.
     """
     spans = [m.span() for m in re.finditer(r"\S+", text)]
     starts, ends, scores = np.array(spans)[:, 0], np.array(spans)[:, 1], np.zeros(len(spans))
@@ -128,9 +130,9 @@ def by_word(text: str, pieces: list[Piece]) -> list[Piece]:
 
 
 def strongest(text: str, pieces: list[Piece], n: int) -> pd.Series:
-    """The `n` phrases of largest total score, either sign, indexed by phrase; none overlaps a stronger one.
+    """Total score of the `n` phrases for which it is largest, whatever its sign; none overlaps a stronger one.
 
-    Fewer, where the others have less than a hundredth of the strongest.
+    Phrases with less than a hundredth of the strongest one's score are left out. The phrases are the index.
     """
     places: dict[str, list[Piece]] = {}
     for start, end, score in pieces:
@@ -150,9 +152,11 @@ def strongest(text: str, pieces: list[Piece], n: int) -> pd.Series:
 def top_ngrams(model, text: str, label: int, k: int = 3) -> list[tuple[str, float]]:
     """The `k` n-grams that `label`'s query attends to most, with their attention, strongest first.
 
-    Of two that say the same, or share more than half of the shorter one's words (runs of visible characters), only the
-    stronger is given: notes repeat one another. White space is tidied.
+    Notes repeat one another. Of two n-grams that read the same, or that share more than half of the shorter one's words
+    (runs of visible characters), only the stronger is given. Runs of white space become one blank.
 
+    Notes
+    -----
     Source: early-DRG paper, Table 3.
     """
     found: list[tuple[set[int], str, float]] = []
@@ -167,7 +171,13 @@ def top_ngrams(model, text: str, label: int, k: int = 3) -> list[tuple[str, floa
 
 
 def top(logits: np.ndarray, labels: np.ndarray, n: int = 5) -> pd.DataFrame:
-    """The `n` DRGs of largest logit: label (index), drg, title, relative_weight and probability (softmax, among `labels`)."""
+    """The `n` DRGs with the largest of the logits (float, shape (labels,)); `labels` are their v34 codes.
+
+    Returns
+    -------
+    DataFrame
+        drg, title, relative_weight, label (index) and probability (softmax over all labels), the likeliest first.
+    """
     p = np.exp(logits - logits.max(), dtype=np.float64)
     order = np.argsort(-p, kind="stable")[:n]
     table = drgs.v34().loc[labels[order], ["title", "relative_weight"]].rename_axis("drg").reset_index()
@@ -175,7 +185,7 @@ def top(logits: np.ndarray, labels: np.ndarray, n: int = 5) -> pd.DataFrame:
 
 
 def bars(table: pd.DataFrame, truth: str = "") -> str:
-    """`top`'s table as HTML, a bar for each probability; the DRG with code `truth` is marked."""
+    """The table of `top` as HTML, with a bar for each probability; the DRG with code `truth` is marked."""
     rows = [
         f'<div style="margin:.35em 0"><b>{row.drg}</b> {html.escape(row.title)}{" ✓ billed" * (row.drg == truth)}<br>'
         f'<span style="display:inline-block;height:.7em;width:{60 * row.probability:.1f}%;background:rgb{FOR}"></span> '
@@ -188,8 +198,8 @@ def bars(table: pd.DataFrame, truth: str = "") -> str:
 def picture(text: str, explanation: Explanation, title: str) -> str:
     """The text as HTML that stands alone, each word shaded by its score, under `title`.
 
-    Blue and underlined speaks for the DRG, orange and dotted against it; the lines are drawn, and the letters bold, from half
-    of the largest score. What the model did not read is grey.
+    Blue words speak for the DRG, orange ones against it. From half of the largest score on, words are bold and have a
+    line under them, solid for the DRG and dotted against it. What the model did not read is grey.
     """
     words = by_word(text, explanation.pieces)
     largest = max((abs(score) for *_, score in words), default=0) or 1
@@ -214,9 +224,10 @@ def _sheet(body: str) -> str:
 
 
 def telling_stay(predictions: Predictions) -> int:
-    """Position of a stay worth looking at: the top DRG is wrong, the billed one among the top five, the confidence middling.
+    """Position of a stay worth looking at: the top DRG is wrong, but the billed one is among the top five.
 
-    That is the median by the top DRG's probability (the lower one of two); where no stay is so, of all stays.
+    Of these stays, or of all if there are none, it is the one of median confidence (the lower of two medians), that is,
+    of median probability of the top DRG.
     """
     logits, rows = predictions.logits.astype(np.float64), np.arange(len(predictions.truth))
     above = (logits > logits[rows, predictions.truth][:, None]).sum(1)
@@ -227,7 +238,7 @@ def telling_stay(predictions: Predictions) -> int:
 
 
 def page(parts: list[str], file: Path, credentialed: bool):
-    """The parts for a notebook to show; of credentialed data only the path of the `file` into which they are written."""
+    """The parts as HTML for a notebook to show; of credentialed data they go to `file`, and only its path is shown."""
     from IPython.display import HTML
 
     if not credentialed:

@@ -1,4 +1,4 @@
-"""Resampling the test stays: the trained models stay as they are, only the stays are drawn anew."""
+"""Resampling the test stays: the trained models stay as they are, and only the stays are drawn again."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pandas as pd
 from drgstudy.metrics import Scores
 from drgstudy.study import StudyError
 
-BLOCK = 32  # resamples, at most, scored together: wide enough for vector instructions, small enough for the cache
+BLOCK = 32  # resamples scored together, at most: enough for vector instructions, and few enough for the cache
 
 
 def resample_counts(n: int, resamples: int, seed: int) -> np.ndarray:
-    """Draw n of n stays with replacement, `resamples` times; return how often each was drawn: (resamples, n) int32.
+    """How often each of n stays is drawn when n are drawn with replacement, `resamples` times: int32, (resamples, n).
 
-    The first resamples are the same however many are asked for.
+    The first resamples are the same however many are drawn. Raises StudyError if either number is below 1.
     """
     for name, number in ("n", n), ("resamples", resamples):
         if number < 1:
@@ -30,21 +30,27 @@ def resample_counts(n: int, resamples: int, seed: int) -> np.ndarray:
 
 
 def bootstrap(scores: Scores, resamples: int, seed: int, subset=None) -> pd.DataFrame:
-    """Score every resample: one row a resample, one column a metric.
+    """Score every resample.
 
     Parameters
     ----------
     scores : Scores
     resamples, seed : int
-    subset : array of int, optional
-        Labels. The whole test set is resampled, then the stays whose true label is in the subset are kept. A resample
-        that has none of them is NaN.
+    subset : numpy.ndarray of int, optional
+        Label indices. The whole test set is resampled, then the stays whose true label is in the subset are kept.
 
+    Returns
+    -------
+    DataFrame
+        One row for each resample, one column for each metric; NaN where a resample has no stay of the subset.
+
+    Notes
+    -----
     Source: DRG-LLaMA, Methods: "randomly resampled the whole sample size from the testing set" 30 times.
     """
     counts = resample_counts(scores.truth.size, resamples, seed)
     kept = True if subset is None else scores.among(subset)
-    # Work for two cores at least, and not by their number: the same blocks, hence the same last bits, on any machine.
+    # Work for at least two cores, in blocks that do not depend on how many there are: equal last bits on any machine.
     block = min(BLOCK, resamples // 2 + 1)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         blocks = pool.map(
@@ -55,31 +61,35 @@ def bootstrap(scores: Scores, resamples: int, seed: int, subset=None) -> pd.Data
 
 
 def summary(samples: pd.DataFrame) -> pd.DataFrame:
-    """Standard deviation (n - 1) and 95 % percentile interval of each column: columns sd, lower, upper."""
+    """Standard deviation (denominator: rows - 1) and 95 % percentile interval of each column: sd, lower, upper."""
     return pd.DataFrame({"sd": samples.std(ddof=1), "lower": samples.quantile(0.025), "upper": samples.quantile(0.975)})
 
 
 def difference(a: Scores, b: Scores, resamples: int, seed: int, subset=None, paired: bool = True) -> pd.DataFrame:
-    """Compare two models metric by metric, on the same stays and resamples, or each on its own.
+    """Compare two models metric by metric, on the same stays and resamples or each on its own.
 
     Parameters
     ----------
     a, b : Scores
-    resamples, seed, subset : as in `bootstrap`
+    resamples, seed, subset
+        As for `bootstrap`.
     paired : bool
-        Both were scored on the same stays. Otherwise each is resampled for itself.
+        Whether both were scored on the same stays, and are resampled together.
 
     Returns
     -------
-    DataFrame, one row a metric
-        difference (a minus b on the stays as they are), the resampled difference's sd, lower and upper, and p: two-sided,
-        twice the smaller share of resamples on one side of zero, those as they are counted in (Davison and Hinkley 1997,
-        section 4.2), at most 1.
+    DataFrame, one row for each metric
+        difference (a minus b on the stays as they are); sd, lower and upper of the resampled difference; and the
+        two-sided p, at most 1: twice the smaller share of resamples on one side of zero, the observed one counted in.
 
     Raises
     ------
     StudyError
         If paired models were not scored on the same true labels in the same order.
+
+    Notes
+    -----
+    Source: Davison and Hinkley 1997, section 4.2 (p).
     """
     if paired and (a.n_labels != b.n_labels or not np.array_equal(a.truth, b.truth)):
         raise StudyError("the two models' true labels differ; compare predictions on the same stays in the same order")

@@ -1,7 +1,10 @@
-"""May a model's confidence be believed, and what if it may pass a stay to a coder?
+"""Can a model's confidence be believed, and what if it may pass a stay on to a coder?
 
-The confidence of a stay is the softmax probability of its top-1 DRG. A resample is a count per stay, as
+The confidence of a stay is the softmax probability of its top-1 DRG. A resample is one count for each stay, as
 `bootstrap.resample_counts` draws it: given the same counts, all models are judged on the same resamples.
+
+Throughout, `confidence` (float64) and `hit` (bool), of shape (n,), are what `top1` returns of the n stays, and `counts`
+(int) has shape (resamples, n).
 """
 
 from __future__ import annotations
@@ -17,13 +20,18 @@ from drgstudy.study import StudyError
 
 
 def top1(logits: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the confidence of each stay's top-1 DRG (float64) and whether that DRG is the true one (bool).
+    """The confidence in each stay's top-1 DRG, and whether that DRG is the true one.
 
     Parameters
     ----------
-    logits : array of shape (n stays, k labels), float
-    truth : array of shape (n,), int
+    logits : numpy.ndarray of float, shape (n stays, k labels)
+    truth : numpy.ndarray of int, shape (n,)
         Label indices.
+
+    Returns
+    -------
+    confidence : numpy.ndarray of float64, shape (n,)
+    hit : numpy.ndarray of bool, shape (n,)
 
     Raises
     ------
@@ -43,11 +51,11 @@ def reliability(confidence: np.ndarray, hit: np.ndarray, bins: int) -> pd.DataFr
     """The points of a reliability diagram, from the least confident stays to the most.
 
     The bins hold equally many stays, for a model's confidences crowd together: of ten bins of equal width several would
-    hold a handful of stays each, whose accuracy says nothing. Equal confidences share a bin, so there may be fewer bins.
+    hold a handful of stays each, whose accuracy says nothing. Equal confidences share a bin, so there may be fewer.
 
     Returns
     -------
-    DataFrame, one row a bin
+    DataFrame, one row for each bin
         confidence (mean), accuracy, stays, and lower and upper: the accuracy's 95 % Wilson interval.
 
     Raises
@@ -62,54 +70,51 @@ def reliability(confidence: np.ndarray, hit: np.ndarray, bins: int) -> pd.DataFr
 
 
 def calibration(confidence: np.ndarray, hit: np.ndarray, bins: int, counts: np.ndarray) -> pd.DataFrame:
-    """How far confidence and accuracy lie apart, with 95 % intervals.
-
-    Parameters
-    ----------
-    confidence, hit : arrays of shape (n,)
-        As `top1` returns them.
-    bins : int
-    counts : array of shape (resamples, n), int
-        The bins stay those of the stays as they are.
+    """How far confidence and accuracy lie apart, with 95 % intervals; the bins are those of the stays as they are.
 
     Returns
     -------
-    DataFrame with value, sd, lower, upper, for
+    DataFrame with the columns value, sd, lower, upper and the rows
         confidence (mean), accuracy, overconfidence (the first minus the second; negative: too modest) and ece, the
-        expected calibration error: the gap of each bin without its sign, weighted by the bin's stays. Noise in the bins
-        never cancels, so a resample's ece leans upward; `chance_error` says how much of it is chance.
+        expected calibration error: the absolute gap of each bin, weighted by the bin's stays. Noise in the bins never
+        cancels, so the ece of a resample is biased upwards; `chance_error` says how much of it is chance.
 
+    Notes
+    -----
     Source: Naeini et al. 2015 and Guo et al. 2017 (equation 3), here with bins of equal mass.
     """
     n, index = confidence.size, _bin(confidence, bins)
-    weight = np.vstack([np.ones((1, n), int), counts]) / n  # the stays as they are come first
-    gaps = weight @ (np.eye(index.max() + 1)[index] * (confidence - hit)[:, None])
+    weight = np.vstack([np.ones((1, n), int), counts]) / n  # (1 + resamples, n); the stays as they are come first
+    gaps = weight @ (np.eye(index.max() + 1)[index] * (confidence - hit)[:, None])  # (1 + resamples, bins)
     measures = {"confidence": weight @ confidence, "accuracy": weight @ hit, "overconfidence": gaps.sum(axis=1)}
     samples = pd.DataFrame(measures | {"ece": np.abs(gaps).sum(axis=1)})
     return summary(samples[1:]).assign(value=samples.iloc[0])[["value", "sd", "lower", "upper"]]
 
 
 def chance_error(confidence: np.ndarray, bins: int, draws: int, seed: int) -> np.ndarray:
-    """Calibration errors that a perfectly calibrated model with these confidences would show by chance: (draws,).
+    """Calibration errors that a perfectly calibrated model with these confidences would show by chance: shape (draws,).
 
-    Each draw decides every stay anew, right with exactly the probability that the model states. Source: the consistency
-    resampling of Bröcker and Smith 2007.
+    In each draw every stay is right with exactly the probability that the model states for it.
+
+    Notes
+    -----
+    Source: Bröcker and Smith 2007 (consistency resampling).
     """
-    member, rng = np.eye(bins)[_bin(confidence, bins)], np.random.default_rng(seed)
+    member, rng = np.eye(bins)[_bin(confidence, bins)], np.random.default_rng(seed)  # (n, bins)
     gaps = ((confidence - (rng.random(confidence.size) < confidence)) @ member for _ in range(draws))
     return np.array([np.abs(gap).sum() for gap in gaps]) / confidence.size
 
 
 def coverage(confidence: np.ndarray, hit: np.ndarray, count: np.ndarray | None = None) -> pd.DataFrame:
-    """Accuracy among the most confident stays, if the model answers those and passes the others to a coder.
+    """Accuracy among the most confident stays, if the model answers these and passes the others on to a coder.
 
-    Equal confidences are answered together or not at all: the order of the stays never matters. `count`, of shape (n,),
-    says how often each stay is taken; left out, once.
+    Stays of equal confidence are answered together or not at all, so the order of the stays never matters. `count`, of
+    shape (n,), says how often each stay is taken; by default, once.
 
     Returns
     -------
-    DataFrame, one row for each share that the model can answer, the smallest first
-        threshold (the least confidence that is answered), coverage (share of all stays), accuracy.
+    DataFrame, one row for each share of the stays that the model can answer, the smallest first
+        threshold (the least confidence that is answered), coverage (the share), accuracy (of the answered stays).
     """
     count = np.ones(confidence.size, int) if count is None else count
     order = np.argsort(-confidence)
@@ -124,10 +129,17 @@ def coverage(confidence: np.ndarray, hit: np.ndarray, count: np.ndarray | None =
 def coverage_at(
     confidence: np.ndarray, hit: np.ndarray, targets: list[float], counts: np.ndarray, fewest: int = 0
 ) -> pd.DataFrame:
-    """The largest coverage at which the accuracy is at least each target; 0 if no threshold reaches it with `fewest` stays.
+    """The largest coverage at which the accuracy is at least each target; 0 if no threshold reaches it.
 
-    The threshold is sought on the stays that it is judged on, in every resample anew: a hospital that fixes it
+    The threshold is chosen on the same stays that it is judged on, in every resample anew; a hospital that fixes it
     beforehand should expect slightly less.
+
+    Parameters
+    ----------
+    targets : list of float
+        Accuracies above 0 and at most 1.
+    fewest : int
+        The least number of stays that a threshold must let the model answer.
 
     Returns
     -------
@@ -154,15 +166,24 @@ def coverage_at(
 
 
 def temper(logits: np.ndarray, truth: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Would one number repair the confidences? Logits over a temperature that is fitted on the *other* stays.
+    """Would one number repair the confidences? Divide the logits by a temperature that is fitted on the *other* stays.
 
-    The stays fall at random into two halves; each half's logits are divided by the temperature that gives the other half
-    the highest likelihood. So no stay's label has a say in its own confidence. The ranking of labels stays the same.
+    The stays fall at random into two halves; each half's logits are divided by the temperature that gives the other
+    half the highest likelihood. So no stay's label influences its own confidence. Rankings do not change.
 
     Returns
     -------
-    tempered logits of shape (n, k), and the two temperatures; above 1 they make a model more modest.
+    tempered : numpy.ndarray of float64, shape (n, k)
+    temperatures : numpy.ndarray of float64, shape (2,)
+        Above 1 they make a model more modest.
 
+    Raises
+    ------
+    StudyError
+        If there are fewer than two stays.
+
+    Notes
+    -----
     Source: Guo et al. 2017, section 4.2, who fit it on validation stays.
     """
     if len(truth) < 2:
@@ -183,13 +204,13 @@ def temper(logits: np.ndarray, truth: np.ndarray, seed: int) -> tuple[np.ndarray
 
 
 def assess(logits: np.ndarray, truth: np.ndarray, bins: int, counts: np.ndarray, seed: int) -> pd.DataFrame:
-    """What `calibration` measures, what of it chance alone would make, and what a temperature leaves of it.
+    """What `calibration` measures, how much of it chance alone would make, and how much of it a temperature leaves.
 
     Returns
     -------
-    DataFrame with value, sd, lower, upper, for
-        what `calibration` returns; ece_tempered, its ece after `temper`; temperature, the mean of both halves'; and
-        ece_by_chance, the mean of as many draws of `chance_error` as there are resamples, 95 % of them below its upper.
+    DataFrame with the columns value, sd, lower, upper and the rows
+        of `calibration`; ece_tempered, the ece after `temper`; ece_by_chance, the mean of as many draws of
+        `chance_error` as there are resamples, of which 95 % lie below its upper; and temperature, the mean of the two.
     """
     confidence, hit = top1(logits, truth)
     tempered, temperatures = temper(logits, truth, seed)
@@ -202,7 +223,7 @@ def assess(logits: np.ndarray, truth: np.ndarray, bins: int, counts: np.ndarray,
 
 
 def _bin(confidence: np.ndarray, bins: int) -> np.ndarray:
-    """Index of each stay's bin of equal mass, from 0; no bin is empty."""
+    """Index of each stay's bin, from 0, shape (n,); the bins have equal mass, but for ties, and none is empty."""
     if bins < 1:
         raise StudyError(f"parameter bins is {bins}; give at least 1")
     edges = np.quantile(confidence, np.arange(1, bins) / bins)

@@ -16,13 +16,13 @@ def predicted_weights(logits: np.ndarray, weights: np.ndarray) -> dict[str, np.n
 
     Parameters
     ----------
-    logits : array of shape (n stays, k labels), float
-    weights : array of shape (k,), float
+    logits : numpy.ndarray of float, shape (n stays, k labels)
+    weights : numpy.ndarray of float, shape (k,)
         The relative weight of each label, of any fiscal year.
 
     Returns
     -------
-    dict of str to array of shape (n,)
+    dict of str to numpy.ndarray of float64, shape (n,)
         "top-1": the weight of the top-1 DRG; "expected": the mean weight of all DRGs under the softmax probabilities.
 
     Raises
@@ -47,21 +47,28 @@ def case_mix(true: np.ndarray, predicted: np.ndarray, counts: np.ndarray, paymen
 
     Parameters
     ----------
-    true, predicted : arrays of shape (n,), float
+    true, predicted : numpy.ndarray of float, shape (n,)
         Relative weights of the stays.
-    counts : array of shape (resamples, n), int
+    counts : numpy.ndarray of int, shape (resamples, n)
         As `bootstrap.resample_counts` draws them; the true and the predicted weight of a stay are drawn together.
     payment : float
         Dollars for a relative weight of 1; a stay is paid its weight times this.
 
     Returns
     -------
-    DataFrame with value, sd, lower, upper (95 % interval), for
+    DataFrame with the columns value, sd, lower, upper (95 % interval) and the rows
         cmi_true and cmi_predicted; error_percent (predicted minus true, over true: its size is the paper's CMI error);
-        dollars_per_100 (predicted minus true payment of 100 stays); mae_weight and mae_dollars (mean absolute error of a
-        stay). In the first three errors of opposite sign cancel, in the last two they don't.
+        dollars_per_100 (predicted minus true payment of 100 stays); mae_weight and mae_dollars (mean absolute error of
+        a stay). Errors of opposite sign cancel in error_percent and dollars_per_100, but not in the last two.
 
-    Source: Early DRG, Methods (CMI error) and Discussion (payment at $6,000).
+    Raises
+    ------
+    StudyError
+        If there is no stay, there are not as many weights of each kind, or the true weights are all zero.
+
+    Notes
+    -----
+    Source: early-DRG paper, Methods (CMI error) and Discussion (payment at $6,000).
     """
     n = true.size
     if not n or predicted.shape != true.shape or not true.sum() > 0:
@@ -69,7 +76,7 @@ def case_mix(true: np.ndarray, predicted: np.ndarray, counts: np.ndarray, paymen
             f"true weights of shape {true.shape} and sum {true.sum():g} beside predicted ones of shape "
             f"{predicted.shape}; give one of each for each stay, and true weights that are not all zero"
         )
-    weight = np.vstack([np.ones((1, n), int), counts]) / n  # the stays as they are come first
+    weight = np.vstack([np.ones((1, n), int), counts]) / n  # (1 + resamples, n); the stays as they are come first
     cmi, guess, off = (weight @ values for values in (true, predicted, np.abs(predicted - true)))
     measures = {"cmi_true": cmi, "cmi_predicted": guess, "error_percent": 100 * (guess / cmi - 1)}
     measures |= {"dollars_per_100": 100 * payment * (guess - cmi), "mae_weight": off, "mae_dollars": payment * off}
@@ -82,39 +89,43 @@ def cmi_error(true: np.ndarray, predicted: np.ndarray) -> np.ndarray | float:
 
     Parameters
     ----------
-    true, predicted : arrays of shape (..., n stays), float
-        Relative weights. The means are taken over the last axis, the others are broadcast.
+    true, predicted : numpy.ndarray of float, shape (..., n stays)
+        Relative weights. The means are taken over the last axis; the other axes are broadcast.
 
     Raises
     ------
     StudyError
         If there are no stays, not one weight of each kind for each stay, or true weights whose mean is not above zero.
 
-    Source: Early DRG, Methods, Cross-validation and statistical analysis.
+    Notes
+    -----
+    Source: early-DRG paper, Methods, "Cross-validation and statistical analysis".
     """
     true, predicted = np.asarray(true), np.asarray(predicted)
     if not (true.shape[-1] == predicted.shape[-1] > 0 and np.isfinite(predicted).all() and (true.mean(-1) > 0).all()):
         raise StudyError(
-            f"true weights of shape {true.shape} beside predicted ones of shape {predicted.shape}; give one finite weight "
-            "of each for each stay, and true weights that are not all zero"
+            f"true weights of shape {true.shape} beside predicted ones of shape {predicted.shape}; give one finite "
+            "weight of each for each stay, and true weights that are not all zero"
         )
     return 100 * np.abs(predicted.mean(-1) - true.mean(-1)) / true.mean(-1)
 
 
 def errors_by_hour(true: np.ndarray, predicted: dict[int, np.ndarray]) -> pd.DataFrame:
-    """The error of the case-mix index as the stays go on.
+    """The error of the case-mix index by the hour of the stays at which it is predicted.
 
     Parameters
     ----------
-    true : array of shape (n,), float
-    predicted : dict of hour to array of shape (models, n), float
+    true : numpy.ndarray of float, shape (n,)
+    predicted : dict of hour to numpy.ndarray of float, shape (models, n)
 
     Returns
     -------
-    DataFrame, one row an hour
-        hour; mean and sd (n - 1; NaN with one model) over the models; each, the list of the models' errors, in per cent.
+    DataFrame, one row for each hour
+        hour; mean and sd over the models (ddof 1: NaN with one); each, the list of the models' errors; all in per cent.
 
-    Source: Early DRG, Figure 1 and Supplementary Table 2.
+    Notes
+    -----
+    Source: early-DRG paper, Figure 1 and Supplementary Table 2.
     """
     each = {hour: pd.Series(cmi_error(true, weights)) for hour, weights in predicted.items()}
     rows = [{"hour": hour, "mean": e.mean(), "sd": e.std(ddof=1), "each": e.tolist()} for hour, e in each.items()]
@@ -128,28 +139,36 @@ def errors_by_size(
 
     Parameters
     ----------
-    true : array of shape (n,), float
-    predicted : array of shape (models, n), float
+    true : numpy.ndarray of float, shape (n,)
+    predicted : numpy.ndarray of float, shape (models, n)
     sizes : list of int
         Stays of a population; may exceed n.
     draws : int
-        Populations of each size that each model meets, none of them shared. With equal seeds they are the same stays.
+        Populations of each size for each model; no two models share one. Equal seeds draw the same stays.
+    seed : int
 
     Returns
     -------
-    DataFrame, one row a size
-        size; mean, and lower and upper of its 95 % bootstrap interval over the models times draws errors (per cent);
+    DataFrame, one row for each size
+        size; mean, lower and upper: the mean of the models * draws errors (per cent) and its 95 % bootstrap interval;
         cmi_true and cmi_predicted, the mean indices.
 
-    Source: Early DRG, Results (CMI prediction) and Figure 2.
+    Raises
+    ------
+    StudyError
+        If a size or `draws` is below 1.
+
+    Notes
+    -----
+    Source: early-DRG paper, Results (CMI prediction) and Figure 2.
     """
     table = []
     for size in sizes:
         if min(size, draws) < 1:
             raise StudyError(f"sizes holds {size} and draws is {draws}; populations need at least 1 of each")
         rows = np.random.default_rng([seed, size]).integers(true.size, size=(len(predicted), draws, size))
-        drawn = np.take_along_axis(predicted[:, None], rows, axis=2)
-        errors = cmi_error(true[rows], drawn).ravel()
+        drawn = np.take_along_axis(predicted[:, None], rows, axis=2)  # (models, draws, size)
+        errors = cmi_error(true[rows], drawn).ravel()  # (models * draws,)
         means = resample_counts(errors.size, 1000, seed) @ errors / errors.size
         lower, upper = np.quantile(means, [0.025, 0.975])
         row = {"size": size, "mean": errors.mean(), "lower": lower, "upper": upper}
@@ -162,32 +181,38 @@ def change_by_hour(true: np.ndarray, earlier: np.ndarray, later: np.ndarray, res
 
     Parameters
     ----------
-    true : array of shape (n,), float
-    earlier, later : arrays of shape (models, n), float
-        Predicted at both hours; a stay is drawn with its weights of both.
+    true : numpy.ndarray of float, shape (n,)
+    earlier, later : numpy.ndarray of float, shape (models, n)
+        Weights predicted at both hours; a stay is drawn with both.
     resamples, seed : int
 
     Returns
     -------
-    DataFrame with the rows earlier, later and change
-        value, lower and upper: per cent of the true index, the change in points, averaged over the models.
+    DataFrame with the columns value, lower, upper and the rows earlier, later, change
+        Means over the models: errors in per cent of the true index, and their change in percentage points.
     """
     weight = np.vstack([np.ones((1, true.size), int), resample_counts(true.size, resamples, seed)]) / true.size
-    index = weight @ true  # of the stays as they are first
+    index = weight @ true  # (1 + resamples,); of the stays as they are first
     error = [100 * np.abs(weight @ guess.T / index[:, None] - 1).mean(axis=1) for guess in (earlier, later)]
     found = pd.DataFrame({"earlier": error[0], "later": error[1], "change": error[1] - error[0]})
     return summary(found[1:]).assign(value=found.iloc[0])[["value", "lower", "upper"]]
 
 
 def cancelled(true: np.ndarray, predicted: np.ndarray, base: float = 6000.0) -> dict[str, float]:
-    """What averaging hides: a stay's mean absolute error and that of the total per stay, in dollars, and the share between.
+    """How much of the stays' errors cancels in their total.
 
     Parameters
     ----------
-    true : array of shape (n,), float
-    predicted : array of shape (models, n), float
+    true : numpy.ndarray of float, shape (n,)
+    predicted : numpy.ndarray of float, shape (models, n)
     base : float
         Dollars for a relative weight of 1.
+
+    Returns
+    -------
+    dict of str to float
+        stay_dollars (mean absolute error of a stay), total_dollars (absolute error of the total, divided by the stays),
+        both means over the models; and cancels, the share of the stays' errors that cancels in the total.
     """
     off = base * (predicted - true)
     single, total = np.abs(off).mean(axis=1), np.abs(off.mean(axis=1))
@@ -195,8 +220,8 @@ def cancelled(true: np.ndarray, predicted: np.ndarray, base: float = 6000.0) -> 
 
 
 def nearer(true: np.ndarray, a: np.ndarray, b: np.ndarray, resamples: int, seed: int) -> dict[str, float]:
-    """Mean absolute error of weights `a` minus that of `b` (each models x n), with a 95 % interval over the stays."""
-    gain = np.abs(a - true).mean(axis=0) - np.abs(b - true).mean(axis=0)
+    """Mean absolute error of weights `a` minus that of `b`, each (models, n), with a 95 % interval over the stays."""
+    gain = np.abs(a - true).mean(axis=0) - np.abs(b - true).mean(axis=0)  # (n,)
     lower, upper = np.quantile(resample_counts(gain.size, resamples, seed) @ gain / gain.size, [0.025, 0.975])
     return {"difference": gain.mean(), "lower": lower, "upper": upper}
 
@@ -208,20 +233,22 @@ def payments(
 
     Parameters
     ----------
-    true : array of shape (n,), float
-    predicted : dict of hour to array of shape (models, n), float
-    rows : array of int
-        The sampled stays, repeated or not.
+    true : numpy.ndarray of float, shape (n,)
+    predicted : dict of hour to numpy.ndarray of float, shape (models, n)
+    rows : numpy.ndarray of int
+        Positions of the sampled stays, repeated or not.
     base : float
         Dollars for a relative weight of 1.
 
     Returns
     -------
-    DataFrame, one row an hour
+    DataFrame, one row for each hour
         hour; stays; cmi_true; cmi_predicted (mean over the models), lowest and highest of the models;
         dollars_true and dollars_predicted of all sampled stays.
 
-    Source: Early DRG, Figure 3.
+    Notes
+    -----
+    Source: early-DRG paper, Figure 3.
     """
     table = []
     for hour, weights in predicted.items():
@@ -237,14 +264,16 @@ def regression_scores(true: np.ndarray, predicted: np.ndarray) -> dict[str, floa
 
     Parameters
     ----------
-    true, predicted : arrays of shape (n,), float
+    true, predicted : numpy.ndarray of float, shape (n,)
 
     Returns
     -------
-    dict
-        mae and rmse (in relative weight), spearman (NaN where all weights of a kind are equal), cmi_error_percent.
+    dict of str to float
+        mae and rmse (in relative weight), spearman (NaN if all weights of a kind are equal), cmi_error_percent.
 
-    Source: Early DRG, Supplementary Method 3 and Supplementary Table 1.
+    Notes
+    -----
+    Source: early-DRG paper, Supplementary Method 3 and Supplementary Table 1.
     """
     error, off = float(cmi_error(true, predicted)), np.asarray(predicted) - true
     spearman = float(spearmanr(true, predicted).statistic) if np.ptp(predicted) and np.ptp(true) else np.nan

@@ -1,6 +1,6 @@
 """What a killed training leaves, and how the next one goes on from it, with its progress and its time.
 
-Nothing here shapes what is learned: the key of a training does not know this room (`runs.SHAPES`).
+Nothing here shapes what is learned, so this module is no part of a training's key (`runs.SHAPES`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from drgstudy.study import StudyError, progress, rank, read_json, room_for, writ
 
 
 class Trainer(transformers.Trainer):
-    """Transformers' trainer, which says when the disk is full and leaves no half checkpoint then."""
+    """Transformers' trainer; on a full disk it raises StudyError and leaves no incomplete checkpoint."""
 
     def _save_checkpoint(self, model, trial):
         folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
@@ -31,7 +31,7 @@ class Trainer(transformers.Trainer):
 
 
 class Clock(transformers.TrainerCallback):
-    """One progress bar over all steps; the seconds spent go into each checkpoint, so that a resumed run's cost is whole."""
+    """One progress bar over all steps; saves the seconds spent, so that a resumed run's cost counts all of them."""
 
     def __init__(self, checkpoints: Path):
         file = checkpoints / "seconds.json"
@@ -59,14 +59,14 @@ class Clock(transformers.TrainerCallback):
 
 
 def place(folder: Path, *what) -> Path:
-    """Where the checkpoints of exactly this training lie; those of another one in the same folder are removed.
+    """The folder for the checkpoints of exactly this training; removes those of any other in the same folder.
 
     Parameters
     ----------
     folder : Path
         The run's own.
     *what
-        All that identifies the training: what JSON can say, and arrays. The number of processes is added.
+        All that identifies the training, as JSON values and NumPy arrays. The number of processes is added.
     """
     processes = filter(None, [os.environ.get("WORLD_SIZE")])
     text = json.dumps(
@@ -80,13 +80,13 @@ def place(folder: Path, *what) -> Path:
 
 
 def last_whole(checkpoints: Path) -> Path | None:
-    """The last checkpoint that was saved to its end; None if there is none."""
+    """The last checkpoint that was saved completely; None if there is none."""
     whole = filter(_is_whole, checkpoints.glob("checkpoint-*"))
     return max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """The trainer's state is the last file of a checkpoint: without it, a kill came while it was being saved."""
+    """Whether the trainer's state, the last file of a checkpoint, is there; if not, a kill came while it was saved."""
     try:
         return bool(read_json(checkpoint / "trainer_state.json"))
     except StudyError:

@@ -1,8 +1,9 @@
 """DRG reference facts: titles, relative weights, MDC, base DRG and CC/MCC label.
 
 The facts are those of CMS's yearly Table 5 (``data/reference/msdrg.csv``, MS-DRG v25-v36 = fiscal years 2008-2019)
-and the titles of the v34 definitions manual (``msdrg_v34_titles.csv``), in which DRG-LLaMA's cohort is expressed. The
-early-DRG study reads the codes of fiscal year 2013, MS-DRG's and APR-DRG's (``aprdrg_fy2013.csv``), as they are.
+and the titles of the v34 definitions manual (``msdrg_v34_titles.csv``), the version in which DRG-LLaMA's cohort is
+expressed. The early-DRG study uses the codes of fiscal year 2013, of MS-DRG and of APR-DRG (``aprdrg_fy2013.csv``), as
+they are.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import pandas as pd
 from drgstudy.study import REFERENCE, StudyError
 
 SYSTEMS = {"ms": "MS-DRG", "apr": "APR-DRG"}
-"""The early-DRG study's DRG systems."""
+"""The DRG systems of the early-DRG study."""
 CC_LABELS = ("without CC/MCC", "with CC", "with MCC", "without MCC", "not applicable")
 """Names of the CC/MCC labels 0 to 4."""
 
 SEVERITY = re.compile(r" ?\b(WITH|WITHOUT) (?:CC/MCC|MCC|CC)\b")
-"""The phrase that tells the members of a base DRG apart, in a title whose WITH and WITHOUT are spelled out."""
+"""The phrase that distinguishes the DRGs of one base DRG, in a title with WITH and WITHOUT spelled out."""
 
 _LABEL = {"WITHOUT CC/MCC": 0, "WITH CC": 1, "WITH CC/MCC": 1, "WITH MCC": 2, "WITHOUT MCC": 3, "": 4}
 
@@ -28,13 +29,13 @@ _LABEL = {"WITHOUT CC/MCC": 0, "WITH CC": 1, "WITH CC/MCC": 1, "WITH MCC": 2, "W
 # severity phrase that stands in the middle of 838 and 839): the first code takes the base title of the second.
 _SAME_BASE = {"410": "408", "497": "495", "718": "717", "837": "838"}
 
-# Outside the early-DRG study's target space, besides newborns (MDC 15): in MS-DRG rehabilitation, aftercare, and what
-# cannot be grouped; in APR-DRG the groups of aftercare and of newborns' aftercare.
+# Outside the early-DRG study's target space, in addition to newborns (MDC 15): in MS-DRG rehabilitation, aftercare and
+# what cannot be grouped; in APR-DRG the groups of aftercare and of newborns' aftercare.
 _NO_TARGET = {"ms": ("945", "946", "949", "950", "998", "999"), "apr": ("862", "863")}
 
 
 def severity(title: str) -> str:
-    """The severity phrase of a title in capitals with WITH and WITHOUT spelled out; empty if it has none."""
+    """The severity phrase of a title in capitals, with WITH and WITHOUT spelled out; "" if it has none."""
     found = SEVERITY.search(title)
     return found.group().strip() if found else ""
 
@@ -45,9 +46,10 @@ def titles_by_year() -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame of 9,020 rows sorted by year and code: fiscal_year and version (int), drg (str, three digits), mdc (str:
-    "01"-"25", "PRE", or "99" where any MDC is possible), type ("medical", "surgical", or "" for 998 and 999), title
-    (as billed), relative_weight, and gmlos (geometric mean length of stay in days, NaN where CMS gives none).
+    DataFrame of 9,020 rows, sorted by year and code
+        fiscal_year and version (int), drg (str, three digits), mdc (str: "01"-"25", "PRE", or "99" where any MDC is
+        possible), type ("medical", "surgical", or "" for 998 and 999), title (as billed), relative_weight, and gmlos
+        (geometric mean length of stay in days, NaN where CMS gives none).
     """
     text = dict.fromkeys(["drg", "mdc", "type", "title"], str)
     return pd.read_csv(REFERENCE / "msdrg.csv", dtype=text, keep_default_na=False, na_values={"gmlos": [""]})
@@ -55,14 +57,18 @@ def titles_by_year() -> pd.DataFrame:
 
 @cache
 def v34() -> pd.DataFrame:
-    """The label space of the study: the 757 DRGs of MS-DRG v34 (fiscal year 2017); shared, so copy before changing.
+    """The label space of DRG-LLaMA: 757 DRGs, MS-DRG v34 (fiscal year 2017); shared, so copy it before changing it.
 
     Returns
     -------
-    DataFrame indexed by ``drg`` (ascending, three digits): title (the manual's), billed_title (Table 5's), mdc, type,
-    relative_weight, gmlos, base (title of the base DRG: 340 of them) and cc_label (int, position in `CC_LABELS`).
-    Source: DRG-LLaMA, Supplementary Method 2. The two-way title "with CC/MCC", which has no label in the paper, is 1
-    as in its published code.
+    DataFrame, indexed by ``drg`` (ascending, three digits)
+        title (the manual's), billed_title (Table 5's), mdc, type, relative_weight, gmlos, base (title of the base DRG,
+        of which there are 340) and cc_label (int, position in `CC_LABELS`).
+
+    Notes
+    -----
+    Source: DRG-LLaMA, Supplementary Method 2. The two-way title "with CC/MCC", which has no label in the paper, has
+    label 1, as in its published code.
     """
     facts = titles_by_year().query("version == 34").set_index("drg").rename(columns={"title": "billed_title"})
     manual = pd.read_csv(REFERENCE / "msdrg_v34_titles.csv", dtype=str, index_col="drg")
@@ -75,16 +81,18 @@ def v34() -> pd.DataFrame:
 
 @cache
 def fiscal_2013(system: str) -> pd.DataFrame:
-    """The codes and weights of fiscal year 2013, the early-DRG study's; shared, so copy before changing.
+    """The codes and weights of fiscal year 2013, for the early-DRG study; shared, so copy them before changing them.
 
     Parameters
     ----------
-    system : "ms" (MS-DRG v30: 751 codes) or "apr" (APR-DRG: 1,256 codes of group and severity 1 to 4, such as "1943")
+    system : {"ms", "apr"}
+        MS-DRG v30: 751 codes; or APR-DRG: 1,256 codes of a group and a severity from 1 to 4, such as "1943".
 
     Returns
     -------
-    DataFrame indexed by ``drg`` (ascending): title (as billed; "" in APR-DRG), mdc (as below), relative_weight, and
-    target (bool: in the paper's target space of 738 or 1,136 codes).
+    DataFrame, indexed by ``drg`` (ascending)
+        title (as billed; "" in APR-DRG), mdc (see Notes), relative_weight, and target (bool: whether it is in the
+        paper's target space of 738 or 1,136 codes).
 
     Raises
     ------
@@ -93,9 +101,10 @@ def fiscal_2013(system: str) -> pd.DataFrame:
 
     Notes
     -----
-    The MDC is "01"-"25" or "PRE"; where any is possible "99" in MS-DRG and "UNK" in APR-DRG. HIV is "25" and multiple
-    significant trauma "24" in MS-DRG, the other way round in APR-DRG. Source: early-DRG paper, Dataset and
-    preprocessing. It leaves out codes of neonates and of care afterwards without naming them; ours give its counts.
+    The MDC is "01"-"25" or "PRE"; where any is possible, it is "99" in MS-DRG and "UNK" in APR-DRG. HIV is "25" and
+    multiple significant trauma "24" in MS-DRG, and the other way round in APR-DRG. The paper leaves out codes of
+    newborns and of aftercare without naming them; those left out here give its counts. Source: early-DRG paper,
+    Methods, "Dataset and preprocessing".
     """
     if system == "ms":
         table = titles_by_year().query("fiscal_year == 2013").rename(columns={"drg": "code"})

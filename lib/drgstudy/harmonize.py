@@ -1,11 +1,15 @@
 """Bring MS-DRG codes and titles of any year to v34, never guessing and never changing a severity.
 
 A stay's DRG is known by its code *and* its title: codes are redefined between versions, and titles cut at 80 characters
-are not unique (829 and 830). What is known are the v34 titles, as billed and as the manual words them, and the titles
-of other years in ``data/reference/crosswalk.csv``, each with what CMS did to the group (`KINDS`) and its v34 code. Where
-v34 divides a group and the title does not tell which part a stay belongs to, it is excluded. Other wordings are matched
-by likeness; scorer and threshold are those that `evidence` shows to be right most often of those that are never wrong.
-A physician's decisions overrule all of it. Source: DRG-LLaMA, Supplementary Method 1.
+are not unique (829 and 830). The known titles are those of v34, as billed and as the manual words them, and those of
+other years in ``data/reference/crosswalk.csv``, each with its v34 code and what CMS did to the group (`KINDS`). If v34
+divides a group and the title does not say to which part a stay belongs, the stay is excluded. Other wordings are
+matched by likeness. Of all pairs of scorer and threshold that are never wrong in `evidence`, the one that is right most
+often is used. A physician's decisions overrule everything else.
+
+Notes
+-----
+Source: DRG-LLaMA, Supplementary Method 1.
 """
 
 from __future__ import annotations
@@ -27,12 +31,13 @@ SCORER = "ratio"
 THRESHOLD = 92
 """Least score of a match, on titles without their severity phrase: the lowest without a wrong match in `evidence`.
 
-A lower one would forgive more typing errors, but match titles that CMS redefined under a like wording: at 91, lead *and*
-generator procedures (245 of FY2008) with those on the generator alone (v34's 245). `token_sort_ratio` is never wrong from
-the same threshold on and right less often; `WRatio`, thefuzz's default, is wrong below 96; the other two below 100.
+A lower one would forgive more typing errors, but also match titles that CMS redefined in similar words: at 91, lead
+*and* generator procedures (245 of FY2008) with those on the generator alone (v34's 245). `token_sort_ratio` is never
+wrong from the same threshold on, but right less often. `WRatio`, thefuzz's default, is wrong below 96, and the other
+two below 100.
 """
 NEAR = 80
-"""Least score of a likeness that is worth naming: as the reason of an exclusion, or as the runner-up of a match."""
+"""Least score of a title that is worth naming, as the reason for an exclusion or as the runner-up of a match."""
 
 SCORERS = ("ratio", "token_sort_ratio", "token_set_ratio", "partial_ratio", "WRatio")
 
@@ -68,9 +73,9 @@ _SPELLING = [
         (r"[^A-Z0-9]+", " "),
     ]
 ]
-# O.R. loses its dots above and so its meaning: no two titles differ by it alone, and v35 dropped it from five.
+# "O.R." loses its dots above and becomes a connective: no two titles differ by it alone, and v35 dropped it from five.
 _CONNECTIVES = {"AND", "OR", "OF", "THE"}
-# Age and spelled-out complications tell CMS-DRGs from MS-DRGs, which know neither.
+# Age, and a severity spelled out as complications, mark CMS-DRGs: MS-DRGs know neither.
 _CMS_WORDING = re.compile(r"\bAGE\b|COMPLICATION,|COMPLICATIONS, COMORBIDITIES")
 _LAST_CMS_DRG = "579"
 
@@ -80,7 +85,7 @@ _REVIEWED = ["code", "title", "decision", "reviewer", "remark"]
 
 
 class Known(NamedTuple):
-    """A title of some year and what becomes of it: a v34 code, or None and the reason."""
+    """A title of some year and its outcome: a v34 code, or None and the reason."""
 
     code: str
     title: str
@@ -89,7 +94,7 @@ class Known(NamedTuple):
 
 
 class Index(NamedTuple):
-    """Known titles by (code, standard title); by standard title alone; and, to be matched, by severity and by code."""
+    """Known titles by (code, standard title), by standard title alone and, for matching, by severity and by code."""
 
     by_pair: dict
     by_title: dict
@@ -98,7 +103,7 @@ class Index(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What becomes of a code and a title; the fields are columns of `harmonize`."""
+    """The outcome for a code and a title; the fields are columns of `harmonize`."""
 
     drg_v34: str | None = None
     provenance: str = "excluded"
@@ -117,10 +122,10 @@ def _abbreviations() -> dict[str, str]:
 
 @cache
 def standardise(title: str) -> str:
-    """A title in capitals, abbreviations spelled out, without connectives, punctuation and plural s.
+    """A title in capitals, with abbreviations spelled out, without connectives, punctuation and plural s.
 
-    The severity phrase stays readable (WITH MCC, WITHOUT CC/MCC, ...), and so do the signs that tell DRGs apart:
-    > and < become words. Most v34 titles become equal as billed and as worded by the manual.
+    The severity phrase stays readable (WITH MCC, WITHOUT CC/MCC, ...), and so do the signs that tell DRGs apart: > and
+    < become words. For most v34 titles, the billed form and the manual's become equal.
     """
     title = title.upper()
     for pattern, standard in _SPELLING:
@@ -157,7 +162,7 @@ def _index(entries: list[Known]) -> Index:
     by_pair = {
         (entry.code, standardise(form)): entry
         for entry in entries
-        # as it is, as cut by some systems, and with commas lost without a space in their place
+        # as it is, as some systems cut it, and with its commas dropped, where `standardise` puts a blank
         for form in (entry.title, entry.title[:80], entry.title.replace(",", ""))
     }
     for code, title in _history():
@@ -177,22 +182,22 @@ def _known() -> Index:
 
 
 def _decide(code: str, title: str, known: Index, scorer: str = SCORER, threshold: int = THRESHOLD) -> Decision:
-    """The decision on a code and a title, "" where missing; see `harmonize`."""
+    """The decision on a code and a title, each "" if missing; see `harmonize`."""
 
     def rank(text: str, choices: dict) -> list[tuple[int, Known]]:
         if not text:  # nothing but a severity phrase
             return []
-        least = min(threshold, NEAR) - 0.5  # thefuzz rounds scores after comparing them
+        least = min(threshold, NEAR) - 0.5  # thefuzz compares scores before it rounds them
         found = process.extractBests(text, choices, None, getattr(fuzz, scorer), score_cutoff=least, limit=None)
         return [(min(score, 99), known.by_pair[pair]) for _, score, pair in found]  # 100: equal once standardised
 
     def matched(entry: Known, provenance: str, ranking: list) -> Decision:
-        """The outcome of a known title, which may be an exclusion."""
+        """The decision for a known title, which may be an exclusion."""
         decision = excluded(entry.reason, ranking)
         return decision._replace(drg_v34=entry.drg_v34, provenance=provenance) if entry.drg_v34 else decision
 
     def excluded(reason: str, ranking: list) -> Decision:
-        """No v34 code, though the first of the ranking is like the title."""
+        """No v34 code, although the first of the ranking resembles the title."""
         (score, entry), *others = ranking
         rivals = ((f"{e.drg_v34 or 'excluded'} {e.title}", s) for s, e in others if e.drg_v34 != entry.drg_v34)
         likeness = (entry.title, entry.drg_v34 or "excluded", *next(rivals, (None, None)))
@@ -214,7 +219,7 @@ def _decide(code: str, title: str, known: Index, scorer: str = SCORER, threshold
     own = [(score, entry) for score, entry in near if entry.code == code]
     if own and own[0][0] == near[0][0]:
         score, entry = own[0]
-        # A word more or less may be what CMS changed: all known titles of the code that are near must agree.
+        # CMS may have changed a single word, so all known titles of this code that are near must have the same outcome.
         agreed = len({other.drg_v34 for likeness, other in own if likeness >= min(NEAR, score)}) == 1
         ranking = own[:1] + [other for other in near if other != own[0]]
         return matched(entry, "fuzzy", ranking) if agreed and score >= threshold else excluded(UNSURE, ranking)
@@ -229,7 +234,7 @@ def _decide(code: str, title: str, known: Index, scorer: str = SCORER, threshold
 
 
 def standard_code(codes: pd.Series) -> pd.Series:
-    """Codes as zero-padded strings ("001"), whatever type they were read as; missing stays missing."""
+    """Codes as zero-padded strings ("001"), whatever their type was; missing ones stay missing."""
     text = codes.astype("string").str.strip().str.removesuffix(".0")
     return text.where(text != "").str.zfill(3).astype("str")
 
@@ -239,28 +244,33 @@ def harmonize(rows: pd.DataFrame, review: pd.DataFrame | None = None) -> pd.Data
 
     Parameters
     ----------
-    rows : DataFrame with drg_code (str, int or missing) and description (str), one row per stay, MS-DRGs of any year;
-        rows of older CMS-DRGs are recognised and excluded.
+    rows : DataFrame
+        drg_code (str, int or missing) and description (str), one row for each stay, MS-DRGs of any year; rows of older
+        CMS-DRGs are recognised and excluded.
     review : DataFrame, optional
         A filled-in `review_sheet`; it may name any pair, and overrules every other decision. Rows without a decision,
         and pairs that are not in `rows` (a sheet may serve several data sets), are ignored.
 
     Returns
     -------
-    DataFrame, one row per pair, sorted by code and title:
+    DataFrame, one row for each pair, sorted by code and title
         code (str, zero-padded or missing), title (as given), stays (int: rows of this pair), drg_v34 (str or missing),
         provenance ("code and title": a v34 title under its code; "title": a known title without a code; "crosswalk";
         "fuzzy": like a known title of this code, and no less like it than any other; "reviewed"; or "excluded"), score
         (0-100, likeness to matched_title; 100 only if they are equal once standardised), reason (what changed, why it
-        is excluded or who reviewed it, "" if none), matched_title, proposed (its v34 code or "excluded"), runner_up
-        (v34 code and title of the next with another outcome) and runner_up_score; all missing below a score of `NEAR`.
-        A severity is never changed: a known title has the same severity phrase, and its v34 DRG the same or, where
-        the crosswalk records a merger, one that contains it (a stay "with CC" belongs to the DRG "without MCC").
+        is excluded or who reviewed it; "" if none), matched_title, proposed (its v34 code or "excluded"), runner_up
+        (v34 code and title of the next with another outcome) and runner_up_score. From score on, all but reason are
+        missing if no title scores `NEAR` or more.
 
     Raises
     ------
     StudyError
         If a column is missing, or the review sheet has a decision that cannot be used.
+
+    Notes
+    -----
+    A severity is never changed. A matched title has the same severity phrase, and so has its v34 DRG; only where the
+    crosswalk records a merger, its severity contains the title's (a stay "with CC" belongs to the DRG "without MCC").
     """
     for column in ("drg_code", "description"):
         if column not in rows:
@@ -281,13 +291,14 @@ def harmonize(rows: pd.DataFrame, review: pd.DataFrame | None = None) -> pd.Data
 def review_sheet(mapping: pd.DataFrame) -> pd.DataFrame:
     """The doubtful pairs of a `harmonize` table for a physician to decide, the most doubtful first.
 
-    Fuzzy matches come first, by the points that separate them from no match: above the threshold, or above a runner-up
-    with another outcome. Excluded pairs that are like something follow, the likest first.
+    Fuzzy matches come first, ordered by the points that separate them from another outcome: those above the threshold,
+    or above a runner-up with another outcome. Excluded pairs that resemble a title follow, the most similar first.
 
     Returns
     -------
-    DataFrame of str and float: code, title, stays, proposed (v34 code or "excluded"), proposed_title, score, runner_up,
-    runner_up_score, reason, and three empty columns: decision (to be a v34 code or "excluded"), reviewer and remark.
+    DataFrame
+        code, title, stays, proposed (v34 code or "excluded"), proposed_title, score, runner_up, runner_up_score,
+        reason, and three empty columns to fill in: decision (a v34 code or "excluded"), reviewer and remark.
     """
     doubtful = mapping[mapping["provenance"].isin(["fuzzy", "excluded"]) & (mapping["score"] < 100)]
     margin = doubtful["score"] - doubtful["runner_up_score"].fillna(THRESHOLD).clip(lower=THRESHOLD)
@@ -307,14 +318,14 @@ def read_review(path: Path) -> pd.DataFrame:
 
 
 def write_review(sheet: pd.DataFrame, path: Path) -> None:
-    """Write a review sheet as CSV; raises StudyError rather than write over a physician's decisions."""
+    """Write a review sheet as CSV; raises StudyError if that would overwrite a physician's decisions."""
     if Path(path).exists() and read_review(path)["decision"].str.strip().any():
         raise StudyError(f"{path} holds decisions; move it elsewhere and name it as the parameter review")
     sheets.write(sheet, path)
 
 
 def _reviewed(review: pd.DataFrame, name: str | Path) -> dict[tuple[str, str], dict]:
-    """What a review sheet changes in the `Decision` on a (code, title)."""
+    """What a review sheet changes in the `Decision` on each (code, title)."""
     review = sheets.with_columns(_REVIEWED, review, name)[_REVIEWED].astype("str").fillna("")
     review["code"] = standard_code(review["code"]).fillna("")
     changes = {}
@@ -341,8 +352,8 @@ def _reviewed(review: pd.DataFrame, name: str | Path) -> dict[tuple[str, str], d
 def mistyped(title: str, errors: int, rng: np.random.Generator) -> str:
     """The title with so many typing errors, each a letter left out, changed, doubled or swapped with the next.
 
-    Besides, every second title is in lower case, every second has lost its commas, and every fourth a piece of one to
-    twelve characters.
+    In addition, a title turns to lower case with probability 1/2, loses its commas with probability 1/2, and loses a
+    piece of one to twelve characters with probability 1/4.
     """
     for _ in range(errors):
         place = rng.integers(len(title) - 1)
@@ -358,17 +369,17 @@ def mistyped(title: str, errors: int, rng: np.random.Generator) -> str:
 
 
 def evidence(seed: int = 0) -> pd.DataFrame:
-    """How often titles that are not known are matched rightly, by thefuzz's scorers and by threshold.
+    """How often titles that are not known are matched correctly, by thefuzz's scorers and by threshold.
 
-    Two kinds of titles are held out. "mistyped": each of the 850 titles of FY2008-FY2019 with one, two, three and four
-    typing errors, which should have the outcome of the title itself. "crosswalk": each title of the crosswalk while its
-    own entry is taken away, as titles of years to come will be, which should have the outcome that was curated.
+    Two kinds of titles are held out. "mistyped" is each of the 850 titles of FY2008-FY2019 with one, two, three and
+    four typing errors, which should have the outcome of the title itself. "crosswalk" is each title of the crosswalk
+    while its own entry is taken away, like a title of a future year; it should have the outcome that was curated.
 
     Returns
     -------
-    DataFrame, a row for each scorer, held_out and threshold (50-100): scorer and held_out (str), and the counts (int)
-    right (the same v34 code, or excluded as it should be), wrong (a v34 code that it should not have) and excluded
-    (though it has a v34 code).
+    DataFrame, one row for each scorer, held_out and threshold (50-100)
+        scorer and held_out (str), threshold, and the counts right (the same v34 code, or excluded as it should be),
+        wrong (a v34 code that it should not have) and excluded (although it has a v34 code).
     """
     rng, entries = np.random.default_rng(seed), _entries()
     cases = [
@@ -386,7 +397,7 @@ def evidence(seed: int = 0) -> pd.DataFrame:
     thresholds = np.arange(50, 101)
     tables = []
     for scorer in SCORERS:
-        # Decided once, at the lowest threshold: at a higher one, what scored less has no code.
+        # Decided once, at the lowest threshold; at a higher one, titles that scored less have no code.
         decided = pd.DataFrame(
             [_decide(code, title, known, scorer, thresholds[0]) for _, code, title, _, known in cases]
         ).fillna({"drg_v34": "", "score": 0})

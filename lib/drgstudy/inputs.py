@@ -1,4 +1,4 @@
-"""What a model is given of an ICU stay at an hour: its notes as one text, or its measurements, filled and standardised."""
+"""What a model reads of an ICU stay at an hour: its notes as one text, or its measurements, filled and standardised."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from drgstudy.study import StudyError
 
 
 def texts(stays: pd.DataFrame, notes: pd.DataFrame, hours: float) -> list[str]:
-    """What is known of each stay at an hour: the admitting diagnosis, then its notes up to `hours`, a line each.
+    """What is known of each stay at an hour: a line with its admitting diagnosis, then its notes up to then, in order.
 
     Parameters
     ----------
     stays : DataFrame
-        As `icu_cohort.STAYS`, or some of its rows.
+        As `icu_cohort.STAYS`, all rows or some.
     notes : DataFrame
         As `icu_cohort.NOTES`.
     hours : float
-        After ICU admission.
+        The hour, counted from ICU admission.
 
     Returns
     -------
@@ -32,21 +32,26 @@ def texts(stays: pd.DataFrame, notes: pd.DataFrame, hours: float) -> list[str]:
 
 
 def measured(values: np.ndarray, some: np.ndarray, hours: int, last: int, training: np.ndarray) -> np.ndarray:
-    """What is measured of some stays up to an hour, standardised by what the training stays had up to the last hour.
+    """The measurements of some stays up to an hour, standardised by those of the training stays up to the last hour.
 
     Parameters
     ----------
     values : numpy.ndarray of float32, shape (stays, hours, groups)
         As `measurements.hourly` returns them.
     some : numpy.ndarray of bool, shape (stays,)
-        The stays that are asked for.
+        The stays that are wanted.
     hours, last : int
-        After ICU admission: the hour at which they are asked for, and the one up to which the model is trained.
+        Hours after ICU admission: the one up to which they are wanted, and the one up to which the model is trained.
     training : numpy.ndarray of bool, shape (stays,)
 
     Returns
     -------
-    numpy.ndarray of float32, shape (stays asked for, hours, 2 * groups)
+    numpy.ndarray of float32, shape (wanted stays, hours, 2 * groups)
+        As `standardised`; later hours hold what was known at the wanted one.
+
+    Raises
+    ------
+    StudyError
         As `standardised`.
     """
     until = values.copy()
@@ -56,17 +61,18 @@ def measured(values: np.ndarray, some: np.ndarray, hours: int, last: int, traini
 
 
 def standardised(values: np.ndarray, training: np.ndarray) -> np.ndarray:
-    """What the LSTM reads: every group filled and standardised, then whether it was measured in that hour.
+    """What the LSTM reads: each group filled and standardised, then whether it was measured in that hour.
 
-    A value stands until the next one of the same stay; before the first one, the mean of the training stays' measured
-    values stands in. Mean and standard deviation are those of the training stays' measured values; a group that was
-    never measured in training is 0.
+    A value holds until the next one of the same stay; before the first one, the mean of the training stays' measured
+    values takes its place. The values are standardised by that mean and the standard deviation of the same values. A
+    group that was never measured in training is 0.
 
     Parameters
     ----------
     values : numpy.ndarray of float32, shape (stays, hours, groups)
         As `measurements.hourly` returns them.
     training : numpy.ndarray of bool, shape (stays,)
+        At least one is True.
 
     Returns
     -------
@@ -83,12 +89,12 @@ def standardised(values: np.ndarray, training: np.ndarray) -> np.ndarray:
         raise StudyError(f"training must be a mask over the {n} stays with at least one True, got {training!r}")
     made = np.zeros((n, hours, 2 * size), np.float32)
     for j in range(size):  # one at a time: the whole in float64 would take gigabytes
-        series = values[:, :, j].astype("float64")
+        series = values[:, :, j].astype("float64")  # (stays, hours)
         made[:, :, size + j] = measured = ~np.isnan(series)
-        seen = series[training][measured[training]]
+        seen = series[training][measured[training]]  # (measured values of the training stays,)
         if seen.size:
             deviation = seen.std() if seen.min() < seen.max() else 1
-            last = np.maximum.accumulate(np.where(measured, np.arange(hours), -1), axis=1)
+            last = np.maximum.accumulate(np.where(measured, np.arange(hours), -1), axis=1)  # -1: none so far
             series = np.where(last < 0, seen.mean(), np.take_along_axis(series, last.clip(0), axis=1))
             made[:, :, j] = (series - seen.mean()) / deviation
     return made

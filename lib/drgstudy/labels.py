@@ -1,7 +1,7 @@
-"""DRGs as outputs of a model: one label a DRG, or two, its base DRG and its CC/MCC label.
+"""DRGs as outputs of a model: one label for each DRG, or two, its base DRG and its CC/MCC label.
 
-Both kinds of labels know their ``outputs`` (what each output stands for), ``encode`` codes for training, and turn a
-model's outputs into scores for the same columns, ``codes``, by ``drg_logits``.
+Both kinds of labels have ``outputs`` (what each output of a model stands for), ``encode`` codes for training, and turn
+a model's outputs into scores of the same DRGs, ``codes``, by ``drg_logits``.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ class LabelSpace:
 
     Parameters
     ----------
-    codes : DRG codes ("001"), in any order, repeated or not.
-    known : the codes that there are, v34's by default.
+    codes : iterable of str
+        DRG codes ("001"), in any order, repeated or not.
+    known : iterable of str, optional
+        All codes of the DRG system; those of v34 by default.
 
     Raises
     ------
@@ -46,7 +48,7 @@ class LabelSpace:
         return self.codes
 
     def encode(self, codes: Iterable[str]) -> np.ndarray:
-        """Positions (int64, one per code)."""
+        """Label indices of these codes: int64, shape (codes,)."""
         try:
             return np.array([self._position[code] for code in codes], dtype=np.int64)
         except KeyError as error:
@@ -56,37 +58,43 @@ class LabelSpace:
             ) from None
 
     def decode(self, positions: Iterable[int]) -> np.ndarray:
-        """Codes (str objects, one per position)."""
+        """DRG codes of these label indices: array of str, shape (positions,)."""
         positions = np.asarray(positions, dtype=np.int64)
         if ((positions < 0) | (positions >= len(self))).any():
             raise StudyError(f"label space: positions must lie between 0 and {len(self) - 1}")
         return self.codes[positions]
 
     def drg_logits(self, outputs: np.ndarray) -> np.ndarray:
-        """The outputs themselves."""
+        """The outputs themselves, of shape (stays, codes): here a model has one logit for each DRG."""
         return outputs
 
 
 class TwoLabels:
-    """A DRG as two labels, its base DRG and its CC/MCC label, and the ways back to one DRG.
+    """A DRG as two labels, its base DRG and its CC/MCC label, and the ways back from these to one DRG.
 
     A model has one output for each of v34's 340 base DRGs, in order of their lowest code, then one for each of the five
-    CC/MCC labels, whichever of them a cohort has. Source: DRG-LLaMA, Methods and Supplementary Method 2.
+    CC/MCC labels, no matter which of them a cohort has.
 
     Parameters
     ----------
-    codes : v34 codes of the whole cohort, in any order, repeated or not.
-    trained : v34 codes of the training stays.
+    codes : iterable of str
+        v34 codes of the whole cohort, in any order, repeated or not.
+    trained : iterable of str
+        v34 codes of the training stays.
 
     Attributes
     ----------
-    codes : array of str, ascending
-    outputs : array of str, shape (345,)
+    codes : numpy.ndarray of str, ascending
+    outputs : numpy.ndarray of str, shape (345,)
         What each output stands for.
     n_bases : int
         340.
-    seen : array of bool, shape (340, 5)
+    seen : numpy.ndarray of bool, shape (340, 5)
         The CC/MCC labels that each base DRG has in the training stays.
+
+    Notes
+    -----
+    Source: DRG-LLaMA, Methods and Supplementary Method 2.
     """
 
     def __init__(self, codes: Iterable[str], trained: Iterable[str]):
@@ -101,7 +109,7 @@ class TwoLabels:
         self.seen[tuple(self.encode(LabelSpace(trained).codes).T)] = True
 
     def encode(self, codes: Iterable[str]) -> np.ndarray:
-        """Base DRG and CC/MCC label of each code: int64, shape (codes, 2)."""
+        """Indices of each code's base DRG and CC/MCC label: int64, shape (codes, 2)."""
         return self._pair.loc[list(codes)].to_numpy()
 
     def infer(self, outputs: np.ndarray, rule: str) -> np.ndarray:
@@ -109,37 +117,42 @@ class TwoLabels:
 
         Parameters
         ----------
-        outputs : array of shape (stays, 345)
+        outputs : numpy.ndarray of float, shape (stays, 345)
         rule : {"seen", "mapped"}
-            Both take the base DRG with the highest output. "seen" (Methods): of the CC/MCC labels that this base has in
-            the training stays, the one with the highest output; a base that no training stay has keeps all its own.
-            "mapped" (Supplementary Method 2): the CC/MCC label with the highest output, mapped into the base's own
-            labels if it is none of them: to the only one; of three to "without CC/MCC"; of "with MCC" and "without MCC"
-            to the latter; of "with CC" and "without CC/MCC", "with MCC" to the former and the rest to the latter.
+            Both take the base DRG with the highest output. "seen": of the CC/MCC labels that this base has in the
+            training stays, the one with the highest output; all its own compete if no training stay has this base.
+            "mapped": the CC/MCC label with the highest output of all five. A label that the base does not have is
+            mapped to the only one of a base that has one, and to "without CC/MCC" of a base that has three. Of "with
+            MCC" and "without MCC" it becomes the latter. Of "with CC" and "without CC/MCC", "with MCC" becomes the
+            former, and any other label the latter.
 
         Returns
         -------
-        array of str, shape (stays,)
+        numpy.ndarray of str, shape (stays,)
             v34 codes. Under "mapped" a stay is right exactly when the supplement's rule scores it as right: given the
             right base, that rule maps within the same labels.
+
+        Notes
+        -----
+        Source: DRG-LLaMA, Methods ("seen") and Supplementary Method 2 ("mapped").
         """
-        base, severity = outputs[:, : self.n_bases].argmax(1), outputs[:, self.n_bases :]
-        own = self._code != ""
+        base, severity = outputs[:, : self.n_bases].argmax(1), outputs[:, self.n_bases :]  # (stays,), (stays, 5)
+        own = self._code != ""  # (340, 5)
         if rule == "seen":
-            among = np.where(self.seen.any(1, keepdims=True), self.seen, own)[base]
+            among = np.where(self.seen.any(1, keepdims=True), self.seen, own)[base]  # (stays, 5)
             return self._code[base, np.where(among, severity, -np.inf).argmax(1)]
         if rule != "mapped":
             raise StudyError(f"rule: expected 'seen' or 'mapped', got {rule!r}")
         return self._code[base, _landing(own)[base, severity.argmax(1)]]
 
     def drg_logits(self, outputs: np.ndarray) -> np.ndarray:
-        """Log-probability of each of `codes`, float32, shape (stays, codes): as if the two answers were independent.
+        """Log-probability of each of `codes`, float32, shape (stays, codes), as if the two answers were independent.
 
-        The probability of the base DRG times that of the CC/MCC label among those it has in the training stays. A code
-        without a training stay gets the row's least minus one. This is ours: the paper names a DRG by rule alone.
+        It is that of the base DRG plus that of the CC/MCC label among those that the base has in the training stays. A
+        code without a training stay gets the row's least minus one. This is ours: the paper names a DRG by rule alone.
         """
-        base, cc = self.encode(self.codes).T
-        severity = np.where(self.seen, outputs[:, None, self.n_bases :], -np.inf)  # stays x bases x labels
+        base, cc = self.encode(self.codes).T  # (codes,) each
+        severity = np.where(self.seen, outputs[:, None, self.n_bases :], -np.inf)  # (stays, bases, 5)
         with np.errstate(invalid="ignore"):
             severity -= logsumexp(severity, axis=2, keepdims=True)
             logits = log_softmax(outputs[:, : self.n_bases], axis=1)[:, base] + severity[:, base, cc]
@@ -149,7 +162,7 @@ class TwoLabels:
 
 
 def _landing(own: np.ndarray) -> np.ndarray:
-    """The CC/MCC label at which a prediction ends under the rule "mapped", by base and label: shape (340, 5)."""
+    """The CC/MCC label to which the rule "mapped" takes each label of each base: int, shape (340, 5), like `own`."""
     without_any, cc, mcc, without_mcc = range(4)
     landing = np.tile(np.arange(own.shape[1]), (len(own), 1))
     for base, has in enumerate(own):
@@ -162,7 +175,7 @@ def _landing(own: np.ndarray) -> np.ndarray:
 
 
 def label_space(labels: str, codes: Iterable[str], trained: Iterable[str]) -> LabelSpace | TwoLabels:
-    """The labels of a run: "one" or "two" a stay; `codes` are those of the cohort, `trained` of the training stays."""
+    """The labels of a run, "one" or "two" for each stay, from the codes of the cohort and of its training stays."""
     if labels not in ("one", "two"):
         raise StudyError(f"parameter labels: expected 'one' or 'two', got {labels!r}")
     return LabelSpace(codes) if labels == "one" else TwoLabels(codes, trained)

@@ -1,10 +1,10 @@
 """What was measured at the bedside and in the laboratory, hour by hour: the LSTM's input.
 
 ``data/reference/measurements.csv`` maps MIMIC-III's item ids, those of both charting systems, to 104 clinical groups in
-the manner of MIMIC-Extract. An item whose numbers may come in one of two units has a row for each of them, the more
-usual first: a value is taken in the first unit in which it is plausible (an inspired oxygen of 0.4 is a fraction, for
-0.4 % is none; one of 40 is a percentage). MetaVision charts only the three parts of the coma scale: each counts
-thrice, so that their mean over an hour is their sum.
+the manner of MIMIC-Extract. An item that may be charted in one of two units has one row for each, the more usual unit
+first. A value is taken in the first unit in which it is plausible: an inspired oxygen of 0.4 is a fraction, for 0.4 %
+is not plausible, and one of 40 is a percentage. MetaVision charts only the three parts of the coma scale; each is
+tripled, so that their mean over an hour is their sum.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from drgstudy import mimic, provenance
 from drgstudy.study import REFERENCE, StudyError, one_line
 
 HOURS = 48
-_TABLES = {  # the columns that hold the number and the flag of an error; the laboratory takes its errors back itself
+_TABLES = {  # the columns with the number and the error flag; the laboratory has none, for it corrects its own errors
     "chartevents": {"valuenum": "value", "error": "error"},
     "labevents": {"valuenum": "value"},
     "outputevents": {"value": "value", "iserror": "error"},
@@ -31,25 +31,30 @@ COUNTS = ("read", "other items", "other stays", "errors", "no number", "other ho
 
 
 def items() -> pd.DataFrame:
-    """The item ids and what to make of their numbers, as the reference file has them.
+    """The item ids and how to read their numbers, as the reference file has them.
 
     Returns
     -------
     DataFrame
-        itemid, source ("chart", "lab", "output"), system ("carevue", "metavision", "hospital"), label, group, unit
-        (the group's), factor and offset (value in that unit = number * factor + offset), low and high (plausible
-        values in that unit). An itemid that may be charted in two units has two rows.
+        itemid, source ("chart", "lab", "output"), system ("carevue", "metavision", "hospital"), label, group, unit (the
+        group's), factor and offset (value in that unit = number * factor + offset), low and high (the range of
+        plausible values in that unit). An itemid that may be charted in two units has two rows.
     """
     return pd.read_csv(REFERENCE / "measurements.csv")
 
 
 def groups() -> pd.DataFrame:
-    """The 104 groups in the order of the arrays: their unit, by name."""
+    """The unit of each of the 104 groups, indexed by the group's name, in the order of the arrays."""
     return items().drop_duplicates("group").set_index("group")[["unit"]]
 
 
 def events(folder: Path) -> Iterator[pd.DataFrame]:
-    """Charted, laboratory and output events in batches: hadm_id, itemid, charttime, value, error.
+    """Charted, laboratory and output events of the MIMIC-III tables in `folder`, in batches.
+
+    Yields
+    ------
+    DataFrame
+        hadm_id, itemid, charttime, value, error (1 marks an error).
 
     Raises
     ------
@@ -62,7 +67,7 @@ def events(folder: Path) -> Iterator[pd.DataFrame]:
 
 
 def hourly(events: Iterable[pd.DataFrame], stays: pd.DataFrame) -> tuple[np.ndarray, dict[str, int]]:
-    """Mean of each group in each of the first 48 hours of each stay; no event is held longer than its batch.
+    """Mean of each group in each of the first 48 hours of each stay; no event is kept longer than its batch.
 
     Parameters
     ----------
@@ -76,7 +81,7 @@ def hourly(events: Iterable[pd.DataFrame], stays: pd.DataFrame) -> tuple[np.ndar
     values : numpy.ndarray of float32, shape (stays, 48, 104)
         In the groups' units, hour 0 beginning with the ICU admission; NaN where nothing was measured.
     counts : dict of str to int
-        Rows by `COUNTS`: read, left out for the first reason that applies, and kept.
+        Numbers of events by `COUNTS`: read, left out (by the first reason that applies) and kept.
 
     Raises
     ------
@@ -85,7 +90,7 @@ def hourly(events: Iterable[pd.DataFrame], stays: pd.DataFrame) -> tuple[np.ndar
 
     Notes
     -----
-    Source: Methods, time series of 104 clinically aggregated variables (MIMIC-Extract).
+    Source: early-DRG paper, Methods (time series of 104 clinically aggregated variables, MIMIC-Extract).
     """
     stay_ids = pd.Index(stays["stay_id"].to_numpy("int64"))
     if not stay_ids.is_unique:
@@ -94,6 +99,7 @@ def hourly(events: Iterable[pd.DataFrame], stays: pd.DataFrame) -> tuple[np.ndar
 
     table = items()
     wide = table.assign(unit=table.groupby("itemid").cumcount()).pivot(index="itemid", columns="unit")
+    # Each is (items, 2); the second column is NaN for an item in one unit.
     factor, offset, low, high = (wide[name].to_numpy() for name in ("factor", "offset", "low", "high"))
     group = groups().index.get_indexer(wide["group"][0])
 
@@ -103,7 +109,7 @@ def hourly(events: Iterable[pd.DataFrame], stays: pd.DataFrame) -> tuple[np.ndar
     for batch in events:
         item = wide.index.get_indexer(batch["itemid"].to_numpy("int64", na_value=-1))
         stay = stay_ids.get_indexer(batch["hadm_id"].to_numpy("int64", na_value=-1))
-        ours = (item >= 0) & (stay >= 0)  # few of them: the rest of the work is on these alone
+        ours = (item >= 0) & (stay >= 0)  # few events, to which the rest of the work is limited
         counts["read"] += len(batch)
         counts["other items"] += int((item < 0).sum())
         counts["other stays"] += int(((item >= 0) & (stay < 0)).sum())
@@ -111,7 +117,7 @@ def hourly(events: Iterable[pd.DataFrame], stays: pd.DataFrame) -> tuple[np.ndar
 
         number = batch["value"].to_numpy("float64", na_value=np.nan)
         hour = (batch["charttime"].to_numpy("datetime64[s]") - icu_in[stay]) / np.timedelta64(1, "h")
-        value = number[:, None] * factor[item] + offset[item]  # a column a unit
+        value = number[:, None] * factor[item] + offset[item]  # (events, 2)
         plausible = (low[item] <= value) & (value <= high[item])
         left_out = {
             "errors": batch["error"].to_numpy("float64", na_value=np.nan) == 1,
@@ -128,13 +134,19 @@ def hourly(events: Iterable[pd.DataFrame], stays: pd.DataFrame) -> tuple[np.ndar
         cell = np.ravel_multi_index((stay[kept], hour[kept].astype(int), group[item[kept]]), shape)
         np.add.at(sums, cell, value[kept, plausible[kept].argmax(axis=1)].astype(np.float32))
         np.add.at(numbers, cell, 1)
-    with np.errstate(invalid="ignore"):  # nothing over nothing is NaN: not measured
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: not measured
         sums /= numbers
     return sums.reshape(shape), counts
 
 
 def write_measurements(path: Path, stay_ids: np.ndarray, values: np.ndarray, inputs: Iterable[Path] = ()) -> None:
-    """Write stay_ids, the groups' names and the values, as `hourly` returns them, in one .npz; checked."""
+    """Write stay_ids (int64, shape (stays,)), the groups' names and the values, as `hourly` returns them, to one .npz.
+
+    Raises
+    ------
+    StudyError
+        If the values are not float32 of shape (stays, 48, 104), or a stay occurs twice.
+    """
     names = groups().index.to_numpy(str)
     _check(path, stay_ids, names, values)
     with provenance.written(path, "22-measurements", inputs) as beside:
@@ -147,7 +159,7 @@ def read_measurements(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Raises
     ------
     StudyError
-        If the file is missing, damaged or was changed, an input was, or it has other groups than the reference file.
+        If the file is missing or damaged, if it or an input was changed, or if its groups are not the reference file's.
     """
     try:
         with np.load(provenance.verified(path), allow_pickle=False) as arrays:
@@ -165,6 +177,6 @@ def _check(path: Path, stay_ids: np.ndarray, names: np.ndarray, values: np.ndarr
     expected = (len(np.unique(stay_ids)), HOURS, len(known))
     if list(names) != list(known) or values.shape != expected or values.dtype != np.float32:
         raise StudyError(
-            f"{path}: expected float32 values of {expected[0]} unique stays, {HOURS} hours and the {expected[2]} groups "
-            f"of measurements.csv, got {values.dtype} {values.shape}; run notebook 22-measurements again"
+            f"{path}: expected float32 values of {expected[0]} unique stays, {HOURS} hours and the {expected[2]} "
+            f"groups of measurements.csv, got {values.dtype} {values.shape}; run notebook 22-measurements again"
         )

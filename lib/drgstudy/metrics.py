@@ -1,7 +1,7 @@
 """The six metrics of Table 1, for any number of resamples of the same stays at once.
 
-A resample is a count per stay: how often it was drawn. The scores are sorted once; a resample then costs one sum of
-counts for each (stay, label) pair. All sums are of integers (or halves) in float64, hence exact in any order.
+A resample is one count for each stay: how often it was drawn. The scores are sorted once; a resample then costs one sum
+of counts over the (stay, label) pairs. All sums are of integers (or halves) in float64, hence exact in any order.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from drgstudy.study import StudyError
 TOP = (1, 5, 10)
 METRICS = {"macro_f1": "macro-F1"} | {f"acc_at_{k}": f"top-{k} accuracy" for k in TOP}
 METRICS |= {"macro_auc": "macro-AUC", "micro_auc": "micro-AUC"}
-"""The six metrics, and how they are called."""
+"""The six metrics and their names in print."""
 
 
 class Scores:
-    """The logits of one model on the test stays, sorted and ready to be scored under any case weights.
+    """The logits of one model on the test stays, sorted and ready to be scored under any counts of the stays.
 
     Parameters
     ----------
-    logits : array of shape (n stays, c labels), float
-    truth : array of shape (n,), int
+    logits : numpy.ndarray of float, shape (n stays, c labels)
+    truth : numpy.ndarray of int, shape (n,)
         Index of each stay's true label, from 0 to c - 1.
 
     Raises
@@ -57,24 +57,24 @@ class Scores:
             )
         self.truth, self.n_labels = truth.astype(np.int64), c
         stays = np.arange(n)
-        own = logits[stays, truth][:, None]
-        ahead = (logits > own) | ((logits == own) & (np.arange(c) > truth[:, None]))
-        self._in_top = ahead.sum(axis=1) < np.array(TOP)[:, None]
+        own = logits[stays, truth][:, None]  # (n, 1)
+        ahead = (logits > own) | ((logits == own) & (np.arange(c) > truth[:, None]))  # (n, c)
+        self._in_top = ahead.sum(axis=1) < np.array(TOP)[:, None]  # (3, n)
         predicted = logits.argmax(axis=1)
         self._hit = predicted == truth
         self._true = csr_array((np.ones(n), (self.truth, stays)), shape=(c, n))
         self._predicted = csr_array((np.ones(n), (predicted, stays)), shape=(c, n))
-        by_label = np.ascontiguousarray(_softmax(logits).T)
-        positive = by_label[self.truth, stays]
+        by_label = np.ascontiguousarray(_softmax(logits).T)  # (c, n)
+        positive = by_label[self.truth, stays]  # (n,)
         with ThreadPoolExecutor(2) as pool:
             within = pool.submit(_Ranking, by_label, self.truth, positive)
             overall = pool.submit(_Ranking, by_label.reshape(1, -1), np.zeros(n, np.int64), positive)
         self._within_label, self._overall = within.result(), overall.result()
 
     def among(self, labels) -> np.ndarray:
-        """Return which stays have a true label among `labels`: a bool array of shape (n,) that serves as counts.
+        """Which stays have a true label among these label indices: a bool array of shape (n,) that serves as counts.
 
-        All labels still compete in such a subset (top 300, 50, 30 DRGs; Table 1).
+        All labels still compete in such a subset (top 300, 50, 30 DRGs; Table 1). Raises StudyError if it is empty.
         """
         labels = np.asarray(labels)
         if labels.dtype.kind not in "iu" or not np.isin(labels, np.arange(self.n_labels)).all():
@@ -88,23 +88,30 @@ class Scores:
         return among
 
     def evaluate(self, counts: np.ndarray | None = None) -> dict:
-        """Return each of METRICS for the stays, every stay taken as often as `counts` says.
+        """Each of `METRICS` over the stays, where every stay is taken as often as `counts` says.
 
         Parameters
         ----------
-        counts : array of shape (n,) or (resamples, n), int or bool, optional
-            Left out, each stay counts once.
+        counts : numpy.ndarray of int or bool, shape (n,) or (resamples, n), optional
+            By default each stay counts once.
 
         Returns
         -------
-        dict of str to float (or to array of shape (resamples,))
-            macro_f1: the predicted label is the highest logit, the first of equal ones; mean over the labels present
-            in the truth. acc_at_k: the truth is among the k highest logits, of equal ones the last come first (as in
-            scikit-learn's top_k_accuracy_score). macro_auc: softmax probabilities, one label against the rest, mean
-            over the labels present in the truth, but for a label that all stays have: it has no AUC. micro_auc: all
-            (stay, label) pairs as one ranking. Ties count half in both. What is undefined is NaN.
+        dict of str to float, or to numpy.ndarray of float64, shape (resamples,)
+            macro_f1: the predicted label has the highest logit and is the first of equal ones; mean over the labels
+            present in the truth. acc_at_k: the truth is among the k highest logits; of equal ones the last come first,
+            as in scikit-learn's top_k_accuracy_score. macro_auc: softmax probabilities, one label against the rest;
+            mean over the labels present in the truth, without a label that all stays have, for it has no AUC.
+            micro_auc: all (stay, label) pairs as one ranking. Ties count half in both. What is undefined is NaN.
 
-        Source: DRG-LLaMA, Table 1 and its Methods, "Statistical analysis".
+        Raises
+        ------
+        StudyError
+            If the counts do not fit the stays, or one is negative or no whole number.
+
+        Notes
+        -----
+        Source: DRG-LLaMA, Table 1 and Methods, "Statistical analysis".
         """
         counts = np.ones(self.truth.size, int) if counts is None else np.asarray(counts)
         if (
@@ -119,12 +126,12 @@ class Scores:
             )
         if counts.min() < 0:
             raise StudyError("counts holds a negative number; a stay is drawn 0 times or more")
-        weight = np.ascontiguousarray(np.atleast_2d(counts).T, dtype=np.float64)  # stays x resamples
+        weight = np.ascontiguousarray(np.atleast_2d(counts).T, dtype=np.float64)  # (n, resamples)
         total = weight.sum(axis=0)
-        true, predicted = self._true @ weight, self._predicted @ weight  # labels x resamples
+        true, predicted = self._true @ weight, self._predicted @ weight  # (c, resamples)
         with np.errstate(invalid="ignore", divide="ignore"):
             f1 = 2 * (self._true @ (weight * self._hit[:, None])) / (true + predicted)
-            # Rank sums hold the positives' pairs with one another, half of whose square a positive wins: take it off.
+            # Rank sums hold the positives' pairs with one another too, half their squared weight: take it off.
             wins = self._true @ (weight * self._within_label.midranks(weight)) - true**2 / 2
             pairs_won = (weight * self._overall.midranks(weight)).sum(axis=0) - total**2 / 2
             values = (
@@ -141,20 +148,22 @@ class Scores:
 class _Ranking:
     """Ranks of every stay's true label among the entries of its row of `scores`, where stays have weights.
 
-    The rows are laid end to end, each in ascending order, and cut before and after each score of a true label: a
-    resample needs only the weight between the cuts, a sparse matrix times the weights.
+    The rows are laid end to end, each in ascending order, and cut before and after each score of a true label. A
+    resample then needs only the weight between the cuts: a sparse matrix times the weights.
 
     Parameters
     ----------
-    scores : array of shape (rows, m)
+    scores : numpy.ndarray of float64, shape (rows, m)
         Entry e of the flattened array belongs to stay e modulo n.
-    row, positive : arrays of shape (n,)
-        In which row each stay's true label is ranked, and its score.
+    row : numpy.ndarray of int, shape (n,)
+        The row in which each stay's true label is ranked.
+    positive : numpy.ndarray of float64, shape (n,)
+        The score of each stay's true label.
     """
 
     def __init__(self, scores: np.ndarray, row: np.ndarray, positive: np.ndarray):
         n, m = row.size, scores.shape[1]
-        order = np.argsort(scores, axis=1)
+        order = np.argsort(scores, axis=1)  # (rows, m)
         low, high = np.empty((2, n), np.int64)
         for r in np.unique(row):
             mine = np.flatnonzero(row == r)
@@ -171,16 +180,16 @@ class _Ranking:
 
     def midranks(self, weight: np.ndarray) -> np.ndarray:
         """Weight of the entries below each true label plus half of its ties', itself included: (n, resamples)."""
-        # uint16, three times as fast, is exact here: at most 2**12 entries between two cuts, each drawn below 2**4 times.
+        # uint16 is three times as fast, and exact: at most 2**12 entries between two cuts, each drawn below 2**4 times.
         exact = np.uint16 if weight.max() < 2**4 else np.float64
         below = np.zeros((self.between.shape[0] + 1, weight.shape[1]))
         np.cumsum(self.between @ weight.astype(exact), axis=0, dtype=np.float64, out=below[1:])
-        # A row before one's own weighs as much as all stays; `_overall` has a single row.
+        # Each row before a label's own weighs as much as all stays; `_overall` has a single row.
         return (below[self.low] + below[self.high]) / 2 - self.row[:, None] * weight.sum(axis=0)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-    """Softmax over the labels in float64, bit for bit scipy's but ten times faster: its bits decide what is a tie."""
+    """Softmax over the labels in float64, ten times faster than scipy's but equal bit for bit: its bits decide ties."""
     odds = logits - logits.max(axis=1, keepdims=True).astype(np.float64)
     np.exp(odds, out=odds)
     odds /= odds.sum(axis=1, keepdims=True)
@@ -188,11 +197,11 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _mean(values: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Mean over labels, of those that count."""
+    """Mean over the labels that count, from `values` and `where` of shape (c, resamples): shape (resamples,)."""
     return values.sum(axis=0, where=where) / where.sum(axis=0)
 
 
 def share(hits: np.ndarray) -> dict[str, float]:
-    """The share of hits, and its 95 % interval by Wilson: value, lower, upper."""
+    """The share of `hits` (bool, shape (n,)) and its 95 % Wilson interval: value, lower, upper."""
     lower, upper = proportion_confint(np.sum(hits), len(hits), method="wilson")
     return {"value": float(np.mean(hits)), "lower": float(lower), "upper": float(upper)}

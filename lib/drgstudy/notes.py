@@ -1,9 +1,9 @@
 """Finding the hospital course in a discharge summary.
 
 A heading stands at the start of a line, begins with a capital (or the ``___`` of de-identification) and ends with a
-colon or its line; so "his hospital course was complicated by" is none. Transcriptions whose line breaks became commas
-are read too: a heading may follow a comma directly. Every repetition in the patterns is bounded or possessive, and a
-match starts with a line break or a comma, so the time is linear in the text.
+colon or with its line; so "his hospital course was complicated by" is none. Transcriptions whose line breaks became
+commas are read too: there a heading may follow a comma directly. Every repetition in the patterns is bounded or
+possessive, and a match starts with a line break or a comma, so the time is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import string
 
 
 def _pattern(source: str) -> re.Pattern:
-    """Compile a verbose pattern in which ``_`` stands for blanks and ``DEID`` for a de-identified word."""
+    """Compile a verbose pattern in which ``_`` means blanks or tabs and ``DEID`` a de-identified word (``___``)."""
     return re.compile(source.replace("_", r"[ \t]++").replace("DEID", "_{2,9}+"), re.VERBOSE)
 
 
@@ -33,8 +33,8 @@ OPENING = _pattern(
     + r"(?: \*{1,3}+ )?+ (?: [ \t\r]*+ \n [ \t]*+ [=-]{3,}+ [ \t\r]*+ (?=\n) )?"  # the line that underlines the heading
 )
 
-# The section that may follow. "Assessment", "Plan", "Studies" and names of organ systems are not among them: in MIMIC
-# they are parts of the course. (In transcriptions the first three stand for sections of their own.)
+# The headings of sections that may follow. "Assessment", "Plan", "Studies" and names of organ systems are not among
+# them, for in MIMIC they are parts of the course. (In transcriptions, the first three are sections of their own.)
 NEXT = r"""(?i:
     (?: (?: discharge | admission | admitting | home | preadmission | outpatient | current | DEID )_ )?+
         (?: medications? | meds ) (?: _(?: on | at | upon | prior_to | for )_\w{2,20}+ )?+
@@ -66,25 +66,25 @@ ENDING = _pattern(
 )
 
 
-# Where a heading may begin: no match of OPENING is without one of these words on its line, none of ENDING without one of
-# these beginnings. They are looked for in small letters, commas being line breaks, before a pattern is tried.
+# Where a heading may begin: every match of OPENING has one of these words on its line, and every match of ENDING starts
+# with one of these beginnings. They are sought first, in small letters and with commas as line breaks.
 WORDS = (b"course", b"ief")
 LINE = re.compile(
-    rb"\n[ \t#*=>-]*+(?:__|acti|add|adm|ass|con|curr|dia|dif|dis|fac|fam|fin|fol|hom|ins|iss|lab|med|ope|out|pas|per|phy"
-    rb"|pla|pre|pri|pro|sec|soc|sta|stu|tran)"
+    rb"\n[ \t#*=>-]*+(?:__|acti|add|adm|ass|con|curr|dia|dif|dis|fac|fam|fin|fol|hom|ins|iss|lab|med|ope|out|pas|per"
+    rb"|phy|pla|pre|pri|pro|sec|soc|sta|stu|tran)"
 )
 FOLDED = bytes.maketrans(b",ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"\nabcdefghijklmnopqrstuvwxyz")
 
 
 def _folded(text: str) -> bytes:
-    """The text in small letters, a byte a character, with line breaks for commas."""
-    for letter, plain in ("ſs", "ıi", "İi"):  # which re takes for the same where case is ignored
+    """The text in small letters, with one byte for each character and line breaks for commas."""
+    for letter, plain in ("ſs", "ıi", "İi"):  # re takes these for the same letters if case is ignored
         text = text.replace(letter, plain)
     return text.encode("ascii", "replace").translate(FOLDED)
 
 
 def _opening(text: str, folded: bytes, start: int) -> re.Match | None:
-    """What `OPENING.search(text, start)` finds; so that time stays linear, each line is looked at once for a word."""
+    """What `OPENING.search(text, start)` finds; each line is searched for a word only once, so the time is linear."""
     found = []
     for word in WORDS:
         end = start
@@ -105,7 +105,7 @@ def _ending(text: str, folded: bytes, start: int) -> re.Match | None:
 
 
 def hospital_course(text: str) -> str | None:
-    """The text of the first hospital course that is not empty, or None.
+    """The text of the first hospital course that is not empty; None if there is none.
 
     Parameters
     ----------
@@ -115,8 +115,8 @@ def hospital_course(text: str) -> str | None:
     Returns
     -------
     str or None
-        What stands between the heading and the next section's heading or the end of the note; inner line breaks and
-        de-identification marks are kept, blanks and commas around it are not.
+        What stands between the heading and the next section's heading, or the end of the note. Line breaks and
+        de-identification marks within it are kept; white space and commas around it are not.
 
     Notes
     -----

@@ -1,7 +1,7 @@
 """The smoothing spline of Figure 2a: cubic, smoothed by generalized cross-validation, as R's ``smooth.spline`` does.
 
-scipy's ``make_smoothing_spline`` puts a knot at each x, so it breaks on replicated and on crowded x; R keeps fewer
-knots than points and pools equal x.
+scipy's ``make_smoothing_spline`` puts a knot at each x, so it fails on repeated and on crowded x. R takes fewer knots
+than points and pools equal x.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class SmoothingSpline:
 
     Attributes
     ----------
-    x, fit : arrays of shape (m,)
-    se, lower, upper : arrays of shape (m,)
+    x, fit : numpy.ndarray of float64, shape (m,)
+    se, lower, upper : numpy.ndarray of float64, shape (m,)
         Standard error of the Bayesian posterior, sigma times the root of an observation's leverage; fit -/+ 1.96 se.
     df, lam, sigma : float
         Equivalent degrees of freedom (trace of the smoother), the penalty's factor on R's scale (x from 0 to 1), and
@@ -57,14 +57,17 @@ def smoothing_spline(x, y) -> SmoothingSpline:
 
     Parameters
     ----------
-    x, y : arrays of shape (n,), in any order; x may repeat.
+    x, y : array-like of float, shape (n,)
+        In any order; x may repeat.
 
     Raises
     ------
     StudyError
-        If x and y do not fit together or are not finite, x has fewer than four distinct values, or its middle half is
-        one value (R refuses this too).
+        If x and y do not fit together or are not finite, x has fewer than four distinct values, or its quartiles are
+        equal (R refuses this too).
 
+    Notes
+    -----
     Source: DRG-LLaMA, Figure 2a and Methods ("smoothing spline ... generalized cross-validation ... default
     parameters"); R's ``smooth.spline(x, y, cv = FALSE)``.
     """
@@ -82,7 +85,7 @@ def smoothing_spline(x, y) -> SmoothingSpline:
     if w.size < 4:
         raise StudyError(f"x has {w.size} distinct values; a smoothing spline needs at least 4")
     n, distinct, mean = x.size, x[first], np.bincount(which, y) / w
-    replicates = ((y - mean[which]) ** 2).sum()  # what no curve can explain: equal x, unlike y
+    replicates = ((y - mean[which]) ** 2).sum()  # what no curve can explain: different y at equal x
 
     # R scales x to 0..1 and takes evenly spaced ranks of the distinct x as knots.
     n_knots = _n_knots(distinct.size)
@@ -90,10 +93,10 @@ def smoothing_spline(x, y) -> SmoothingSpline:
     unit = (distinct - distinct[0]) / scale
     inner = unit[np.linspace(1, distinct.size, n_knots).astype(int) - 1]
     knots = np.concatenate([[0] * 3, inner, [1] * 3])
-    basis = BSpline.design_matrix(unit, knots, 3).toarray()
+    basis = BSpline.design_matrix(unit, knots, 3).toarray()  # (m, n_knots + 2)
     # Second derivatives are linear between knots: m + b (t - 1/2), t from 0 to 1, whose square integrates to
-    # m^2 + b^2 / 12. R writes 1/3 as 0.333, so 0.083 for the twelfth; the exact one would move df by up to 0.007.
-    bend = BSpline(knots, np.eye(n_knots + 2), 3).derivative(2)(inner)
+    # m^2 + b^2 / 12. R writes 1/3 as 0.333, so the twelfth is 0.083; the exact one would move df by up to 0.007.
+    bend = BSpline(knots, np.eye(n_knots + 2), 3).derivative(2)(inner)  # (n_knots, n_knots + 2)
     width = np.sqrt(np.diff(inner))[:, None]
     rough = np.vstack([width * (bend[1:] + bend[:-1]) / 2, np.sqrt(0.083) * width * np.diff(bend, axis=0)])
     scaled = np.sqrt(w)[:, None] * basis
@@ -104,14 +107,14 @@ def smoothing_spline(x, y) -> SmoothingSpline:
     def solve(spar: float):
         """Coefficients, root of their precision, degrees of freedom, RSS and lam at R's smoothing parameter."""
         lam = ratio * 256 ** (3 * spar - 1)
-        # Least squares by QR: crowded x would cost the normal equations all their digits.
+        # Least squares by QR, for on crowded x the normal equations would lose all their digits.
         q, root = np.linalg.qr(np.vstack([reduced, np.sqrt(lam) * rough]))
         q = q[: len(reduced)]
         coefficients = solve_triangular(root, q.T @ target)
         rss = replicates + w @ (mean - basis @ coefficients) ** 2
         return coefficients, root, (q**2).sum(), rss, lam
 
-    # R's search (Brent's, to 1e-4), and like R the curve of its last trial, which is that close to the best one.
+    # R's search (Brent's, to 1e-4). Like R, take the curve of its last trial, which is that close to the best one.
     tried = []
 
     def gcv(spar: float) -> float:
@@ -140,7 +143,7 @@ def smoothing_spline(x, y) -> SmoothingSpline:
 
 
 def _n_knots(m: int) -> int:
-    """R's ``.nknots.smspl``: all m distinct x below 50; about 100, 140 and 200 at 200, 800 and 3,200; rounded down."""
+    """R's ``.nknots.smspl``: m itself below 50; about 100, 140 and 200 for an m of 200, 800 and 3,200; rounded down."""
     if m < 50:
         return m
     if m >= 3200:

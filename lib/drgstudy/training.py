@@ -2,7 +2,7 @@
 
 The trainer is transformers'; a model only has to be a module that returns ``loss`` and ``logits``. A run keeps its
 checkpoints in its own folder: started again after a kill, it goes on from the last one. Under torchrun or ``accelerate
-launch`` the trainer finds the other processes by itself (`study.main`).
+launch`` the trainer finds the other processes by itself (`study.__main__`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class NeuralSettings:
 
 @functools.cache
 def matrix_speed(dtype: torch.dtype) -> float:
-    """Measured speed of one linear layer of a small LLaMA on this machine's CPU, in GFLOP/s."""
+    """Measure the speed of one linear layer of a small LLaMA on this machine's CPU, in GFLOP/s."""
     x, w = torch.randn(1024, 576).to(dtype), torch.randn(1536, 576).to(dtype)
     seconds = []
     for _ in range(12):
@@ -68,7 +68,7 @@ def matrix_speed(dtype: torch.dtype) -> float:
 def fast_dtype() -> torch.dtype:
     """bfloat16 where this machine multiplies it at least 1.5 times as fast as float32, else float32.
 
-    Processors with AMX or AVX512-BF16 gain 4 to 6 times; the others lose as much.
+    Processors with AMX or AVX512-BF16 are 4 to 6 times as fast with it; the others are as much slower.
     """
     if torch.cuda.is_available():
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
@@ -82,12 +82,13 @@ def device() -> torch.device:
 
 
 class TokenDataset(torch.utils.data.Dataset):
-    """Token ids, or measurements, with what is to be learned of each stay, as the trainer wants them.
+    """Token ids or measurements, and what is to be learned of each stay, as the trainer takes them.
 
     Parameters
     ----------
-    input_ids : list of list of int, or array of float32 with shape (stays, hours, variables)
-    labels : array of int (classes; one or more a stay) or of float (a number a stay), optional
+    input_ids : list of list of int, or numpy.ndarray of float32, shape (stays, hours, variables)
+    labels : numpy.ndarray, optional
+        int: label indices, of shape (stays,) or (stays, 2); float: one number for each stay, of shape (stays,).
     """
 
     def __init__(self, input_ids: list[list[int]] | np.ndarray, labels: np.ndarray | None = None):
@@ -102,29 +103,29 @@ class TokenDataset(torch.utils.data.Dataset):
 
 
 class PadRight:
-    """Collate token ids into one batch, padded to its longest text."""
+    """Collate token ids into one batch, padded at the end to the length of its longest text."""
 
     def __init__(self, pad_id: int):
         self.pad_id = pad_id
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         width = max(len(row["input_ids"]) for row in rows)
-        ids = torch.full((len(rows), width), self.pad_id)
-        mask = torch.zeros_like(ids)
+        ids = torch.full((len(rows), width), self.pad_id)  # (batch, tokens)
+        mask = torch.zeros_like(ids)  # (batch, tokens)
         for i, row in enumerate(rows):
             ids[i, : len(row["input_ids"])] = torch.as_tensor(row["input_ids"])
             mask[i, : len(row["input_ids"])] = 1
         batch = {"input_ids": ids, "attention_mask": mask}
         if "labels" in rows[0]:
-            batch["labels"] = torch.as_tensor(np.array([row["labels"] for row in rows]))
+            batch["labels"] = torch.as_tensor(np.array([row["labels"] for row in rows]))  # (batch,) or (batch, 2)
         return batch
 
 
 class ByLength(torch.utils.data.Sampler):
-    """Batches of texts of like length, in random order, the same in every run of this seed and epoch.
+    """Batches of texts of similar length, in a random order that is the same in every run of a seed and an epoch.
 
-    As transformers' sampler by length does, shuffled texts are sorted within groups of 50 batches; unlike there, the
-    batches are shuffled too (else each group ends with its shortest texts), and a resumed run draws the same order.
+    Shuffled texts are sorted within groups of 50 batches, as transformers' sampler by length does. Unlike there, the
+    batches are shuffled too (there, each group ends with its shortest texts), and a resumed run draws the same order.
     """
 
     def __init__(self, lengths: list[int], batch_size: int, seed: int):
@@ -146,14 +147,14 @@ class ByLength(torch.utils.data.Sampler):
         return iter([*batches.ravel().tolist(), *order[whole:].tolist()])
 
 
-_SCORES = {
+_SCORES = {  # of outputs (stays, labels) and labels (stays,): one number for each stay
     "accuracy": lambda outputs, labels: outputs.argmax(-1) == labels,
     "mean_absolute_error": lambda outputs, labels: np.abs(outputs[:, 0] - labels),
 }
 
 
 class _Trainer(checkpoints.Trainer):
-    """Transformers' trainer with the order of texts as an object."""
+    """Transformers' trainer, which takes the texts in the order of `sampler`, if there is one."""
 
     sampler: torch.utils.data.Sampler | None = None
 
@@ -176,23 +177,32 @@ def train(
     Parameters
     ----------
     model : torch.nn.Module
-        Takes a batch of `collate`; returns an object or a dict with ``loss`` and ``logits``.
+        Takes a batch of `collate`; returns an object or a dict with ``loss`` and ``logits`` (batch, labels).
+    collate : callable
+        Makes a batch (dict of tensors) of a list of items of `data`.
     data : TokenDataset
-        Training stays with labels; where these are numbers, the model's one output is judged by its mean absolute error.
+        Training stays with labels. Where the labels are numbers, the model's one output is judged by its mean absolute
+        error.
+    settings : NeuralSettings
     folder : Path
         Where checkpoints live while training; a killed run goes on from the last one.
+    seed : int
     autocast : bool
         Multiply in bfloat16 (float32 weights stay float32).
     validation : TokenDataset, optional
-        Stays by which the best epoch is chosen, instead of a share of `data`; not looked at where
-        ``settings.validation`` is 0.
+        Stays by which the best epoch is chosen, instead of a share of `data`; ignored if ``settings.validation`` is 0.
 
     Returns
     -------
     dict
-        ``train_seconds``, of which ``seconds_before_kill``, ``train_steps``, ``train_examples``,
-        ``train_tokens`` (padding not counted), all of these of all ``processes`` together where there are several, and
-        ``history``: the trainer's log, one dict per entry, with the loss of each.
+        ``train_seconds`` and how many of these are ``seconds_before_kill``; ``train_steps``, ``train_examples`` and
+        ``train_tokens`` (without padding), counted over all processes; ``history``, the trainer's log, one dict for
+        each entry with a loss or a validation score; and the number of ``processes``, if there are several.
+
+    Raises
+    ------
+    StudyError
+        If a checkpoint holds more than tensors and plain values, or the disk is full.
     """
     parts = [data] if validation is None or not settings.validation else [data, validation]
     read = [x for part in parts for x in (part.input_ids, part.labels.tolist())]
@@ -230,7 +240,7 @@ def train(
         label_names=["labels"],
         remove_unused_columns=False,
         restore_callback_states_from_checkpoint=True,
-        average_tokens_across_devices=False,  # each process's loss is a mean already, and so is that of their gradients
+        average_tokens_across_devices=False,  # a process's loss is a mean, and so is the processes' gradient
         ddp_timeout=86400,
     )
     arguments._n_gpu = 1  # further GPUs are for further processes, not for DataParallel
@@ -244,7 +254,7 @@ def train(
         preprocess_logits_for_metrics=lambda logits, labels: logits,
     )
     if settings.order == "by_length":
-        together = settings.batch_size * arguments.world_size  # texts of one step, of which each process takes its part
+        together = settings.batch_size * arguments.world_size  # texts of one step, shared among the processes
         trainer.sampler = ByLength([len(ids) for ids in training.input_ids], together, seed)
     last, clock = checkpoints.last_whole(saved), checkpoints.Clock(saved)
     trainer.remove_callback(PrinterCallback)
@@ -267,19 +277,22 @@ def train(
 
 
 def trained(net) -> dict[str, torch.Tensor]:
-    """What was trained, by name: whole on every process, where FSDP leaves each its share."""
+    """The trained parameters by name, each whole on every process, even where FSDP leaves a process only a share."""
     learned = {name: part for name, part in net.state_dict(keep_vars=True).items() if part.requires_grad}
     return {name: getattr(part, "full_tensor", lambda part=part: part)().detach() for name, part in learned.items()}
 
 
 @torch.no_grad()
 def predict(forward, collate, input_ids: list[list[int]] | np.ndarray, tokens_per_batch: int = 4096) -> np.ndarray:
-    """Apply `forward` to every text, in batches of like length, and return the rows in the texts' order.
+    """Apply `forward` to every text, in batches of similar length, and return the rows in the texts' order.
 
     Parameters
     ----------
     forward : callable
-        Takes a batch of `collate` on the model's device, returns a tensor of shape (texts, columns).
+        Takes a batch of `collate` on the model's device, returns a tensor of shape (batch, columns).
+    collate : callable
+        As for `train`.
+    input_ids : list of list of int, or numpy.ndarray of float32, shape (stays, hours, variables)
     tokens_per_batch : int
         Padded tokens in one batch.
 

@@ -1,23 +1,24 @@
 """The models, one file each, behind one small interface.
 
-A model's module holds a docstring that tells a student what the model is, a frozen dataclass `Settings`, whose fields say
-what each setting is and what values it takes (`study.setting`), and a class `Model` with
+The module of a model holds a docstring that explains the model to a student, a frozen dataclass `Settings` whose
+fields say what each setting is and what values it takes (`study.setting`), and a class `Model` with
 
-- ``Model(settings, labels, folder, seed)``: nothing is read or trained yet; `folder` is the run's own;
-- ``fit(texts, y, validation=None) -> dict``: train on texts (list of str; for `lstm`, measurements) and label indices (int
-  array); returns the cost. `validation`, a pair (texts, y), takes the place of the share that ``settings.validation`` keeps
-  back; models that choose no epoch don't look at it;
-- ``predict(texts) -> float32 array (texts, labels)``: logits, columns in the order of `labels`;
+- ``Model(settings, labels, folder, seed)``: load pretrained weights, if there are any; `folder` is the run's own;
+- ``fit(texts, y, validation=None) -> dict``: train on texts (list of str; for `lstm`, an array of measurements) and
+  label indices (int array, shape (texts,)); returns what the training cost. `validation`, a pair (texts, y), replaces
+  the share of the texts that ``settings.validation`` keeps back; models that choose no epoch ignore it;
+- ``predict(texts) -> float32 array, shape (texts, labels)``: logits, columns in the order of `labels`;
 - ``restore()``: load what `fit` saved in `folder`, instead of training.
 
-What else a model can do stands on its class:
+Attributes of the class say what else a model can do:
 
-- ``two_labels = True``: it learns two label indices a stay, its base DRG and its CC/MCC label (int array, (texts, 2));
-- ``numbers = True``: built with one label, it learns a number a stay (float array);
-- ``attributions(text, label)`` and ``attribution``, the scores' name: it can say exactly which places of the text made a
-  logit. A language model, which has a ``tokenizer``, is asked by `attribution.py`.
+- ``two_labels = True``: it learns two label indices for each stay, of its base DRG and of its CC/MCC label (int array,
+  shape (texts, 2));
+- ``numbers = True``: built with one label, it learns one number for each stay (float array, shape (texts,));
+- ``attributions(text, label)`` and ``attribution``, the name of its scores: it can say exactly which places of the text
+  made a logit. For a language model, which has a ``tokenizer`` instead, `attribution.py` finds out by experiment.
 
-Adding a model is one such module and one YAML file a run. Modules without a `Model` are what several models share.
+A new model takes one such module and one YAML file for each run. Modules without a `Model` hold what models share.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ from drgstudy.drgs import CC_LABELS
 from drgstudy.predictions import Predictions, check_model, read_predictions
 from drgstudy.study import StudyError, about_setting, checked_settings, one_line
 
-logging.getLogger("bitsandbytes").setLevel("ERROR")  # which says on import, and at each layer, what nobody can mend
+logging.getLogger("bitsandbytes").setLevel("ERROR")  # it warns of what no user can mend
 
 
 def module(name: str) -> ModuleType:
-    """The module of the model called `name`; raises StudyError, with the names there are, if there is none."""
+    """The module of the model called `name`; raises StudyError, which lists the models, if there is none."""
     names = [found.name for found in pkgutil.iter_modules(__path__)]
     chosen = importlib.import_module(f"{__name__}.{name}") if name in names else None
     if not hasattr(chosen, "Model"):
@@ -48,7 +49,7 @@ def module(name: str) -> ModuleType:
 
 
 def described(name: str, settings: dict) -> pd.DataFrame:
-    """The settings of the model called `name`, a row each: its value, and what it is."""
+    """The settings of the model called `name`: one row for each, with its value and what it is."""
     kind = module(name).Settings
     values = vars(checked_settings(kind, settings))
     rows = [(key, str(value), about_setting(kind, key).get("help", "")) for key, value in values.items()]
@@ -57,7 +58,7 @@ def described(name: str, settings: dict) -> pd.DataFrame:
 
 
 def build(name: str, settings: dict, labels: list[str], folder: Path, seed: int):
-    """The model called `name`, its settings checked, ready to be fitted."""
+    """The model called `name`, ready to be fitted; raises StudyError if it does not take these settings or labels."""
     chosen = module(name)
     settings = checked_settings(chosen.Settings, settings)
     if labels[-1] in CC_LABELS and not getattr(chosen.Model, "two_labels", False):
@@ -66,7 +67,7 @@ def build(name: str, settings: dict, labels: list[str], folder: Path, seed: int)
 
 
 def refuse_numbers(y) -> None:
-    """Raise StudyError if `y` holds numbers to be learned instead of label indices; for the models that only classify."""
+    """Raise StudyError if `y` holds numbers to be learned, not label indices; for models that only classify."""
     if y.dtype.kind == "f":
         raise StudyError(
             f"y: expected label indices, got {y.dtype}; only a model whose `numbers` is true learns a number"
@@ -74,7 +75,7 @@ def refuse_numbers(y) -> None:
 
 
 def load(folder: Path, done: Predictions | None = None) -> tuple:
-    """The trained model of a finished run, and its labels (numpy array of str, in the logits' order).
+    """Load the trained model of a finished run.
 
     Parameters
     ----------
@@ -83,10 +84,16 @@ def load(folder: Path, done: Predictions | None = None) -> tuple:
     done : Predictions, optional
         What it predicted, if that lies elsewhere.
 
+    Returns
+    -------
+    model : Model
+    labels : numpy.ndarray of str, shape (labels,)
+        In the order of the logits.
+
     Raises
     ------
     StudyError
-        If the run was not finished, has two labels a stay, or has left no weights, or others lie there now.
+        If the run is unfinished or gives two labels for each stay, or if its weights are missing or were changed.
     """
     folder = Path(folder)
     done = done or read_predictions(folder)
@@ -96,7 +103,7 @@ def load(folder: Path, done: Predictions | None = None) -> tuple:
     model = build(done.run["model"], done.run["settings"], done.labels.tolist(), folder, done.run["seed"])
     try:
         model.restore()
-    except Exception as error:  # of the library that reads them, each of its own kind
+    except Exception as error:  # each library that reads weights raises its own kind
         raise StudyError(
             f"run {folder.name} has left no weights that can be read ({one_line(error)}); train it again"
         ) from error

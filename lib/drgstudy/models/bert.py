@@ -1,8 +1,8 @@
 """**BERT**: a bidirectional encoder, fine-tuned in full with a linear head over its pooled output.
 
 The paper's baseline is ClinicalBERT (``emilyalsentzer/Bio_ClinicalBERT``), three epochs, batches of 16, learning rate
-2e-5. The default of the demo is MiniLM-L6, a small BERT whose weights a package carries; it was trained to put a text's
-meaning into the mean over its tokens, so the head reads that mean there instead of the first token.
+2e-5. The default of the demo is MiniLM-L6, a small BERT whose weights come in a package. It was trained to put a text's
+meaning into the mean over its tokens, so in the demo the head reads that mean instead of the first token.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ class Model:
         return self.tokenizer(texts, truncation=True, max_length=self.settings.max_tokens).input_ids
 
     def fit(self, texts: list[str], y: np.ndarray, validation: tuple | None = None) -> dict:
-        """Fine-tune all weights."""
+        """Fine-tune all weights on `y`, label indices (int64, shape (texts,)); returns the cost."""
         refuse_numbers(y)
         data, autocast = TokenDataset(self.tokens(texts), y), fast_dtype() == torch.bfloat16
         kept = validation and TokenDataset(self.tokens(validation[0]), validation[1])
         forward = self.net.forward
         cost = train(self.net, self.collate, data, self.settings, self.folder, self.seed, autocast, kept)
-        self.net.forward = forward  # the trainer leaves its autocast around it
+        self.net.forward = forward  # the trainer leaves it wrapped in its autocast
         with atomic(self.folder / "model.safetensors") as beside:
             save_model(self.net, str(beside))
         return cost | {"dtype": "bfloat16 autocast" if autocast else "float32"}
@@ -74,14 +74,15 @@ class Model:
         load_model(self.net, self.folder / "model.safetensors", device=str(device()))
 
     def predict(self, texts: list[str]) -> np.ndarray:
-        """Logits, float32, shape (texts, labels)."""
+        """Return the logits: float32, shape (texts, labels)."""
         self.net.eval()
         # In float32: in bfloat16 the logits of two DRGs would often be equal.
         return predict(lambda batch: self.net(**batch)["logits"], self.collate, self.tokens(texts))
 
 
 def _mean_forward(net, input_ids, attention_mask, labels=None, **_):
+    """BERT's forward pass with mean pooling, of ids and mask (batch, tokens) and label indices (batch,)."""
     encoder = getattr(net, net.base_model_prefix)
-    hidden = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-    logits = net.classifier(net.dropout(pool(hidden, attention_mask, "mean")))
+    hidden = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (batch, tokens, hidden)
+    logits = net.classifier(net.dropout(pool(hidden, attention_mask, "mean")))  # (batch, labels)
     return {"logits": logits} | ({} if labels is None else {"loss": cross_entropy(logits, labels)})

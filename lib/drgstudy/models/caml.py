@@ -1,9 +1,9 @@
-"""**CAML**: convolutional attention, adjusted to one label a stay.
+"""**CAML**: convolutional attention, adapted to one label for each stay.
 
-Word vectors pass through one convolution that looks at five words at a time. Each DRG then has a query of its own, which
-weighs all positions of the text by a softmax and reads one vector from them; the DRG's score is a linear function of
-that vector. Attention never sees padding. Word vectors start from a pretrained file, or, where none can be had, from
-word2vec on the training notes.
+Word vectors pass through one convolution that looks at five words at a time. Each DRG then has a query of its own,
+which weighs all positions of the text by a softmax and reads one vector from them; the DRG's score is a linear function
+of that vector. Attention never sees padding. The word vectors start from a pretrained file or, where none can be had,
+from word2vec trained on the training notes.
 
 With a single output the same network learns a number, such as a stay's relative weight, by least squares.
 """
@@ -26,8 +26,8 @@ from drgstudy.study import StudyError, atomic, one_line, read_json, setting, wri
 from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fast_dtype, predict, train
 
 PAD, UNKNOWN = 0, 1
-FEW = 2_000_000  # scores (texts x words x labels); up to so many, a CPU learns as fast from all texts at once
-WORD = re.compile(r"[0-9]*[a-z][a-z0-9]*", re.ASCII | re.IGNORECASE)  # no number, no de-identification mark
+FEW = 2_000_000  # batch * words * labels up to which a CPU trains as fast on all texts at once
+WORD = re.compile(r"[0-9]*[a-z][a-z0-9]*", re.ASCII | re.IGNORECASE)  # no bare number, no mark of a de-identified word
 
 
 @dataclass(frozen=True)
@@ -51,50 +51,57 @@ class Settings(NeuralSettings):
 
 
 def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """a bᵀ on a CPU; oneDNN, which torch asks only in its own layout, is twice as fast as MKL where that is not Intel's."""
+    """a bᵀ on a CPU: (m, k), (n, k) -> (m, n). Where the processor is not Intel's, oneDNN is twice as fast as MKL."""
     if a.dtype == torch.float32 and torch.backends.mkldnn.is_available() and not torch.is_autocast_enabled("cpu"):
-        return linear(a.to_mkldnn(), b.to_mkldnn()).to_dense()
+        return linear(a.to_mkldnn(), b.to_mkldnn()).to_dense()  # torch asks oneDNN only in oneDNN's own layout
     return linear(a, b).to(a.dtype)
 
 
 class _LabelAttention(torch.autograd.Function):
-    """What each label's query reads from each text, as its score: a text at a time, so that the cache holds it.
+    """The score of what each label's query reads from each text, one text at a time so that it fits the cache.
 
     With the features h of one text, queries u and score weights w: z = Σ over words of softmax(h uᵀ) ∘ (h wᵀ).
+    `features` (positions, filters) holds the texts end to end, text i in ``rooms[i]`` positions, of which the first
+    ``lengths[i]`` are its words and the rest padding. `query` and `score` are (labels, filters).
     """
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu")
     def forward(ctx, features, query, score, lengths, rooms):
         both, read, parts = torch.cat([score, query]), features.new_empty(len(lengths), len(query)), []
-        for z, length, h in zip(read, lengths, features.split(rooms), strict=True):
-            parts.append(_product(both, h).view(2, len(query), -1))
+        for z, length, h in zip(read, lengths, features.split(rooms), strict=True):  # (labels,), int, (room, filters)
+            parts.append(_product(both, h).view(2, len(query), -1))  # (2, labels, room)
             scores, weights = parts[-1]
             weights[:, length:] = -torch.inf
             torch.softmax(weights, -1, out=weights)
             torch.sum(scores * weights, -1, out=z)
         ctx.save_for_backward(features, query, score, read, *parts)
-        return read
+        return read  # (batch, labels)
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx, grad):
         features, query, score, read, *parts = ctx.saved_tensors
-        both, grads = torch.cat([query, score]), []
+        both, grads = torch.cat([query, score]), []  # (2 * labels, filters)
         turned, grad_both = both.T.contiguous(), torch.zeros_like(both)
         texts = features.split([part.shape[-1] for part in parts])
         for h, part, z, grad_z in zip(texts, parts, read.unsqueeze(-1), grad.unsqueeze(-1), strict=True):
-            (scores, weights), inner = part, torch.empty_like(part)
+            (scores, weights), inner = part, torch.empty_like(part)  # part (2, labels, room); z, grad_z (labels, 1)
             torch.mul(weights, grad_z, out=inner[1])  # the gradient of h wᵀ
             torch.sub(scores, z, out=inner[0]).mul_(inner[1])  # of h uᵀ
-            inner = inner.flatten(0, 1)
-            grads.append(_product(turned, inner.T).T)
+            inner = inner.flatten(0, 1)  # (2 * labels, room)
+            grads.append(_product(turned, inner.T).T)  # (room, filters)
             grad_both += _product(inner, h.T)
         return torch.cat(grads), *grad_both.chunk(2), None, None
 
 
 class Network(nn.Module):
-    """Embedding, convolution, one attention query a label (Mullenbach et al. 2018; softmax over labels at the end)."""
+    """Embedding, convolution and one attention query for each label; `vectors` is float32 (vocabulary, vector size).
+
+    Notes
+    -----
+    Source: Mullenbach et al. 2018, here with a softmax over the labels.
+    """
 
     def __init__(self, vectors: np.ndarray, labels: int, kernel: int, filters: int, dropout: float):
         super().__init__()
@@ -107,33 +114,35 @@ class Network(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
 
     def attend(self, input_ids, attention_mask):
-        """Features of each position (texts, words, filters), and its weight for each label (texts, words, labels)."""
-        words = self.dropout(self.embed(input_ids)).transpose(1, 2)
+        """Features of each position (batch, words, filters), and its weight for each label (batch, words, labels)."""
+        words = self.dropout(self.embed(input_ids)).transpose(1, 2)  # (batch, vector size, words)
         features = torch.tanh(self.conv(words))[:, :, : input_ids.shape[1]].transpose(1, 2)
         return features, self.query(features).masked_fill(attention_mask.unsqueeze(-1) == 0, -torch.inf).softmax(1)
 
     def _read(self, input_ids, attention_mask):
-        """The attended scores on a CPU: texts one after the other, nearly without padding; the same function, faster."""
-        # After each text comes as much padding as a filter looks ahead, so that it never sees two, and then some up to
-        # a multiple of 16 words: oneDNN compiles a product for every new shape, so let there be few.
+        """The attended scores (batch, labels), computed faster on a CPU: texts end to end, with hardly any padding."""
+        # Each text is followed by as much padding as a filter looks ahead, so that no filter sees two texts, and by
+        # more up to a multiple of 16 words: oneDNN compiles a product for every new shape, so there should be few.
         gap, lengths = self.conv.kernel_size[0] // 2, attention_mask.sum(1)
-        rooms = (lengths + gap + 15) // 16 * 16
+        rooms = (lengths + gap + 15) // 16 * 16  # (batch,)
         width = int(rooms.max())
         ids = pad(input_ids, (0, width - input_ids.shape[1]), value=PAD)[torch.arange(width) < rooms[:, None]]
-        words = self.dropout(self.embed(pad(ids, (gap, gap), value=PAD)))
-        # As an image of one row, whose memory holds a word's vector together, the texts need no transposed copy.
+        words = self.dropout(self.embed(pad(ids, (gap, gap), value=PAD)))  # (positions + 2 * gap, vector size)
+        # As an image of one row whose pixels are words, with their channels side by side in memory, the texts need no
+        # transposed copy. Features: (positions, filters).
         features = conv2d(words.T[None, :, None], self.conv.weight[:, :, None], self.conv.bias)[0, :, 0].T[: len(ids)]
         where = lengths.tolist(), rooms.tolist()
         return _LabelAttention.apply(torch.tanh(features), self.query.weight, self.score.weight, *where)
 
     def forward(self, input_ids, attention_mask, labels=None):
+        """Logits (batch, labels) of ids and mask (batch, words), and the loss if labels (batch,) are given."""
         if self.training and input_ids.is_cpu and input_ids.numel() * self.score.out_features > FEW:
             logits = self._read(input_ids, attention_mask) + self.score.bias
         else:
             features, weights = self.attend(input_ids, attention_mask)
             # A label's score is linear in what its query reads, so score every position first and weigh the scores:
-            # the vectors of shape (texts, labels, filters) are never built.
-            logits = (weights * (features @ self.score.weight.T)).sum(1) + self.score.bias
+            # the vectors of shape (batch, labels, filters) are never built.
+            logits = (weights * (features @ self.score.weight.T)).sum(1) + self.score.bias  # (batch, labels)
         if labels is None:
             return {"logits": logits}
         if labels.is_floating_point():
@@ -142,7 +151,7 @@ class Network(nn.Module):
 
 
 def words_of(text: str) -> list[str]:
-    """Lower-case alphanumeric words that hold a letter, without de-identification placeholders."""
+    """Lower-case alphanumeric words that hold at least one letter; the marks of de-identified words are left out."""
     return [word.lower() for word in WORD.findall(text)]
 
 
@@ -162,6 +171,7 @@ class Model:
         return [[self.vocabulary.get(w, UNKNOWN) for w in words_of(t)[:limit]] or [UNKNOWN] for t in texts]
 
     def _vectors(self, sentences: list[list[str]]) -> np.ndarray:
+        """Vectors of padding, of unknown words and of each known word (float32); sets the vocabulary."""
         from gensim.models import KeyedVectors, Word2Vec
 
         counts = Counter(word for sentence in sentences for word in sentence)
@@ -172,7 +182,7 @@ class Model:
                 raise StudyError(f"setting vectors: {file} is not a file; give word vectors in word2vec's format")
             try:
                 source = KeyedVectors.load_word2vec_format(str(file), binary=file.suffix == ".bin")
-            except (OSError, EOFError, ValueError, MemoryError) as error:  # MemoryError: by its first line, or in truth
+            except (OSError, EOFError, ValueError, MemoryError) as error:  # MemoryError: by the size in its first line
                 why = f"{type(error).__name__}: {one_line(error)}"
                 raise StudyError(f"setting vectors: {file} is not in word2vec's format ({why})") from None
             known = [word for word in known if word in source and np.isfinite(source[word]).all()]
@@ -194,9 +204,13 @@ class Model:
         return np.vstack([np.zeros_like(unknown), unknown, *(source[w] for w in known)]).astype(np.float32)
 
     def fit(self, texts: list[str], y: np.ndarray, validation: tuple | None = None) -> dict:
-        """Learn word vectors, then train the network with early stopping on accuracy (equal to micro-F1).
+        """Learn or read word vectors, then train the network with early stopping on accuracy (equal to micro-F1).
 
-        Where `y` holds numbers, the one output learns them from their mean on, and stops by its mean absolute error.
+        `y`, of shape (texts,), holds label indices (int64) or finite numbers (float). Numbers are learned by a single
+        output that starts from their mean, with early stopping on its mean absolute error.
+
+        Notes
+        -----
         Source: early-DRG paper, Supplementary Method 3 (relative weights without the detour over a DRG).
         """
         numbers = y.dtype.kind == "f"
@@ -212,7 +226,7 @@ class Model:
         kept = validation and TokenDataset(self.tokens(validation[0]), validation[1])
         autocast, forward = s.bfloat16 and fast_dtype() == torch.bfloat16, self.net.forward
         cost = train(self.net, self.collate, data, s, self.folder, self.seed, autocast, kept)
-        self.net.forward = forward  # the trainer leaves its autocast around it
+        self.net.forward = forward  # the trainer leaves it wrapped in its autocast
         write_json(self.folder / "vocabulary.json", self.vocabulary)
         with atomic(self.folder / "model.safetensors") as beside:
             save_model(self.net, str(beside))
@@ -230,16 +244,20 @@ class Model:
     def attributions(self, text: str, label: int) -> list[tuple[int, int, float]]:
         """Each n-gram that one filter sees, with the attention that the label's query pays it: (start, end, weight).
 
-        Source: early-DRG paper, which shows these n-grams. Weights are positive and sum to 1.
+        The weights are positive and sum to 1.
+
+        Notes
+        -----
+        Source: early-DRG paper, which shows these n-grams.
         """
         self.net.eval()
         batch = self.collate([{"input_ids": self.tokens([text])[0]}])
-        _, weights = self.net.attend(*(part.to(device()) for part in batch.values()))
+        _, weights = self.net.attend(*(part.to(device()) for part in batch.values()))  # (1, words, labels)
         spans, half = [m.span() for m in WORD.finditer(text)][: self.settings.max_tokens], self.settings.kernel // 2
         grams = [spans[max(0, i - half) : i + half + 1] for i in range(len(spans))]
         return [(g[0][0], g[-1][1], w) for g, w in zip(grams, weights[0, :, label].tolist(), strict=False)]
 
     def predict(self, texts: list[str]) -> np.ndarray:
-        """Logits, float32, shape (texts, labels)."""
+        """Return the logits: float32, shape (texts, labels)."""
         self.net.eval()
         return predict(lambda batch: self.net(**batch)["logits"], self.collate, self.tokens(texts), 65536)

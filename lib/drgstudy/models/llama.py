@@ -3,12 +3,12 @@ scores every DRG.
 
 The pretrained weights stay frozen. Beside each projection *W* of the attention blocks LoRA learns a product of two thin
 matrices, so that the layer computes *Wx + (α/r)·BAx*: with rank 8 that is well under one per cent of the parameters.
-The head is trained in full. A causal model has seen the whole text only at its last token, hence the paper pools there;
+The head is trained in full. A causal model has seen the whole text only at its last token, so the paper pools there;
 the mean over all tokens and a short prompt after the note are settings. Without training (0 epochs) and with
 ``head: probe`` this is the **frozen probe**: a logistic regression on what the model knows already.
 
-With two labels the head has an output for each base DRG and for each of the five CC/MCC labels, and the loss is the base
-DRG's cross-entropy plus half of the CC/MCC label's.
+With two labels the head has one output for each base DRG and one for each of the five CC/MCC labels. The loss is the
+cross-entropy of the base DRG plus half of that of the CC/MCC label.
 """
 
 from __future__ import annotations
@@ -65,19 +65,29 @@ class Settings(NeuralSettings):
 
 
 def label_loss(logits: torch.Tensor, labels: torch.Tensor, severity_weight: float) -> torch.Tensor:
-    """Mean cross-entropy; with two labels a text, of the base DRG plus `severity_weight` times that of the CC/MCC label.
+    """Mean cross-entropy; of two labels, that of the base DRG plus `severity_weight` times that of the CC/MCC label.
 
+    Parameters
+    ----------
+    logits : torch.Tensor of float, shape (batch, labels), or (batch, base DRGs + 5) for two labels
+    labels : torch.Tensor of int64, shape (batch,) or (batch, 2)
+    severity_weight : float
+
+    Notes
+    -----
     Source: DRG-LLaMA, Methods: λ = ½.
     """
     if labels.ndim == 1:
         return cross_entropy(logits, labels)
-    base, severity = logits[:, : -len(CC_LABELS)], logits[:, -len(CC_LABELS) :]
+    base, severity = logits[:, : -len(CC_LABELS)], logits[:, -len(CC_LABELS) :]  # (batch, base DRGs), (batch, 5)
     return cross_entropy(base, labels[:, 0]) + severity_weight * cross_entropy(severity, labels[:, 1])
 
 
 def quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """How bitsandbytes stores the frozen blocks; the head stays as it is.
+    """How bitsandbytes stores the frozen blocks, in 4 or 8 bits; the head stays as it is.
 
+    Notes
+    -----
     Source: QLoRA (4-bit NormalFloat, double quantization); LLM.int8.
     """
     four = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": dtype}
@@ -85,7 +95,7 @@ def quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 class Model:
-    """LLaMA with LoRA and a linear head, for one label a stay or two."""
+    """LLaMA with LoRA and a linear head, for one or two labels of each stay."""
 
     two_labels = True
 
@@ -130,20 +140,21 @@ class Model:
         self.accelerated = plain and accelerate_on_cpu(self.net)
         if not self.accelerated:
             accelerate_on_gpu(self.net)
-        # While training, a mask only marks padding, behind the text, where a causal model's tokens never look; a GPU's
-        # attention is faster without it. (`attribution.py` masks words within a text.)
+        # In training, a mask marks nothing but the padding behind the text, where a causal model's tokens never look; a
+        # GPU's attention is faster without it. In prediction it is needed: `attribution.py` masks words within a text.
         self.always_masked = device().type == "cpu"
         self.predicted_at_once = 1024 if device().type == "cpu" else 16384  # tokens; more do not fit a CPU's cache
         self.collate = PadRight(self.tokenizer.pad_token_id)
 
     def _states(self, input_ids, attention_mask, **options):
+        """The decoder's output, with a ``last_hidden_state`` (batch, tokens, hidden)."""
         net = self.net.base_model.model
         mask = attention_mask if self.always_masked or not net.training else None
         return getattr(net, net.base_model_prefix)(input_ids, attention_mask=mask, use_cache=False, **options)
 
     def _forward(self, net, input_ids, attention_mask, labels=None, **_):
         hidden = self._states(input_ids, attention_mask).last_hidden_state
-        logits = net.score(pool(hidden, attention_mask, self.settings.pooling))
+        logits = net.score(pool(hidden, attention_mask, self.settings.pooling))  # (batch, outputs)
         if labels is None:
             return {"logits": logits}
         return {"logits": logits, "loss": label_loss(logits, labels, self.settings.severity_weight)}
@@ -157,9 +168,9 @@ class Model:
         return [row + suffix for row in ids]
 
     def features(self, ids: list[list[int]], cuts: list[list[int]]) -> np.ndarray:
-        """Pooled states of the frozen model, float32, shape (texts, cuts, width); each cut is [layers, tokens].
+        """Pooled states of the frozen model, float32, shape (texts, cuts, hidden); each cut is [layers, tokens].
 
-        One pass gives them all: what a causal model makes of its first tokens depends on nothing after them.
+        One pass gives all of them, for what a causal model makes of its first tokens does not depend on later ones.
         """
         net = self.net.base_model.model
         decoder, depth = getattr(net, net.base_model_prefix), net.config.num_hidden_layers
@@ -169,15 +180,15 @@ class Model:
             mask, pooled = batch["attention_mask"], []
             for layers, tokens in cuts:
                 hidden = states.last_hidden_state if layers == depth else decoder.norm(states.hidden_states[layers])
-                pooled.append(pool(hidden[:, :tokens], mask[:, :tokens], self.settings.pooling))
-            return torch.stack(pooled, 1)
+                pooled.append(pool(hidden[:, :tokens], mask[:, :tokens], self.settings.pooling))  # (batch, hidden)
+            return torch.stack(pooled, 1)  # (batch, cuts, hidden)
 
         self.net.eval()
         return predict(forward, self.collate, ids, self.predicted_at_once)  # before training: LoRA still adds nothing
 
     @first_process_first()
     def _known_features(self, ids: list[list[int]]) -> np.ndarray:
-        """`features` of the texts, shape (texts, width), computed only where no run has left them in its folder."""
+        """`features` of the texts, shape (texts, hidden); only what no run has left in its folder is computed."""
         here = [self.net.config.num_hidden_layers, self.settings.max_tokens]
         cuts = [here, *self.settings.cuts]
 
@@ -202,16 +213,16 @@ class Model:
         return np.stack([known[key(here, row)] for row in ids])
 
     def _start_head(self, ids: list[list[int]], y: np.ndarray) -> None:
-        """Fit a probe for each of a stay's labels; an output that no training stay has keeps a head of zeros.
+        """Start the head from a probe for each of a stay's labels; outputs without a training stay get weights of zero.
 
-        The head has no intercept (transformers' has none), and features are scaled, not centred, so that the scale folds
-        into the head.
+        The head has no intercept, as in transformers. The features are therefore scaled but not centred: the scale can
+        be folded into the head's weights.
         """
         if self.settings.head == "random":
             return
         x = self._known_features(ids)
-        scale = x.std(0) + 1e-6
-        head = self.score.modules_to_save["default"].weight
+        scale = x.std(0) + 1e-6  # (hidden,)
+        head = self.score.modules_to_save["default"].weight  # (outputs, hidden)
         targets = [(0, y)] if y.ndim == 1 else [(0, y[:, 0]), (len(head) - len(CC_LABELS), y[:, 1])]
         with torch.no_grad():
             head.zero_()
@@ -223,7 +234,7 @@ class Model:
                 head[first + probe.classes_] = torch.tensor(probe.coef_ / scale, dtype=head.dtype, device=head.device)
 
     def fit(self, texts: list[str], y: np.ndarray, validation: tuple | None = None) -> dict:
-        """Start the head, train LoRA and head on labels of shape (texts,) or (texts, 2), and save both as PEFT does."""
+        """Start the head, train it and LoRA on label indices, (texts,) or (texts, 2), and save both as PEFT does."""
         refuse_numbers(y)
         if y.ndim == 2 and self.settings.validation:
             raise StudyError(
@@ -248,7 +259,7 @@ class Model:
         set_peft_model_state_dict(self.net, saved)
 
     def predict(self, texts: list[str]) -> np.ndarray:
-        """Logits, float32, shape (texts, outputs)."""
+        """Return the logits: float32, shape (texts, outputs)."""
         ids = self.tokens(texts)
         if not self.settings.epochs and self.settings.head == "probe":  # nothing but the head was fitted
             head = self.score.modules_to_save["default"].weight.detach().float().cpu().numpy()

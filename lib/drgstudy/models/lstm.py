@@ -1,9 +1,9 @@
 """**LSTM**: no notes, only what was measured: vital signs and laboratory values, hour by hour.
 
-A recurrent network reads a stay one hour after the other. It carries a memory along, and three gates learn at each hour
-what of the memory to forget, what of the new measurements to take in, and what to show. What it shows after the last
-hour has seen all of them; a linear head scores every DRG from it. It is the early-DRG paper's yardstick for the notes:
-the same stays and the same task, without a word of text.
+A recurrent network reads a stay one hour after the other. It carries a memory along, and three gates learn what of
+the memory to forget at each hour, what of the new measurements to take in, and what to show. What it shows after the
+last hour depends on all of them; from it a linear head scores every DRG. It is the early-DRG paper's yardstick for the
+notes: the same stays and the same task, without a word of text.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Settings(NeuralSettings):
 
 
 class Network(nn.Module):
-    """One LSTM layer, dropout, and a linear head over the last hour's hidden state."""
+    """One LSTM layer over (batch, hours, variables), dropout, and a linear head over the last hour's hidden state."""
 
     def __init__(self, variables: int, labels: int, hidden: int, dropout: float):
         super().__init__()
@@ -49,23 +49,23 @@ class Network(nn.Module):
         self.score = nn.Linear(hidden, labels)
 
     def forward(self, input_ids, labels=None):
-        logits = self.score(self.dropout(self.lstm(input_ids)[0][:, -1]))
+        logits = self.score(self.dropout(self.lstm(input_ids)[0][:, -1]))  # (batch, hidden) -> (batch, labels)
         return {"logits": logits} | ({} if labels is None else {"loss": cross_entropy(logits, labels)})
 
 
 def collate(rows: list[dict]) -> dict[str, torch.Tensor]:
-    """Stack stays, all of the same hours, into one batch."""
+    """Stack stays of equally many hours: input_ids (batch, hours, variables) and, where given, labels (batch,)."""
     return {key: torch.as_tensor(np.stack([row[key] for row in rows])) for key in rows[0]}
 
 
 class Model:
-    """An LSTM over hourly measurements, float32 with shape (stays, hours, variables) and no gaps, instead of texts."""
+    """An LSTM that reads hourly measurements instead of texts: float32, shape (stays, hours, variables), no gaps."""
 
     def __init__(self, settings: Settings, labels: list[str], folder: Path, seed: int):
         self.settings, self.n_labels, self.folder, self.seed = settings, len(labels), folder, seed
 
     def hours(self, measurements: np.ndarray) -> np.ndarray:
-        """The first `max_tokens` hours; raises StudyError for another shape, or for values that are not known."""
+        """The first `max_tokens` hours; raises StudyError for another shape, or for values that are not finite."""
         shape = np.shape(measurements)
         if len(shape) != 3 or not np.isfinite(measurements).all():
             raise StudyError(
@@ -75,7 +75,7 @@ class Model:
         return measurements[:, : self.settings.max_tokens].astype(np.float32, copy=False)
 
     def fit(self, measurements: np.ndarray, y: np.ndarray, validation: tuple | None = None) -> dict:
-        """Train with early stopping on accuracy."""
+        """Train on `y`, label indices (int64, shape (stays,)), with early stopping on accuracy; returns the cost."""
         refuse_numbers(y)
         set_seed(self.seed)
         s, hours = self.settings, self.hours(measurements)
@@ -94,6 +94,6 @@ class Model:
         self.net.load_state_dict(saved)
 
     def predict(self, measurements: np.ndarray) -> np.ndarray:
-        """Logits, float32, shape (stays, labels)."""
+        """Return the logits: float32, shape (stays, labels)."""
         self.net.eval()
         return predict(lambda batch: self.net(**batch)["logits"], collate, self.hours(measurements))

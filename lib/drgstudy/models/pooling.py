@@ -6,17 +6,21 @@ import torch
 
 
 def pool(hidden: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
-    """One vector a text from the hidden states: the last real token's, or the mean over real tokens.
+    """One vector for each text from the hidden states: the last real token's, or the mean over real tokens.
 
     Parameters
     ----------
-    hidden : torch.Tensor, shape (texts, tokens, width)
-    mask : torch.Tensor of int, shape (texts, tokens)
-        1 for real tokens, on whichever side the padding is.
+    hidden : torch.Tensor of float, shape (batch, tokens, hidden)
+    mask : torch.Tensor of int, shape (batch, tokens)
+        1 for real tokens, 0 for padding, which may be on either side.
     how : {"last", "mean"}
+
+    Returns
+    -------
+    torch.Tensor of float32, shape (batch, hidden)
     """
     if how == "last":
-        last = (torch.arange(mask.shape[1], device=mask.device) * mask).argmax(-1)
+        last = (torch.arange(mask.shape[1], device=mask.device) * mask).argmax(-1)  # (batch,)
         return hidden[torch.arange(len(hidden), device=hidden.device), last].float()
-    kept = mask.unsqueeze(-1)
+    kept = mask.unsqueeze(-1)  # (batch, tokens, 1)
     return (hidden.float() * kept).sum(1) / kept.sum(1)

@@ -1,8 +1,8 @@
 """**TF-IDF with logistic regression**: no network and no reading, only which words and word pairs occur.
 
 Each text becomes a long sparse vector of term frequencies, damped and weighted by how rare the term is; a multinomial
-logistic regression learns a weight per term and DRG. The plainest model is the yardstick: whoever trails it has not
-learned to read.
+logistic regression learns a weight for each term and DRG. This plainest of the models is the yardstick: a model that
+trails it has not learned to read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REGRESSION = ("classes_", "coef_", "intercept_")  # what scikit-learn's regressi
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of vectorizer and regression, by scikit-learn's meaning."""
+    """Settings of the vectorizer and the regression, as scikit-learn means them."""
 
     ngrams: int = setting(2, "the longest run of words that is one term")
     min_df: int = setting(2, "stays that a term must occur in")
@@ -45,7 +45,10 @@ class Model:
         )
 
     def fit(self, texts: list[str], y: np.ndarray, validation: tuple | None = None) -> dict:
-        """Learn terms, their weights and the regression; there is no epoch to choose by `validation`."""
+        """Learn terms, their weights and the regression of `y`, label indices (int, shape (texts,)).
+
+        `validation` is ignored, for there is no epoch to choose. Returns the cost.
+        """
         refuse_numbers(y)
         start = time.perf_counter()
         self.pipeline.fit(texts, y)
@@ -68,14 +71,14 @@ class Model:
     def attributions(self, text: str, label: int) -> list[tuple[int, int, float]]:
         """Each term where it stands in the text, with its part of the label's logit: (start, end, score).
 
-        Exact: the scores and the label's intercept sum to the logit. A term's part is shared evenly among its places; a
-        label that the training stays lack has no parts.
+        The scores are exact: together with the label's intercept they sum to the logit. A term that occurs several
+        times shares its part evenly among its places. The list is empty for a label that no training stay has.
         """
         vectorizer, regression = self.pipeline
         row = np.flatnonzero(regression.classes_ == label)
         if not len(row):
             return []
-        parts = vectorizer.transform([text]).toarray()[0] * regression.coef_[row[0]]
+        parts = vectorizer.transform([text]).toarray()[0] * regression.coef_[row[0]]  # (terms,)
         # Lower case may be longer ("İ" becomes two characters): where in the text does each of its characters stand?
         where = [i for i, character in enumerate(text) for _ in character.lower()]
         words = list(re.finditer(vectorizer.token_pattern, text.lower()))
@@ -88,8 +91,8 @@ class Model:
         return [(*spot, parts[vectorizer.vocabulary_[t]] / len(spots)) for t, spots in known.items() for spot in spots]
 
     def predict(self, texts: list[str]) -> np.ndarray:
-        """Log-odds, float32, shape (texts, labels); labels that the training stays lack get the row's least minus one."""
-        known = self.pipeline.decision_function(texts)
+        """Return the logits: float32, shape (texts, labels); those of unseen labels are the row's least minus 1."""
+        known = self.pipeline.decision_function(texts)  # (texts, labels that training stays have)
         out = np.repeat(known.min(1, keepdims=True) - 1, self.n_labels, 1)
         out[:, self.pipeline.classes_] = known
         return out.astype(np.float32)

