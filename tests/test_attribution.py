@@ -19,8 +19,8 @@ from drgstudy.attribution import (
     explain,
     page,
     picture,
+    stay_to_explain,
     strongest,
-    telling_stay,
     top,
     top_ngrams,
 )
@@ -292,5 +292,5 @@ def test_the_telling_stay_is_a_near_miss_of_median_confidence():
         logits[row, :2] = np.log([p, (1 - p) * 0.9])
     logits[5] = np.arange(7)
     labels = np.array([f"{i:03d}" for i in range(7)])
-    assert telling_stay(Predictions(np.arange(6), truth, labels, logits, {})) == 4
-    assert telling_stay(Predictions(np.arange(2), truth[[0, 5]], labels, logits[[0, 5]], {})) == 1
+    assert stay_to_explain(Predictions(np.arange(6), truth, labels, logits, {})) == 4
+    assert stay_to_explain(Predictions(np.arange(2), truth[[0, 5]], labels, logits[[0, 5]], {})) == 1

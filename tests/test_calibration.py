@@ -181,7 +181,7 @@ def test_resampled_coverage_and_chance_equal_a_plain_loop(drawn, seed, fewest):
 
 def test_temperature_is_recovered_and_repairs():
     logits, truth = calibrated(3000, 1, sharpness=2.5)
-    tempered, temperatures = calibration.temper(logits, truth, 42)
+    tempered, temperatures = calibration.temperature_scaled(logits, truth, 42)
     assert temperatures == pytest.approx([2.5, 2.5], rel=0.1)
     confidence, hit = calibration.top1(tempered, truth)
     counts = resample_counts(3000, 50, 0)
@@ -192,13 +192,13 @@ def test_temperature_is_recovered_and_repairs():
 
 def test_no_stay_decides_its_own_temperature():
     logits, truth = calibrated(200, 5)
-    tempered, (first, second) = calibration.temper(logits, truth, 0)
+    tempered, (first, second) = calibration.temperature_scaled(logits, truth, 0)
     used = (logits / tempered)[:, 0]
     mine = np.isclose(used, first)
     assert mine.sum() == 100 and np.allclose(used[~mine], second) and first != second
     changed = truth.copy()
     changed[mine] = (truth[mine] + 1) % 6
-    _, (third, fourth) = calibration.temper(logits, changed, 0)
+    _, (third, fourth) = calibration.temperature_scaled(logits, changed, 0)
     assert third == first and fourth != second
     rows, labels = logits[~mine], truth[~mine]  # the other half's best temperature, by brute force
     grid = np.geomspace(0.2, 5, 2001)
@@ -209,10 +209,12 @@ def test_no_stay_decides_its_own_temperature():
 def test_temperatures_stay_within_bounds_and_the_halves_are_drawn_by_the_seed():
     logits, truth = np.tile([0.0, 0.1], (5, 1)), np.ones(5, int)
     half = np.random.default_rng(3).permutation(5) % 2
-    tempered, temperatures = calibration.temper(logits, truth * (half == 0), 3)  # the second half is always wrong
+    tempered, temperatures = calibration.temperature_scaled(
+        logits, truth * (half == 0), 3
+    )  # the second half is always wrong
     np.testing.assert_allclose(temperatures, np.exp([4, -4]), rtol=1e-3)
     np.testing.assert_array_equal(tempered, logits / temperatures[half][:, None])
-    assert calibration.temper(np.eye(2, dtype=np.float32), np.arange(2), 0)[0].dtype == np.float64
+    assert calibration.temperature_scaled(np.eye(2, dtype=np.float32), np.arange(2), 0)[0].dtype == np.float64
 
 
 def test_an_overconfident_model_is_found_out_and_repaired():
@@ -242,4 +244,4 @@ def test_refuses():
         with pytest.raises(StudyError, match=f"targets: {target} is no accuracy"):
             calibration.coverage_at(confidence, hit, [0.8, target], ONCE)
     with pytest.raises(StudyError, match="can't be halved"):
-        calibration.temper(logits[:1], truth[:1], 0)
+        calibration.temperature_scaled(logits[:1], truth[:1], 0)

@@ -198,7 +198,7 @@ def test_intervals_over_the_stays_equal_a_plain_loop(drawn, seed):
     assert found.index.tolist() == ["earlier", "later", "change"] and list(found) == ["value", "lower", "upper"]
     by_loop = np.array([changes[0], *np.quantile(changes[1:], [0.025, 0.975], axis=0)]).T
     np.testing.assert_allclose(found, by_loop, atol=1e-9)
-    found = casemix.nearer(true, earlier, later, 40, seed)
+    found = casemix.mae_difference(true, earlier, later, 40, seed)
     assert list(found) == ["difference", "lower", "upper"]
     np.testing.assert_allclose(list(found.values()), [nearer[0], *np.quantile(nearer[1:], [0.025, 0.975])], atol=1e-9)
 
@@ -206,7 +206,7 @@ def test_intervals_over_the_stays_equal_a_plain_loop(drawn, seed):
 def test_what_averaging_hides_by_hand():
     true = np.array([1.0, 3.0, 2.0])
     predicted = np.array([[2.0, 2.0, 5.0], [1.0, 0.0, 2.0]])  # off by 1, -1, 3 and by 0, -3, 0
-    found = casemix.cancelled(true, predicted, base=300.0)
+    found = casemix.cancelled(true, predicted, base_payment=300.0)
     assert found == pytest.approx({"stay_dollars": 400, "total_dollars": 300, "cancels": 0.25})
     assert casemix.cancelled(true, predicted)["stay_dollars"] == 8000
 
@@ -221,7 +221,9 @@ def test_payments_of_the_early_drg_papers_example():
     assert owed.tolist() == pytest.approx([472_500, 0], abs=1e-3)
     assert table.loc[24, ["lowest", "highest"]].tolist() == pytest.approx([0.94 * 3.15, 0.96 * 3.15])
     assert table["cmi_predicted"].tolist() == pytest.approx([0.95 * 3.15, 3.15])
-    drawn = casemix.payments(true, predicted, np.array([1, 1, 1, 0]), base=1000.0).set_index("hour")  # repeated stays
+    drawn = casemix.payments(true, predicted, np.array([1, 1, 1, 0]), base_payment=1000.0).set_index(
+        "hour"
+    )  # repeated stays
     assert drawn.loc[48, "dollars_true"] == pytest.approx(1000 * (3 * 3.3 + 3))
 
 

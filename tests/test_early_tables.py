@@ -107,7 +107,7 @@ def test_sentences_say_what_the_numbers_say():
         "sizes": casemix.errors_by_size(true, predicted[24], [50, 100], 5, 1),
         "paid": casemix.payments(true, predicted, np.arange(100)),
         "hidden": casemix.cancelled(true, predicted[48]),
-        "blind": 3.0,
+        "mean_guess": 3.0,
     }
     said = comparisons.cmi_sentences("ms", [24, 48], found)
     assert "off by 10.05" in said[0] and "published at 24 hours: 2.40 (1.07) %" in said[0]

@@ -223,7 +223,7 @@ def _sheet(body: str) -> str:
     return f'<div style="{style};font-family:sans-serif;border:1px solid #ccc;border-radius:4px;margin:.5em 0">{body}</div>'
 
 
-def telling_stay(predictions: Predictions) -> int:
+def stay_to_explain(predictions: Predictions) -> int:
     """Position of a stay worth looking at: the top DRG is wrong, but the billed one is among the top five.
 
     Of these stays, or of all if there are none, it is the one of median confidence (the lower of two medians), that is,

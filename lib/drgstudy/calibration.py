@@ -165,7 +165,7 @@ def coverage_at(
     return table[["value", "sd", "lower", "upper", "threshold"]]
 
 
-def temper(logits: np.ndarray, truth: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def temperature_scaled(logits: np.ndarray, truth: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Would one number repair the confidences? Divide the logits by a temperature that is fitted on the *other* stays.
 
     The stays fall at random into two halves; each half's logits are divided by the temperature that gives the other
@@ -209,11 +209,11 @@ def assess(logits: np.ndarray, truth: np.ndarray, bins: int, counts: np.ndarray,
     Returns
     -------
     DataFrame with the columns value, sd, lower, upper and the rows
-        of `calibration`; ece_tempered, the ece after `temper`; ece_by_chance, the mean of as many draws of
+        of `calibration`; ece_tempered, the ece after `temperature_scaled`; ece_by_chance, the mean of as many draws of
         `chance_error` as there are resamples, of which 95 % lie below its upper; and temperature, the mean of the two.
     """
     confidence, hit = top1(logits, truth)
-    tempered, temperatures = temper(logits, truth, seed)
+    tempered, temperatures = temperature_scaled(logits, truth, seed)
     after = calibration(*top1(tempered, truth), bins, counts).loc[["ece"]].rename({"ece": "ece_tempered"})
     table = pd.concat([calibration(confidence, hit, bins, counts), after])
     chance = chance_error(confidence, bins, len(counts), seed)

@@ -42,7 +42,15 @@ def predicted_weights(logits: np.ndarray, weights: np.ndarray) -> dict[str, np.n
     }
 
 
-def case_mix(true: np.ndarray, predicted: np.ndarray, counts: np.ndarray, payment: float) -> pd.DataFrame:
+def mean_guess(trained: pd.Series, shape: tuple[int, ...]) -> np.ndarray:
+    """A guess that reads nothing: each stay gets the mean relative weight of the training stays.
+
+    It is the yardstick of every model that names weights: what a model does not do better, it has not read.
+    """
+    return np.full(shape, trained.mean())
+
+
+def case_mix(true: np.ndarray, predicted: np.ndarray, counts: np.ndarray, base_payment: float) -> pd.DataFrame:
     """The case-mix index of the stays, what a model would have made of it, and the difference in dollars.
 
     Parameters
@@ -51,7 +59,7 @@ def case_mix(true: np.ndarray, predicted: np.ndarray, counts: np.ndarray, paymen
         Relative weights of the stays.
     counts : numpy.ndarray of int, shape (resamples, n)
         As `bootstrap.resample_counts` draws them; the true and the predicted weight of a stay are drawn together.
-    payment : float
+    base_payment : float
         Dollars for a relative weight of 1; a stay is paid its weight times this.
 
     Returns
@@ -79,7 +87,11 @@ def case_mix(true: np.ndarray, predicted: np.ndarray, counts: np.ndarray, paymen
     weight = np.vstack([np.ones((1, n), int), counts]) / n  # (1 + resamples, n); the stays as they are come first
     cmi, guess, off = (weight @ values for values in (true, predicted, np.abs(predicted - true)))
     measures = {"cmi_true": cmi, "cmi_predicted": guess, "error_percent": 100 * (guess / cmi - 1)}
-    measures |= {"dollars_per_100": 100 * payment * (guess - cmi), "mae_weight": off, "mae_dollars": payment * off}
+    measures |= {
+        "dollars_per_100": 100 * base_payment * (guess - cmi),
+        "mae_weight": off,
+        "mae_dollars": base_payment * off,
+    }
     samples = pd.DataFrame(measures)
     return summary(samples[1:]).assign(value=samples.iloc[0])[["value", "sd", "lower", "upper"]]
 
@@ -198,14 +210,14 @@ def change_by_hour(true: np.ndarray, earlier: np.ndarray, later: np.ndarray, res
     return summary(found[1:]).assign(value=found.iloc[0])[["value", "lower", "upper"]]
 
 
-def cancelled(true: np.ndarray, predicted: np.ndarray, base: float = 6000.0) -> dict[str, float]:
+def cancelled(true: np.ndarray, predicted: np.ndarray, base_payment: float = 6000.0) -> dict[str, float]:
     """How much of the stays' errors cancels in their total.
 
     Parameters
     ----------
     true : numpy.ndarray of float, shape (n,)
     predicted : numpy.ndarray of float, shape (models, n)
-    base : float
+    base_payment : float
         Dollars for a relative weight of 1.
 
     Returns
@@ -214,12 +226,12 @@ def cancelled(true: np.ndarray, predicted: np.ndarray, base: float = 6000.0) -> 
         stay_dollars (mean absolute error of a stay), total_dollars (absolute error of the total, divided by the stays),
         both means over the models; and cancels, the share of the stays' errors that cancels in the total.
     """
-    off = base * (predicted - true)
+    off = base_payment * (predicted - true)
     single, total = np.abs(off).mean(axis=1), np.abs(off.mean(axis=1))
     return {"stay_dollars": single.mean(), "total_dollars": total.mean(), "cancels": 1 - total.sum() / single.sum()}
 
 
-def nearer(true: np.ndarray, a: np.ndarray, b: np.ndarray, resamples: int, seed: int) -> dict[str, float]:
+def mae_difference(true: np.ndarray, a: np.ndarray, b: np.ndarray, resamples: int, seed: int) -> dict[str, float]:
     """Mean absolute error of weights `a` minus that of `b`, each (models, n), with a 95 % interval over the stays."""
     gain = np.abs(a - true).mean(axis=0) - np.abs(b - true).mean(axis=0)  # (n,)
     lower, upper = np.quantile(resample_counts(gain.size, resamples, seed) @ gain / gain.size, [0.025, 0.975])
@@ -227,7 +239,7 @@ def nearer(true: np.ndarray, a: np.ndarray, b: np.ndarray, resamples: int, seed:
 
 
 def payments(
-    true: np.ndarray, predicted: dict[int, np.ndarray], rows: np.ndarray, base: float = 6000.0
+    true: np.ndarray, predicted: dict[int, np.ndarray], rows: np.ndarray, base_payment: float = 6000.0
 ) -> pd.DataFrame:
     """True and predicted case-mix index and payment of some stays, by hour.
 
@@ -237,7 +249,7 @@ def payments(
     predicted : dict of hour to numpy.ndarray of float, shape (models, n)
     rows : numpy.ndarray of int
         Positions of the sampled stays, repeated or not.
-    base : float
+    base_payment : float
         Dollars for a relative weight of 1.
 
     Returns
@@ -255,7 +267,9 @@ def payments(
         cmi, each = true[rows].mean(), weights[:, rows].mean(axis=1)
         row = {"hour": hour, "stays": len(rows), "cmi_true": cmi, "cmi_predicted": each.mean()}
         row |= {"lowest": each.min(), "highest": each.max()}
-        table.append(row | {f"dollars_{key}": row[f"cmi_{key}"] * len(rows) * base for key in ("true", "predicted")})
+        table.append(
+            row | {f"dollars_{key}": row[f"cmi_{key}"] * len(rows) * base_payment for key in ("true", "predicted")}
+        )
     return pd.DataFrame(table)
 
 

@@ -120,7 +120,7 @@ def cmi_sentences(system: str, compared: list[int], found: dict) -> list[str]:
     compared : two hours, the earlier first
     found : dict
         Of this system: errors (`casemix.errors_by_hour`), change (`casemix.change_by_hour`), sizes (`errors_by_size` at
-        the earlier hour), paid (`casemix.payments`), hidden (`casemix.cancelled`, at the later hour) and blind, the error
+        the earlier hour), paid (`casemix.payments`), hidden (`casemix.cancelled`, at the later hour) and mean_guess, the error
         of a guess that reads nothing.
     """
     earlier, later = compared
@@ -151,7 +151,7 @@ def cmi_sentences(system: str, compared: list[int], found: dict) -> list[str]:
         f"With the notes of {earlier} hours the case-mix index is off by {off[earlier]} %, with those of {later} hours by "
         f"{off[later]} % (mean and SD over the models; published at 24 hours: {theirs} %); {verdict} ({amount}).",
         f"The error {settles} (published: below {below:g} % after hour 24).",
-        f"A guess that reads nothing, the mean weight of the training stays, is off by {found['blind']:.1f} %; on the "
+        f"A guess that reads nothing, the mean weight of the training stays, is off by {found['mean_guess']:.1f} %; on the "
         f"paper’s cohort it would have been off by {guess:.1f} % (its Table 1).",
         f"In populations of {sizes['size'].min():,} to {sizes['size'].max():,} stays the mean error at hour {earlier} is "
         f"{sizes['mean'].min():.1f} to {sizes['mean'].max():.1f} % (published: under "
@@ -166,7 +166,7 @@ def cmi_sentences(system: str, compared: list[int], found: dict) -> list[str]:
 def regression_sentences(system: str, value: pd.DataFrame, gains: pd.DataFrame) -> list[str]:
     """Is a weight said as a number nearer than one that follows from a DRG, or than a guess that reads nothing?
 
-    `value` has the mean of each metric (columns) by way (index) in one system, `gains` is `casemix.nearer` of the
+    `value` has the mean of each metric (columns) by way (index) in one system, `gains` is `casemix.mae_difference` of the
     regression against each other way (index).
     """
     words = {"top-1 DRG": "the weight of the top-1 DRG", "expected": "the expected weight"}

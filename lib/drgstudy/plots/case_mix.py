@@ -33,10 +33,10 @@ def case_mix(table: pd.DataFrame, dataset: str) -> Figure:
     return stamped(figure, dataset)
 
 
-def cmi_by_hour(errors: pd.DataFrame, published: pd.DataFrame, blind: dict[str, float], dataset: str) -> Figure:
+def cmi_by_hour(errors: pd.DataFrame, published: pd.DataFrame, mean_guess: dict[str, float], dataset: str) -> Figure:
     """Early DRG, Figure 1: error of the case-mix index by hour, mean and standard deviation over the fold models.
 
-    `errors` has system, hour, mean and sd; `published` system, hour, value and sd; `blind` holds each system's error of a
+    `errors` has system, hour, mean and sd; `published` system, hour, value and sd; `mean_guess` holds each system's error of a
     guess that reads nothing.
     """
     figure, panels = _systems(errors)
@@ -46,7 +46,7 @@ def cmi_by_hour(errors: pd.DataFrame, published: pd.DataFrame, blind: dict[str, 
         band = (rows["mean"] - spread).clip(lower=0), rows["mean"] + spread
         ax.fill_between(rows["hour"], *band, color=colour, alpha=0.18, lw=0)
         ax.plot(rows["hour"], rows["mean"], color=colour, ms=5.5, label="this run, ± SD", **style)
-        ax.axhline(blind[system], color=INK, lw=1.2, ls=":", label="a guess that reads nothing")
+        ax.axhline(mean_guess[system], color=INK, lw=1.2, ls=":", label="a guess that reads nothing")
         theirs = published[published["system"] == system]
         paper = {"fmt": "D", "mfc": "white", "ms": 7, "capsize": 3, "color": FAINT, "zorder": 3}
         ax.errorbar(theirs["hour"], theirs["value"], theirs["sd"], label="published, ± SD", **paper)
@@ -80,8 +80,8 @@ def cmi_by_size(sizes: pd.DataFrame, published: dict[str, float], dataset: str) 
     return stamped(figure, dataset)
 
 
-def cmi_payments(table: pd.DataFrame, base: float, dataset: str) -> Figure:
-    """Early DRG, Figure 3: true and predicted case-mix index of sampled stays, and what they are paid at `base` dollars.
+def cmi_payments(table: pd.DataFrame, base_payment: float, dataset: str) -> Figure:
+    """Early DRG, Figure 3: true and predicted case-mix index of sampled stays, and what they are paid at `base_payment` dollars for a weight of 1.
 
     `table` has system and the columns of `casemix.payments`; the band spans the fold models.
     """
@@ -93,7 +93,7 @@ def cmi_payments(table: pd.DataFrame, base: float, dataset: str) -> Figure:
         ax.fill_between(rows["hour"], rows["lowest"], rows["highest"], color=colour, alpha=0.18, lw=0)
         ax.plot(rows["hour"], rows["cmi_predicted"], color=colour, ms=5.5, label="predicted", **style)
         _hours(ax, SYSTEMS[system])
-        millions = rows["stays"].iloc[0] * base / 1e6
+        millions = rows["stays"].iloc[0] * base_payment / 1e6
         right = ax.secondary_yaxis("right", functions=(lambda y, m=millions: y * m, lambda y, m=millions: y / m))
         right.spines["right"].set_visible(True)
         right.set_ylabel("payment (million $)" if ax is list(panels)[-1] else "")

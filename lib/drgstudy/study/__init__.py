@@ -23,7 +23,7 @@ from drgstudy.study.registry import Study, studies, study_of, topic
 from drgstudy.study.settings import about_setting, checked_settings, checked_value, setting
 
 __all__ = [
-    "NOTEBOOKS", "OPENNESS", "Paths", "REFERENCE", "ROOT", "Study", "StudyError", "about_setting", "atomic",
+    "NOTEBOOKS", "OPENNESS", "REFERENCE", "ROOT", "Paths", "Study", "StudyError", "about_setting", "atomic",
     "base_of", "checked_settings", "checked_value", "fingerprint", "first_process_first", "least_open", "locked",
     "notebook_of", "notebook_parameters", "one_line", "own_params", "peak_memory_gb", "plain_yaml", "progress",
     "quoted", "rank", "read_json", "read_params", "read_text", "resolved", "results_only", "room_for",
