@@ -171,7 +171,7 @@ def _write_patient(tables, hospital: Hospital, staff, patient: Patient, course_w
         if rng.random() < NO_NOTE:
             continue
         writer = Writer(author, stay, patient.sex, rng)
-        course = writer.write(max(44.0, course_words * author.wordy * float(rng.lognormal(-0.03, 0.25))))
+        course = writer.write(max(44.0, course_words * author.verbosity * float(rng.lognormal(-0.03, 0.25))))
         sort, at, alike = "written", rng.random(), before and before[0].codes[0] == stay.codes[0]
         if at < NO_COURSE:
             sort = "missing"
@@ -215,7 +215,7 @@ def _write_drgs(table, hospital: Hospital, ids: list[int], stay: Stay, rng: np.r
     base = hospital.base_title(stay.drg_v36)
     table.append([*ids, "APR", hospital.base_code[base], f"SURROGATE APR: {base}", *apr_levels(hospital, stay)])
     if at >= NO_DRG + NO_MS_DRG:
-        table.append([*ids, "HCFA", stay.drg, hospital.facts[stay.fiscal_year, stay.drg][0], "", ""])
+        table.append([*ids, "HCFA", stay.drg, hospital.drg_facts[stay.fiscal_year, stay.drg][0], "", ""])
 
 
 def apr_levels(hospital: Hospital, stay: Stay) -> tuple[int, int]:

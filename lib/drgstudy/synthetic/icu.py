@@ -298,7 +298,7 @@ class _Ward:
         if rng.random() < NO_DRG:
             return
         table, at = self.rows["DRGCODES"], rng.random()
-        title = self.hospital.facts[stay.fiscal_year, stay.drg][0]
+        title = self.hospital.drg_facts[stay.fiscal_year, stay.drg][0]
         if at < (0.85 if medicare else 0.5):
             table.append([*ids, "MS", stay.drg, title, "", ""])
         elif at < 0.9:

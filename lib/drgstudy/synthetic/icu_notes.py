@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import yaml
 
-from drgstudy.synthetic.authors import Author, capital
-from drgstudy.synthetic.course import _UNSPOKEN, Writer
+from drgstudy.synthetic.authors import Author, capitalized
+from drgstudy.synthetic.course import ADDITIONAL_CODES, Writer
 from drgstudy.synthetic.patients import pick
 from drgstudy.synthetic.tables import FOLDER, Condition
 
@@ -66,7 +66,7 @@ def _icu() -> dict:
 @lru_cache(4096)
 def _habit(author: Author, kind: str) -> list[str]:
     """The phrases of a kind that an author knows."""
-    return sorted(_icu()[kind], key=author.likes)[: max(6, (len(_icu()[kind]) + 1) // 2)]
+    return sorted(_icu()[kind], key=author.preference)[: max(6, (len(_icu()[kind]) + 1) // 2)]
 
 
 @cache
@@ -105,7 +105,7 @@ def write_notes(writer: Writer, icu: IcuStay, note_words: int) -> list[tuple[flo
     chart, rng, author = _Chart(writer, icu), writer.rng, writer.author
     left = note_words * float(rng.lognormal(-0.045, 0.3))
     many = max(
-        3 if note_words > 100 else 2, round(left / (2 * note_words**0.57 * author.wordy)) + int(rng.integers(-1, 2))
+        3 if note_words > 100 else 2, round(left / (2 * note_words**0.57 * author.verbosity)) + int(rng.integers(-1, 2))
     )
     hours = _hours(icu, many, rng)
     if chart.planned and rng.random() < 0.6:  # nothing is written before they come from the theatre
@@ -132,7 +132,7 @@ def admitting_diagnosis(writer: Writer) -> str:
     chart, rng, at = _Chart(writer), writer.rng, writer.rng.random()
     if chart.planned:
         named = chart.named_procedures[:1] if rng.random() < 0.6 else []
-        done = [writer.one(writer.hospital.procedures[code]) for code in named]
+        done = [writer.choose(writer.hospital.procedures[code]) for code in named]
         text = "\\".join([writer.name(chart.main) if at < _PLANNED_KNOWN else chart.complaint, *done]) + "/SDA"
     elif at > 1 - _SUSPECTED and chart.rivals:
         text = pick(rng, ["R/O ", "?", ""]) + writer.name(pick(rng, chart.rivals))
@@ -166,9 +166,9 @@ class _Chart:
         self.planned = stay.scenario.admission == "L" or writer.elective(main)
         vague = hospital.phrases["complaints"].get(main.syndrome)
         vaguely = vague and (not main.presenting or (not self.planned and rng.random() < 0.6))
-        self.complaint = writer.one(vague if vaguely else main.presenting) or writer.name(main)
+        self.complaint = writer.choose(vague if vaguely else main.presenting) or writer.name(main)
         excluded, possible = (*{code[:3] for code in stay.codes}, main.code[:2]), ("", writer.sex)
-        rivals = [c for c in hospital.rivals.get(main.syndrome, []) if not c.code.startswith(excluded)]
+        rivals = [c for c in hospital.differentials.get(main.syndrome, []) if not c.code.startswith(excluded)]
         self.rivals = [c for c in rivals if hospital.sex_of(c.code) in possible]
         self.puzzling = len(self.rivals) > 1 and not self.planned and main.syndrome not in _PLAIN_TO_SEE
         named = [code for code in stay.procedures if code in hospital.procedures]
@@ -177,9 +177,9 @@ class _Chart:
             return
         self.hour, self.told, self.filled = 0.0, set(), {}
         self.certainty = rng.random()
-        self.codes = [c for c in stay.codes if c in stay.written and not c.startswith(_UNSPOKEN)]
+        self.codes = [c for c in stay.codes if c in stay.written and not c.startswith(ADDITIONAL_CODES)]
         self.codes = [c for c in self.codes if self.look(c) is not main]
-        self.lures = [lure for lure in writer._lures(main, 300) if not _WARD_TALK.search(lure)]
+        self.lures = [lure for lure in writer.lures(main, 300) if not _WARD_TALK.search(lure)]
         self.done = self._timed()
         self.sick = self._sick()
         total = (stay.discharged - stay.admitted).total_seconds() / 3600
@@ -250,11 +250,11 @@ class _Chart:
         """Those of the texts that suit stay and hour."""
         unfit = [_GOES_ON] * (self.hour < 6) + [_ARRIVED] * (self.hour >= 6) + [_UNIT] * (self.hour < 0)
         texts = [text for text in texts if not any(pattern.search(text) for pattern in unfit)] or texts
-        return self.writer._fitting(texts)
+        return self.writer.fitting(texts)
 
     def fill(self, text: str, **slots: str) -> str:
         author = self.writer.author
-        return capital(author.fill(author.words(text), self.rng, {**self.slots, **slots}))
+        return capitalized(author.fill(author.abbreviated(text), self.rng, {**self.slots, **slots}))
 
     def say(self, kind: str, **slots: str) -> str:
         """One of the author's phrases, filled."""
@@ -265,12 +265,12 @@ class _Chart:
         if not (texts := tuple(filter(self.fits, texts))):
             return ""
         text = pick(self.rng, texts)
-        return self.filled.setdefault(text, self.writer.one((text,)))
+        return self.filled.setdefault(text, self.writer.choose((text,)))
 
     def clause(self, kind: str, condition: Condition, name: str) -> str:
         """A sentence about a condition from the phrases that it can fill; without `name`, by what is seen and done."""
         if condition.kind == "s":
-            return capital(self.writer.name(condition)) + "."
+            return capitalized(self.writer.name(condition)) + "."
         slots = {"name": name, "finding": self.one(condition.findings), "treat": self.one(condition.treatments)}
         slots = {slot: text for slot, text in slots.items() if text}
         phrases = _habit(self.writer.author, kind)
@@ -278,7 +278,7 @@ class _Chart:
             return self.fill(pick(self.rng, self.fitting(filled)), **slots)
         if event := name or slots.get("finding"):
             return self.say(f"{kind}_bare", event=event, name=event)
-        return capital(slots["treat"]) + "." if "treat" in slots else ""
+        return capitalized(slots["treat"]) + "." if "treat" in slots else ""
 
     def lines(self, texts: list[str], words: float) -> list[str]:
         """Some of the texts, until there are words enough."""
@@ -317,7 +317,7 @@ class _Chart:
         kind = "_named" if self.known and named else "_op" if operations else "_plain" if self.known else ""
         kind = "_plain" if not kind and not self.puzzling else kind
         kind = "_op_named" if kind == "_named" and operations else kind or ("_arrival" if not self.told else "")
-        name, procedures = writer.name(self.main), [writer.one(writer.hospital.procedures[c]) for c in operations]
+        name, procedures = writer.name(self.main), [writer.choose(writer.hospital.procedures[c]) for c in operations]
         texts = [self.say(f"lead{kind}", name=name, proc=writer.joined(procedures) if procedures else "")]
         if self.puzzling and not self.known and not operations and rng.random() < 0.5:
             rival, other = (writer.name(pick(rng, self.rivals)) for _ in range(2))
@@ -343,7 +343,7 @@ class _Chart:
         told |= {"on"} if self.ventilated else set()
         for code, at in self.done.items():
             if at <= self.hour and code not in told:
-                items.append((here, "", self.say("proc_new", proc=writer.one(writer.hospital.procedures[code]))))
+                items.append((here, "", self.say("proc_new", proc=writer.choose(writer.hospital.procedures[code]))))
                 told.add(code)
         acute = [code for code in self.codes if self.look(code).kind in "as" and self.begun(code)]
         fresh, old = [c for c in acute if c not in told], [c for c in acute if c in told]
@@ -381,14 +381,14 @@ class _Chart:
                 break
             sections[part].append(self.filler(part, used))
             left -= count_words(sections[part][-1]) + (len(sections[part]) == 1)
-        order = sorted(sections, key=author.likes) if author.number % 3 == 0 else list(sections)
+        order = sorted(sections, key=author.preference) if author.number % 3 == 0 else list(sections)
         if author.layout == "prose" and author.number % 2:
             lines = [" ".join([lead, *(text for part in order for text in sections[part])])]
         else:
             heads = {part: choices[author.number % len(choices)] for part, choices in phrases["headings"].items()}
             lines = [lead, *(f"{heads[part]} {' '.join(sections[part])}" for part in order if sections[part])]
-        title = phrases["titles"][author.likes("title") % len(phrases["titles"])]
-        return self.writer._slip("\n".join(filter(None, [title if self.hour >= 0 else "", *lines, ending])))
+        title = phrases["titles"][author.preference("title") % len(phrases["titles"])]
+        return self.writer.with_typos("\n".join(filter(None, [title if self.hour >= 0 else "", *lines, ending])))
 
     def filler(self, part: str, used: set[str]) -> str:
         """What is true of most patients with regard to a part."""
@@ -413,9 +413,9 @@ class _Chart:
         left = words - count_words(" ".join([lead, *head])) - 4
         items = self.problems(left, headed=True)
         loose = " ".join(text for _, name, text in items if not name)
-        listed = [bullet + capital(": ".join(filter(None, [name, text]))) for _, name, text in items if name]
+        listed = [bullet + capitalized(": ".join(filter(None, [name, text]))) for _, name, text in items if name]
         left -= count_words(" ".join([loose, *listed]))
-        listed = listed or [bullet + capital(self.complaint)]
+        listed = listed or [bullet + capitalized(self.complaint)]
         lines = self.lines(_habit(self.writer.author, "ICU"), left)
         story = [f"HPI: {lead}", loose] if admission else [f"24 Hour Events: {loose}" if loose else "", lead]
         return "\n".join(filter(None, [*head, *story, "Assessment and Plan", *listed, *lines]))
@@ -446,7 +446,7 @@ class _Chart:
         if visible and rng.random() < 0.85:
             look, text = pick(rng, visible)
             seen = _UNSEEN.sub("", text)
-            finding = self.filled.setdefault(seen, writer.one((seen,)))
+            finding = self.filled.setdefault(seen, writer.choose((seen,)))
             shown = [self.fill(pick(rng, phrases["shown"]), finding=finding)]
             if (known or look is not self.main) and look.kind != "s" and rng.random() < 0.4:
                 means = self.fill(pick(rng, phrases["means"]), name=writer.name(look))
