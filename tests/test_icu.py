@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from drgstudy import drgs, synthetic
+from drgstudy import drgs
 from drgstudy.study import REFERENCE, ROOT, StudyError, read_json
-from drgstudy.synthetic import icu
+from drgstudy.synthetic import icu, parts
 from drgstudy.synthetic.icu import make_icu_hospital
 from drgstudy.synthetic.patients import draw_patient
 from drgstudy.synthetic.tables import Hospital
@@ -72,7 +72,7 @@ def test_columns_are_those_of_mimic_iii(folder, table):
 
 
 def test_workers_change_no_byte_nor_does_the_number_of_patients(tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic, "PART", 10)
+    monkeypatch.setattr(parts, "PATIENTS_PER_PART", 10)
     for name, patients, workers in (("1", 24, 1), ("2", 24, 2), ("few", 20, 1)):
         make_icu_hospital(tmp_path / name, **DIALS | {"patients": patients}, workers=workers)
     files = sorted(path.name for path in (tmp_path / "1").iterdir())
@@ -160,7 +160,7 @@ def test_some_have_no_drg_and_some_two():
     stay = draw_patient(ward.hospital, 1, np.random.default_rng(4), icu.LAST_DAY).stays[0]
     for number in range(3000):
         ward._bill([1, number], stay, number % 2 == 0, rng)
-    rows = pd.DataFrame(ward.rows["DRGCODES"], columns=icu.COLUMNS["DRGCODES"].split()[1:])
+    rows = pd.DataFrame(ward.rows["DRGCODES"], columns=icu.COLUMNS["DRGCODES"][1:])
     share = rows.groupby("DRG_TYPE")["HADM_ID"].nunique() / 3000
     assert share["MS"] == pytest.approx(0.66, abs=0.03) and share["APR "] == pytest.approx(0.95, abs=0.015)
     assert 1 - rows["HADM_ID"].nunique() / 3000 == pytest.approx(icu.NO_DRG, abs=0.015)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -114,3 +115,10 @@ class Author:
             return text if key == lower else capitalized(text)
 
         return _SLOT.sub(value, template)
+
+
+@cache
+def hospital_and_staff(tail: float) -> tuple[Hospital, dict[str, list[Author]]]:
+    """A hospital and the authors of each of its services, loaded once in each process."""
+    hospital = Hospital(tail)
+    return hospital, Author.staff(hospital)

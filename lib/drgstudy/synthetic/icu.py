@@ -19,31 +19,20 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
+from drgstudy import mimic
 from drgstudy.study import REFERENCE
-from drgstudy.synthetic import _hospital, _packed, apr_levels, build, icu_notes, physiology
+from drgstudy.synthetic import icu_notes, physiology
+from drgstudy.synthetic.authors import hospital_and_staff
 from drgstudy.synthetic.course import Writer
-from drgstudy.synthetic.patients import FIRST_DAY, Patient, Stay, draw_patient, pick
+from drgstudy.synthetic.parts import gzip_csv, patient_generator, write_in_parts
+from drgstudy.synthetic.patients import FIRST_DAY, Patient, Stay, apr_levels, draw_patient, pick
 from drgstudy.synthetic.tables import FOLDER, Hospital
 
 LAST_DAY = datetime(2012, 10, 1)  # MIMIC-III ends, and so does fiscal year 2012
-COLUMNS = {
-    "ADMISSIONS": "ROW_ID SUBJECT_ID HADM_ID ADMITTIME DISCHTIME DEATHTIME ADMISSION_TYPE ADMISSION_LOCATION"
-    " DISCHARGE_LOCATION INSURANCE LANGUAGE RELIGION MARITAL_STATUS ETHNICITY EDREGTIME EDOUTTIME DIAGNOSIS"
-    " HOSPITAL_EXPIRE_FLAG HAS_CHARTEVENTS_DATA",
-    "PATIENTS": "ROW_ID SUBJECT_ID GENDER DOB DOD DOD_HOSP DOD_SSN EXPIRE_FLAG",
-    "ICUSTAYS": "ROW_ID SUBJECT_ID HADM_ID ICUSTAY_ID DBSOURCE FIRST_CAREUNIT LAST_CAREUNIT FIRST_WARDID LAST_WARDID"
-    " INTIME OUTTIME LOS",
-    "DRGCODES": "ROW_ID SUBJECT_ID HADM_ID DRG_TYPE DRG_CODE DESCRIPTION DRG_SEVERITY DRG_MORTALITY",
-    "NOTEEVENTS": "ROW_ID SUBJECT_ID HADM_ID CHARTDATE CHARTTIME STORETIME CATEGORY DESCRIPTION CGID ISERROR TEXT",
-    "CHARTEVENTS": "ROW_ID SUBJECT_ID HADM_ID ICUSTAY_ID ITEMID CHARTTIME STORETIME CGID VALUE VALUENUM VALUEUOM"
-    " WARNING ERROR RESULTSTATUS STOPPED",
-    "LABEVENTS": "ROW_ID SUBJECT_ID HADM_ID ITEMID CHARTTIME VALUE VALUENUM VALUEUOM FLAG",
-    "OUTPUTEVENTS": "ROW_ID SUBJECT_ID HADM_ID ICUSTAY_ID CHARTTIME ITEMID VALUE VALUEUOM STORETIME CGID STOPPED"
-    " NEWBOTTLE ISERROR",
-    "D_ITEMS": "ROW_ID ITEMID LABEL ABBREVIATION DBSOURCE LINKSTO CATEGORY UNITNAME PARAM_TYPE CONCEPTID",
-    "D_LABITEMS": "ROW_ID ITEMID LABEL FLUID CATEGORY LOINC_CODE",
-    "truth": "hadm_id drg_v36 codes onset sex age",
-}
+# The tables are those that the reader knows, complete and in its order of columns, but named in capitals as MIMIC-III
+# names them; MIMIC has no truth file.
+COLUMNS = {table.upper(): tuple(map(str.upper, names)) for table, names in mimic.MIMIC_III.items()}
+COLUMNS["truth"] = ("hadm_id", "drg_v36", "codes", "onset", "sex", "age")
 EVENTS = {"chart": "CHARTEVENTS", "lab": "LABEVENTS", "output": "OUTPUTEVENTS"}
 # Shares: of admissions with two ICU stays, and of single ones that change ward or care unit; of stays without any DRG,
 # with APR rows of two severities, of two groups; without a note; of charted values that are wrong and marked so.
@@ -143,7 +132,7 @@ def make_icu_hospital(
     Source: METHODS, "The synthetic hospital". ``truth.csv.gz`` says which codes a stay has and from which hour each
     shows; no model may read it.
     """
-    build(folder, COLUMNS, _part, patients, workers, {"seed": seed, "note_words": note_words, "tail": tail})
+    write_in_parts(folder, COLUMNS, _part, patients, workers, {"seed": seed, "note_words": note_words, "tail": tail})
 
 
 def draw_icu(hospital: Hospital, stay: Stay, sex: str, rng: np.random.Generator) -> IcuStay | None:
@@ -190,10 +179,10 @@ def _chance(hospital: Hospital, stay: Stay) -> float:
 
 def _part(numbers: range, *, seed: int, note_words: int, tail: float) -> tuple[dict[str, bytes], int]:
     """The rows of some patients, packed, by table; and how many ICU admissions they have."""
-    hospital, staff = _hospital(tail)
+    hospital, staff = hospital_and_staff(tail)
     ward = _Ward(hospital, staff, note_words, numbers.start * _ROWS)
     for number in numbers:
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,)))
+        rng = patient_generator(seed, number)
         ward.take(draw_patient(hospital, number, rng, LAST_DAY), rng)
     return ward.packed(), len(ward.rows["ADMISSIONS"])
 
@@ -218,7 +207,7 @@ class _Ward:
         }
         for file in self.files.values():
             file.close()
-        return {name: _packed(rows) for name, rows in numbered.items()} | {
+        return {name: gzip_csv(rows) for name, rows in numbered.items()} | {
             name: file.getvalue() for name, file in self.events.items()
         }
 
@@ -358,7 +347,7 @@ class _Ward:
             columns |= {"WARNING": pa.repeat(0, n), "ERROR": wrong.astype(np.int8)}
         elif kind == "chart":
             columns["STOPPED"] = pa.repeat("NotStopd", n)
-        table = pa.table({column: columns.get(column, pa.nulls(n)) for column in COLUMNS[name].split()})
+        table = pa.table({column: columns.get(column, pa.nulls(n)) for column in COLUMNS[name]})
         plain = arrow_csv.WriteOptions(include_header=False, quoting_style="none")
         arrow_csv.write_csv(table, text := io.BytesIO(), plain)
         self.files[name].write(text.getvalue())

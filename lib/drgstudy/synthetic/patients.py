@@ -162,3 +162,10 @@ def _set_dates(hospital: Hospital, patient: Patient, age: int, last_day: datetim
         home = pick(rng, ["HOME", "HOME", "HOME HEALTH CARE"]) if stay.age else "HOME"
         living = "AGAINST ADVICE" if stay.status == "07" else "SKILLED NURSING FACILITY" if elderly else home
         stay.disposition = living if stay.alive else "DIED"
+
+
+def apr_levels(hospital: Hospital, stay: Stay) -> tuple[int, int]:
+    """Severity of illness and risk of mortality, 1 to 4 each: our surrogate, since there is no free APR grouper."""
+    levels = [hospital.severity(code) for code in stay.codes[1:]]
+    severity = min(4, 1 + min(1, levels.count(1)) + min(2, levels.count(2)) + (levels.count(1) > 3))
+    return severity, min(4, 1 + min(2, levels.count(2)) + (stay.age > 75))
