@@ -10,18 +10,15 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
 
 from drgstudy.synthetic.authors import Author, capitalized
 from drgstudy.synthetic.course import ADDITIONAL_CODES, Writer
+from drgstudy.synthetic.icu_stays import IcuStay
 from drgstudy.synthetic.patients import pick
 from drgstudy.synthetic.tables import FOLDER, Condition
-
-if TYPE_CHECKING:
-    from drgstudy.synthetic.icu import IcuStay
 
 LAST_HOUR, COUNTED = 72.0, 48.0  # notes are written until the first; the words meant are those until the second
 # Share of stays whose principal diagnosis is known, by hour; and of those that were planned.
