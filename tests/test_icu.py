@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from drgstudy import drgs, synthetic
+from drgstudy import drgs
 from drgstudy.study import REFERENCE, ROOT, StudyError, read_json
-from drgstudy.synthetic import icu
+from drgstudy.synthetic import icu, parts
 from drgstudy.synthetic.icu import make_icu_hospital
+from drgstudy.synthetic.icu_stays import CRANIOTOMY, LAST_DAY, OPEN_HEART, VENTILATION, draw_icu
 from drgstudy.synthetic.patients import draw_patient
 from drgstudy.synthetic.tables import Hospital
 
@@ -56,8 +57,8 @@ def drawn(hospital) -> pd.DataFrame:
     rows = []
     for number in range(1600):
         rng = np.random.default_rng([7, number])
-        patient = draw_patient(hospital, number, rng, icu.LAST_DAY)
-        rows += [(stay, icu.draw_icu(hospital, stay, patient.sex, rng)) for stay in patient.stays if stay.age]
+        patient = draw_patient(hospital, number, rng, LAST_DAY)
+        rows += [(stay, draw_icu(hospital, stay, patient.sex, rng)) for stay in patient.stays if stay.age]
     return pd.DataFrame(rows, columns=["stay", "icu"])
 
 
@@ -72,7 +73,7 @@ def test_columns_are_those_of_mimic_iii(folder, table):
 
 
 def test_workers_change_no_byte_nor_does_the_number_of_patients(tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic, "PART", 10)
+    monkeypatch.setattr(parts, "PATIENTS_PER_PART", 10)
     for name, patients, workers in (("1", 24, 1), ("2", 24, 2), ("few", 20, 1)):
         make_icu_hospital(tmp_path / name, **DIALS | {"patients": patients}, workers=workers)
     files = sorted(path.name for path in (tmp_path / "1").iterdir())
@@ -155,12 +156,12 @@ def test_drgs_are_billed_as_in_their_time(tables, hospital):
 
 
 def test_some_have_no_drg_and_some_two():
-    ward = icu._Ward(Hospital(0.2), {}, 100, 0)
+    tables = icu._Tables(Hospital(0.2), {}, 100, 0)
     rng = np.random.default_rng(1)
-    stay = draw_patient(ward.hospital, 1, np.random.default_rng(4), icu.LAST_DAY).stays[0]
+    stay = draw_patient(tables.hospital, 1, np.random.default_rng(4), LAST_DAY).stays[0]
     for number in range(3000):
-        ward._bill([1, number], stay, number % 2 == 0, rng)
-    rows = pd.DataFrame(ward.rows["DRGCODES"], columns=icu.COLUMNS["DRGCODES"].split()[1:])
+        tables._add_drgs([1, number], stay, number % 2 == 0, rng)
+    rows = pd.DataFrame(tables.rows["DRGCODES"], columns=icu.COLUMNS["DRGCODES"][1:])
     share = rows.groupby("DRG_TYPE")["HADM_ID"].nunique() / 3000
     assert share["MS"] == pytest.approx(0.66, abs=0.03) and share["APR "] == pytest.approx(0.95, abs=0.015)
     assert 1 - rows["HADM_ID"].nunique() / 3000 == pytest.approx(icu.NO_DRG, abs=0.015)
@@ -173,7 +174,7 @@ def test_some_have_no_drg_and_some_two():
 def test_who_comes_to_intensive_care(drawn, hospital):
     came = drawn["icu"].notna()
     assert 0.19 < came.mean() < 0.26
-    for pattern in (icu._HEART, icu._BRAIN, icu._VENTILATED):
+    for pattern in (OPEN_HEART, CRANIOTOMY, VENTILATION):
         certain = drawn["stay"].map(lambda stay, p=pattern: any(map(p.match, stay.procedures)))
         assert certain.sum() > 30 and came[certain].mean() > 0.93
     severe = drawn["stay"].map(lambda stay: sum(hospital.severity(code) == 2 for code in stay.codes[1:]))
@@ -188,7 +189,7 @@ def test_when_they_come_and_how_long_they_stay(drawn):
     assert 40 < hours.median() < 60 and 0.01 < (hours > 240).mean() < 0.1
     assert ((before + hours) * 3600 <= stays.map(lambda s: (s.stay.discharged - s.stay.admitted).total_seconds())).all()
     assert (before >= 0).all() and 0.7 < (before < 9).mean() < 0.95 and (before > 24).mean() > 0.02
-    planned = stays.map(lambda s: s.stay.scenario.admission == "L" and any(map(icu._HEART.match, s.stay.procedures)))
+    planned = stays.map(lambda s: s.stay.scenario.admission == "L" and any(map(OPEN_HEART.match, s.stay.procedures)))
     morning = stays[planned].map(lambda s: (s.stay.admitted.hour, s.before))
     assert len(morning) > 20 and all(hour == 6 and wait <= 9 for hour, wait in morning)
 
@@ -208,7 +209,7 @@ def test_who_is_ventilated_and_by_which_system_charted(drawn):
     tubes = stays[stays.map(lambda s: s.ventilated is not None)].map(lambda s: (*s.ventilated, s.hours, s.before))
     assert 0.15 < len(tubes) / len(stays) < 0.5
     assert all(-before <= start <= end <= hours for start, end, hours, before in tubes)
-    assert stays[stays.map(lambda s: any(map(icu._HEART.match, s.stay.procedures)))].map(lambda s: s.ventilated).all()
+    assert stays[stays.map(lambda s: any(map(OPEN_HEART.match, s.stay.procedures)))].map(lambda s: s.ventilated).all()
     modern, year = stays.map(lambda s: s.metavision), stays.map(lambda s: s.stay.admitted.year)
     assert modern[year == 2008].mean() < 0.4 < 0.7 < modern[year == 2012].mean()
     assert stays.map(lambda s: s.stay.fiscal_year).max() <= 2012
@@ -282,9 +283,9 @@ def test_bad_dials(tmp_path, name, value):
 
 def test_a_second_group_is_one_that_exists(monkeypatch):
     monkeypatch.setattr(icu, "TWO_GROUPS", 1)
-    ward, rng = icu._Ward(Hospital(0.2), {}, 100, 0), np.random.default_rng(1)
-    stay = draw_patient(ward.hospital, 1, np.random.default_rng(4), icu.LAST_DAY).stays[0]
+    tables, rng = icu._Tables(Hospital(0.2), {}, 100, 0), np.random.default_rng(1)
+    stay = draw_patient(tables.hospital, 1, np.random.default_rng(4), LAST_DAY).stays[0]
     for number in range(3000):
-        ward._bill([1, number], stay, True, rng)
-    codes = {row[3] for row in ward.rows["DRGCODES"] if row[2] == "APR "}
+        tables._add_drgs([1, number], stay, True, rng)
+    codes = {row[3] for row in tables.rows["DRGCODES"] if row[2] == "APR "}
     assert len(codes) > 200 and codes <= set(drgs.fiscal_2013("apr").index)

@@ -11,13 +11,15 @@ import pandas as pd
 import pytest
 from drgpy.msdrg import DRGEngine
 
-from drgstudy import drgs, mimic, synthetic
+from drgstudy import drgs, mimic
 from drgstudy.harmonize import harmonize
 from drgstudy.notes import hospital_course, n_words
 from drgstudy.study import StudyError, read_json
-from drgstudy.synthetic import hardness, make_hospital
+from drgstudy.synthetic import discharge, hardness, make_hospital, parts, patients
+from drgstudy.synthetic.authors import Author
+from drgstudy.synthetic.course import Writer
 from drgstudy.synthetic.patients import draw_patient, reconcile
-from drgstudy.synthetic.tables import Hospital
+from drgstudy.synthetic.tables import FOLDER, Hospital
 
 DIALS = {"patients": 700, "seed": 3, "course_words": 85, "tail": 0.25}
 
@@ -69,7 +71,7 @@ def test_same_parameters_same_bytes(folder, tmp_path):
 
 
 def test_workers_change_no_byte(tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic, "PART", 10)
+    monkeypatch.setattr(parts, "PATIENTS_PER_PART", 10)
     for workers in (1, 2):
         make_hospital(tmp_path / str(workers), **DIALS | {"patients": 35}, workers=workers)
     files = [path.relative_to(tmp_path / "1") for path in (tmp_path / "1").rglob("*") if path.is_file()]
@@ -109,7 +111,7 @@ def test_fiscal_year_agrees_with_the_anchor(stays):
 
 def test_label_is_the_grouper_s_and_title_that_of_the_year(folder, stays):
     engine, titles = DRGEngine(version="v36"), drgs.titles_by_year().set_index(["fiscal_year", "drg"])["title"]
-    before = pd.read_csv(synthetic.tables.FOLDER / "fiscal_years.csv", dtype=str).set_index("drg")
+    before = pd.read_csv(FOLDER / "fiscal_years.csv", dtype=str).set_index("drg")
     diagnoses, procedures = codes_of(folder, "diagnoses_icd"), codes_of(folder, "procedures_icd")
     billed = stays.dropna(subset=["drg_code", "fiscal_year"])
     assert len(billed) > 700
@@ -182,7 +184,7 @@ def test_long_notes_have_mimics_length(long_notes):
 
 
 def test_hundreds_of_abbreviations_are_used(long_notes):
-    known = pd.read_csv(synthetic.tables.FOLDER / "shorthand.csv", dtype=str, keep_default_na=False)["short"]
+    known = pd.read_csv(FOLDER / "shorthand.csv", dtype=str, keep_default_na=False)["short"]
     words = {word.strip(".,;:()?") for word in " ".join(long_notes["course"].dropna()).split()}
     used = set(known) & words
     assert known.is_unique and len(used) >= 300
@@ -197,12 +199,15 @@ def test_authors_have_habits_and_are_the_admitting_clinicians(folder, stays, eve
     written = stays.dropna(subset=["author"])
     assert (written["admit_provider_id"] == "P" + written["author"].str.zfill(5)).all()
     assert written.groupby("author")["scenario"].nunique().max() > 3 and written["author"].nunique() > 50
-    staff = [author for authors in synthetic.Author.staff(everything).values() for author in authors]
+    staff = [author for authors in Author.staff(everything).values() for author in authors]
     assert len({author.number for author in staff}) == len(staff) >= 200
-    assert len({author.words("blood pressure was within normal limits, follow up in clinic") for author in staff}) >= 4
+    assert (
+        len({author.abbreviated("blood pressure was within normal limits, follow up in clinic") for author in staff})
+        >= 4
+    )
     first, second = staff[:2]
     assert set(first.phrases("opening")) != set(second.phrases("opening"))
-    assert first.phrases("opening") == synthetic.Author.of(first.number, everything).phrases("opening")
+    assert first.phrases("opening") == Author.of(first.number, everything).phrases("opening")
 
 
 def test_notes_quote_no_drg(notes):
@@ -285,7 +290,7 @@ def test_the_shape_of_the_papers_cohort(everything):
         for number in range(6000)
         for stay in draw_patient(everything, number, np.random.default_rng([11, number])).stays
     )
-    assert len(drgs_drawn) / 6000 * (1 - synthetic.NO_NOTE) == pytest.approx(331_794 / 145_915, rel=0.02)
+    assert len(drgs_drawn) / 6000 * (1 - discharge.NO_NOTE) == pytest.approx(331_794 / 145_915, rel=0.02)
     shares = 100 * drgs_drawn.value_counts(normalize=True)
     assert len(shares) > 600
     for most, published in ((30, 29.2), (50, 39.1), (300, 87.4)):
@@ -301,8 +306,8 @@ def test_each_patient_is_forgotten_once_written(tmp_path, monkeypatch):
         most.append(len(alive))
         return patient
 
-    monkeypatch.setattr(synthetic, "draw_patient", watched)
-    monkeypatch.setattr(synthetic.Patient, "__hash__", object.__hash__)
+    monkeypatch.setattr(discharge, "draw_patient", watched)
+    monkeypatch.setattr(patients.Patient, "__hash__", object.__hash__)
     make_hospital(tmp_path / "raw", **DIALS | {"patients": 40})
     assert len(most) == 40 and max(most) <= 2
 
@@ -313,7 +318,7 @@ def test_nothing_is_left_of_an_interrupted_hospital(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return draw_patient(hospital, index, rng)
 
-    monkeypatch.setattr(synthetic, "draw_patient", interrupted)
+    monkeypatch.setattr(discharge, "draw_patient", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make_hospital(tmp_path / "raw", **DIALS)
     assert not list(tmp_path.iterdir())
@@ -340,22 +345,22 @@ def test_every_scenario_is_grouped_where_it_says(everything):
         for number in range(4):
             rng = np.random.default_rng(number)
             sex, age = scenario.sex or "FM"[number % 2], scenario.ages[len(scenario.ages) // 2]
-            stay = synthetic.patients._draw_stay(everything, scenario, sex, age, 1.0, {}, rng)
+            stay = patients._draw_stay(everything, scenario, sex, age, 1.0, {}, rng)
             assert stay and stay.drg_v36 in scenario.drgs, scenario.name
             seen.add(stay.drg_v36)
     assert len(seen) > 400
 
 
 def test_every_stay_can_be_written_in_every_layout_and_length(everything):
-    authors = [synthetic.Author.of(number, everything) for number in range(30)]
+    authors = [Author.of(number, everything) for number in range(30)]
     layouts = {author.layout: author for author in authors}
     assert len(layouts) == 3
     for i, scenario in enumerate(everything.scenarios):
         for j, (author, words) in enumerate(zip(layouts.values(), (44, 150, 700), strict=True)):
             rng = np.random.default_rng([i, j])
             sex, age = scenario.sex or "FM"[i % 2], scenario.ages[-1]
-            stay = synthetic.patients._draw_stay(everything, scenario, sex, age, 1.5, {}, rng)
-            course = synthetic.Writer(author, stay, sex, rng).write(words)
+            stay = patients._draw_stay(everything, scenario, sex, age, 1.5, {}, rng)
+            course = Writer(author, stay, sex, rng).write(words)
             assert 0.3 * words < n_words(course.text) < 2.5 * words + 40, (scenario.name, author.layout)
             assert "{" not in course.text and set(course.documented) <= set(stay.codes)
 

@@ -1,9 +1,9 @@
-"""Writing the hospital course as authors with habits do.
+"""Writing the hospital course in the manner of authors with habits.
 
-An author has a layout (prose, problem list, organ systems), favourite names and a rate of slips. The text is built
-from the most important thing down until it is long enough; what does not fit is not written down. So each course
-comes with the codes that a careful reader could name. Words alone mislead: other diseases are denied, suspected, long
-past, or complicate the stay, and the longest paragraph is not always about the reason for admission.
+An author has a layout (prose, problem list, organ systems), favourite names and a rate of typos. The text begins with
+what matters most and ends when it is long enough; what does not fit is left out. Each course therefore comes with the
+codes that a careful reader could know. Its words alone mislead: other diseases are denied, suspected, long past or
+complications, and the longest paragraph is not always about the reason for admission.
 """
 
 from __future__ import annotations
@@ -14,23 +14,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drgstudy.synthetic.authors import Author, capital
+from drgstudy.synthetic.authors import Author, capitalized
 from drgstudy.synthetic.patients import Stay, pick
 from drgstudy.synthetic.tables import Condition
 
-VAGUE = 0.7  # share of unplanned admissions whose complaint is told in words that fit many conditions
-EVIDENCE, TREATED = 0.5, 0.6  # how often the principal diagnosis comes with a finding, with its treatment
-UNNAMED = 0.2  # how often finding and treatment stand for its name, in prose
-CONFUSED = 0.08  # share of medical stays told as if a competing problem had been the reason for admission
-ELABORATE = 0.3  # share in which the competing problem takes more room than that reason
-LURES = 5.2  # up to so many things denied, suspected or past, and more in longer courses
-SPOKEN = 4  # procedures that an author names
-ROOMY = 60  # words left that let an author go into details
-_ACTIVE = re.compile(r"\bwas (?=(?:had|improved|resolved|cleared)\b)")  # treatments that are no participles
-_PLAIN = ("followed", "seen", "evaluated", "continued", "monitored", "kept", "maintained", "had", "observed")
+VAGUE = 0.7  # share of unplanned admissions whose complaint is worded so that it fits many conditions
+EVIDENCE, TREATED = 0.5, 0.6  # how often the principal diagnosis comes with a finding; with its treatment
+UNNAMED = 0.2  # how often, in prose, finding and treatment stand in place of its name
+CONFUSED = 0.08  # share of medical stays written as if a competing problem had been the reason for admission
+ELABORATE = 0.3  # share of the others in which the competing problem takes more room than the reason for admission
+LURES = 5.2  # at most this many distractors, and more in longer courses
+MAX_PROCEDURES = 4  # that an author names
+DETAIL_WORDS = 60  # an author with more words left than this goes into details
+# ICD-10-CM's codes that specify another diagnosis (organism, resistance, outcome of delivery) and are no problem of
+# their own.
+ADDITIONAL_CODES = ("B95", "B96", "Z16", "Z37")
+_NOT_PASSIVE = re.compile(r"\bwas (?=(?:had|improved|resolved|cleared)\b)")  # treatments worded in the active voice
+_PLAIN_TREATMENTS = ("followed", "seen", "evaluated", "continued", "monitored", "kept", "maintained", "had", "observed")
 _DAY = re.compile(r"(?:HD|POD) ?# ?(\d+)")
 _POSTOPERATIVE = re.compile("POD|[Pp]ostop")
-_LIVING = re.compile(  # what is not said of the dead
+_SURVIVORS_ONLY = re.compile(  # what is not said of patients who died
     "discharge|ambul|diet|follow|tolerat|cleared|comfortable|visit|stable|outpatient|resumed|review|week|home|progress"
     "|prescribed|advised|counsel|improv|resolv|response|recover|goal|effect|better|eased|slept|spaced|no further"
     "|earplugs|return to|clearing"
@@ -38,10 +41,10 @@ _LIVING = re.compile(  # what is not said of the dead
 _EMERGENCY = re.compile(r"\bED\b|EMS|[Tt]riage|arriv|emergency")
 _PROPHYLAXIS = re.compile(r"[Ss]ubcut|SQH|[Pp]rophylaxis|ppx|boots")
 _ANTICOAGULATED = ("I26", "I80", "I82", "Z7901")
+# Asides that belong near the beginning of a course, and near its end.
 _EARLY = re.compile(r"\bED\b|\b[Ii]nitial|arriv|on adm|[Hh]istory|h/o|\bPMH\b|\bPSH\b")
 _LATE = re.compile("discharge|d/c|follow|f/u|VNA|[Vv]isit|outp|at home|rehab|remov")
-_UNSPOKEN = ("B95", "B96", "Z16", "Z37")  # codes that add to others and are no problem of their own
-_FILLERS = {
+_FILLER_KINDS = {  # by service
     "CARDIOLOGY": "cardiology",
     "ORTHOPAEDICS": "orthopaedics",
     "OBSTETRICS": "obstetrics",
@@ -54,16 +57,16 @@ _FILLERS = {
 
 @dataclass
 class Course:
-    """A text, and the codes it lets a careful reader name: what looks like the principal diagnosis first."""
+    """A hospital course, and the codes that a careful reader can know from it."""
 
     text: str
-    documented: list[str]
+    documented: list[str]  # diagnoses; the one that looks like the principal one comes first
     procedures: list[str]
-    competing: str = ""
+    competing: str = ""  # the secondary diagnosis that could pass for the principal one, documented or not
 
 
 class Writer:
-    """One author at work on one stay."""
+    """One author writing about one stay."""
 
     def __init__(self, author: Author, stay: Stay, sex: str, rng: np.random.Generator) -> None:
         hospital = author.hospital
@@ -71,7 +74,7 @@ class Writer:
         self.operated = hospital.operative(stay.procedures)
         planned = stay.scenario.admission in "LN" or hospital.condition(stay.codes[0]).syndrome in ("ob", "nb", "elec")
         clotting = any(code.startswith(_ANTICOAGULATED) for code in stay.codes)
-        unfit = {_LIVING: not stay.alive, _EMERGENCY: planned, _PROPHYLAXIS: clotting}
+        unfit = {_SURVIVORS_ONLY: not stay.alive, _EMERGENCY: planned, _PROPHYLAXIS: clotting}
         self._unfit = [pattern for pattern, applies in unfit.items() if applies]
         female, child = sex == "F", stay.age == 0
         titled = "Baby ___" if child else "Ms. ___" if female else "Mr. ___"
@@ -88,72 +91,73 @@ class Writer:
         }
 
     def say(self, kind: str, **slots: str) -> str:
-        """One of the phrases of a kind, filled."""
-        if kind == "treat" and slots["treat"].startswith(_PLAIN):
+        """One of the author's phrases of a kind, with its slots filled."""
+        if kind == "treat" and slots["treat"].startswith(_PLAIN_TREATMENTS):
             kind = "treat_plain"
         phrase = pick(self.rng, self.phrases(kind))
-        return _ACTIVE.sub("", self.author.fill(self.author.words(phrase), self.rng, {**self.slots, **slots}))
+        text = self.author.fill(self.author.abbreviated(phrase), self.rng, {**self.slots, **slots})
+        return _NOT_PASSIVE.sub("", text)
 
     def phrases(self, kind: str) -> Sequence[str]:
         """The author's phrases of a kind that may be said of this stay."""
-        return self._fitting(self.author.phrases(kind))
+        return self.fitting(self.author.phrases(kind))
 
-    def _fitting(self, texts: Sequence[str]) -> Sequence[str]:
-        """Those of the texts that may be said of this stay; all, if none may."""
+    def fitting(self, texts: Sequence[str]) -> Sequence[str]:
+        """Those of the texts that may be said of this stay; all of them if none may."""
         return [text for text in texts if not any(unfit.search(text) for unfit in self._unfit)] or texts
 
-    def one(self, texts: Sequence[str], otherwise: str = "") -> str:
-        """One of the texts, filled."""
+    def choose(self, texts: Sequence[str], otherwise: str = "") -> str:
+        """One of the texts, with its slots filled; `otherwise` if there are none."""
         if not texts:
             return otherwise
-        return self.author.fill(self.author.words(pick(self.rng, self._fitting(texts))), self.rng, self.slots)
+        return self.author.fill(self.author.abbreviated(pick(self.rng, self.fitting(texts))), self.rng, self.slots)
 
     def name(self, condition: Condition) -> str:
-        """What the author calls a condition: mostly the favourite name."""
-        favourite = (max(condition.names, key=self.author.likes),)
-        return self.one(favourite if self.rng.random() < 0.6 else condition.names)
+        """What the author calls a condition: in most cases by the favourite name."""
+        favourite = (max(condition.names, key=self.author.preference),)
+        return self.choose(favourite if self.rng.random() < 0.6 else condition.names)
 
     def joined(self, names: list[str]) -> str:
-        """An enumeration in words."""
+        """The names as an enumeration: "A, B and C"."""
         return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
     def elective(self, main: Condition) -> bool:
-        """Was the admission planned? An acute disease never is."""
+        """Whether the admission was planned; that for an acute disease never is."""
         return main.syndrome == "elec" or (self.stay.scenario.admission == "L" and main.kind == "c")
 
     def write(self, target: float) -> Course:
         """A course of about `target` words."""
-        stay, rng, look = self.stay, self.rng, self.hospital.condition
+        stay, rng, look_up = self.stay, self.rng, self.hospital.condition
         problem_list = self.author.layout == "problems"
-        main = look(stay.codes[0])
-        others = [code for code in stay.codes[1:] if code in stay.written and not code.startswith(_UNSPOKEN)]
-        if main.syndrome == "nb":  # a preterm infant is spoken of as such
-            main = next((look(code) for code in others if code.startswith("P07") and look(code).presenting), main)
-        acute = [code for code in others if look(code).kind in "as" and look(code) is not main]
-        chronic = [code for code in others if look(code).kind in "ch"]
-        rivals = [code for code in acute if look(code).presenting and look(code).findings and look(code).treatments]
-        competing = rivals[0] if rivals else ""
+        main = look_up(stay.codes[0])
+        others = [code for code in stay.codes[1:] if code in stay.written and not code.startswith(ADDITIONAL_CODES)]
+        if main.syndrome == "nb":  # the notes speak of a preterm infant as such
+            preterm = [look_up(code) for code in others if code.startswith("P07") and look_up(code).presenting]
+            main = next(iter(preterm), main)
+        acute = [code for code in others if look_up(code).kind in "as" and look_up(code) is not main]
+        chronic = [code for code in others if look_up(code).kind in "ch"]
+        competing = next((code for code in acute if look_up(code).can_lead), "")
         medical = competing and not self.operated and main.syndrome not in ("ob", "nb")
         documented = [stay.codes[0]]
         confused = medical and rng.random() < CONFUSED
         if confused:
             acute[acute.index(competing)] = stay.codes[0]
-            documented, main = [competing], look(competing)
+            documented, main = [competing], look_up(competing)
         elaborate = competing if medical and not confused and rng.random() < ELABORATE else ""
 
-        known = [code for code in chronic if look(code).system != "OB"]
+        known = [code for code in chronic if look_up(code).system != "OB"]
         known = known[: 1 + int(rng.random() * (2 + target / 60))] if rng.random() < 0.75 else []
-        opening = self.opening(main, self.joined([self.name(look(code)) for code in known]) if known else "")
+        opening = self.opening(main, self.joined([self.name(look_up(code)) for code in known]) if known else "")
         lead = " ".join(filter(None, [self._principal(main, bool(elaborate)), self._procedures()]))
-        lures = self._lures(main, target)
+        lures = self.lures(main, target)
         documented += known
         budget = target - 7 - sum(len(text.split()) for text in [opening, lead, *lures])
         long: list[tuple[str, str, str]] = []  # code, name of the problem, text
         short: list[str] = []
         for left, code in zip(range(len(acute), 0, -1), acute, strict=True):
-            statement = look(code).kind == "s"
+            statement = look_up(code).kind == "s"
             if budget - 4 * left >= (2 if statement else 12) or code == elaborate:
-                long.append((code, *self._secondary(look(code))))
+                long.append((code, *self._secondary(look_up(code))))
                 budget -= len(long[-1][2].split()) + 3 * problem_list
             elif budget > 0 and not statement:
                 short.append(code)
@@ -162,50 +166,51 @@ class Writer:
             if code not in known and budget > 12 and len(short) < 6 + target / 80:
                 short.append(code)
                 budget -= 5
-        documented += [*(code for code, _, _ in long), *short, *(c for c in stay.codes if c.startswith(_UNSPOKEN))]
+        documented += [*(code for code, _, _ in long), *short]
+        documented += [code for code in stay.codes if code.startswith(ADDITIONAL_CODES)]
         progress = "progress" if stay.alive else "progress_died"
         for position, (code, name, text) in enumerate(long):
-            if name and budget > ROOMY and rng.random() < 0.6:
-                long[position] = code, name, f"{text} {self.say(progress, name=self.name(look(code)))}"
+            if name and budget > DETAIL_WORDS and rng.random() < 0.6:
+                long[position] = code, name, f"{text} {self.say(progress, name=self.name(look_up(code)))}"
                 budget -= 12
-        if budget > ROOMY and not self.elective(main) and main.syndrome not in ("nb", "ob"):
+        if budget > DETAIL_WORDS and not self.elective(main) and main.syndrome not in ("nb", "ob"):
             lead = f"{lead} {self.say(progress, name=self.name(main))}"
             budget -= 12
         for code in short:
-            if budget > ROOMY and look(code).kind == "c" and rng.random() < 0.3:
-                lures.append(self.say("progress_chronic", name=self.name(look(code))))
+            if budget > DETAIL_WORDS and look_up(code).kind == "c" and rng.random() < 0.3:
+                lures.append(self.say("progress_chronic", name=self.name(look_up(code))))
                 budget -= 12
         asides = sorted((self._when(aside), aside) for aside in [*lures, *self._fillers(budget)])
         if problem_list and (long or short):
             text = self._problems(main, opening, lead, long, short, asides, elaborate)
         else:
             text = self._paragraphs(main, opening, lead, long, short, asides, elaborate)
-        unspoken = self._named_procedures()[SPOKEN:]
-        procedures = [code for code in stay.procedures if code not in unspoken]
-        return Course(self._slip(text), list(dict.fromkeys(documented)), procedures, competing)
+        unnamed = self._named_procedures()[MAX_PROCEDURES:]
+        procedures = [code for code in stay.procedures if code not in unnamed]
+        return Course(self.with_typos(text), list(dict.fromkeys(documented)), procedures, competing)
 
     def opening(self, main: Condition, history: str) -> str:
-        """Who came, and with what."""
+        """The first sentence: who came, and with what."""
         vague = self.hospital.phrases["complaints"].get(main.syndrome)
         if vague and not self.elective(main) and self.rng.random() < VAGUE:
-            complaint = self.one(vague)
+            complaint = self.choose(vague)
         else:
-            complaint = self.one(main.presenting) or self.name(main)
+            complaint = self.choose(main.presenting) or self.name(main)
         planned = "opening_elective" if self.operated else "opening_planned"
         kind = planned if self.elective(main) else "opening_ob" if main.syndrome == "ob" else "opening"
         kind = "opening_nb" if main.syndrome == "nb" else f"{kind}_hx" if history else kind
         return self.say(kind, hx=history, cc=complaint, name=self.name(main))
 
     def _principal(self, main: Condition, brief: bool) -> str:
-        """What the stay was for: named with or without evidence, or left to its findings and treatment."""
-        treat = self.one(main.treatments) if self.rng.random() < TREATED else ""
-        finding = self.one(main.findings) if self.rng.random() < EVIDENCE else ""
+        """The reason for the stay: named with or without evidence, or only implied by finding and treatment."""
+        treat = self.choose(main.treatments) if self.rng.random() < TREATED else ""
+        finding = self.choose(main.findings) if self.rng.random() < EVIDENCE else ""
         treated = self.say("treat", treat=treat) if treat else ""
         if brief and treat:
             return self.say("reason", name=self.name(main), treat=treat)
         if self.author.layout == "problems" and not brief:  # the heading names it
-            texts = [capital(finding) + "." if finding else "", treated]
-            return " ".join(filter(None, texts)) or capital(self.one(main.treatments, "managed as below")) + "."
+            texts = [capitalized(finding) + "." if finding else "", treated]
+            return " ".join(filter(None, texts)) or capitalized(self.choose(main.treatments, "managed as below")) + "."
         if finding and treat and self.rng.random() < UNNAMED:
             named = self.say("hint", finding=finding)
         elif finding:
@@ -219,30 +224,32 @@ class Writer:
         return " ".join(filter(None, [named, treated]))
 
     def _procedures(self) -> str:
-        """A sentence about the procedure, with what belongs to it."""
+        """A sentence about the procedures."""
         named = self._named_procedures()
         if not named:
             return ""
         in_theatre = self.operated and self.stay.scenario.service != "CARDIOLOGY"
         kind = "delivery" if named[0].startswith(("10E", "10D07")) else "operation" if in_theatre else "bedside"
-        return self.say(kind, proc=self.joined([self.one(self.hospital.procedures[code]) for code in named[:SPOKEN]]))
+        texts = [self.choose(self.hospital.procedures[code]) for code in named[:MAX_PROCEDURES]]
+        return self.say(kind, proc=self.joined(texts))
 
     def _named_procedures(self) -> list[str]:
+        """The codes of the procedures for which the hospital has names."""
         return [code for code in self.stay.procedures if code in self.hospital.procedures]
 
     def _secondary(self, condition: Condition) -> tuple[str, str]:
-        """Name and text of a secondary diagnosis; a statement has no name."""
-        name, finding, treat = self.name(condition), self.one(condition.findings), self.one(condition.treatments)
+        """The name of a secondary diagnosis and the text about it; a statement has no name."""
+        name, finding, treat = self.name(condition), self.choose(condition.findings), self.choose(condition.treatments)
         if condition.kind == "s":
-            return "", capital(name) + "."
+            return "", capitalized(name) + "."
         if self.author.layout == "problems":
             texts = [text for text in (finding, treat) if text] or [self.say("chronic_item")]
-            return name, " ".join(capital(text) + "." for text in texts)
+            return name, " ".join(capitalized(text) + "." for text in texts)
         kind = "complication" if finding and treat and self.rng.random() < 0.7 else "complication_bare"
         return name, self.say(kind, name=name, finding=finding, treat=treat or "monitored")
 
-    def _lures(self, main: Condition, target: float) -> list[str]:
-        """Things denied, suspected, past or not coded, of which no code of the stay speaks."""
+    def lures(self, main: Condition, target: float) -> list[str]:
+        """Distractors: things denied, suspected, past or not coded, which correspond to no code of the stay."""
         rng, hospital = self.rng, self.hospital
         categories = tuple({code[:3] for code in self.stay.codes})
         fitting = [
@@ -253,65 +260,66 @@ class Writer:
             and (self.operated or not _POSTOPERATIVE.search(lure.texts[0]))
         ]
         possible = ("", self.sex)
-        excluded = (*categories, main.code[:2])
-        alike = [c for c in hospital.rivals.get(main.syndrome, []) if not c.code.startswith(excluded)]
+        related = (*categories, main.code[:2])
+        alike = [c for c in hospital.differentials.get(main.syndrome, []) if not c.code.startswith(related)]
         alike = [c for c in alike if hospital.sex_of(c.code) in possible]
-        strangers = [c for c in hospital.strangers if not c.code.startswith(categories)]
-        strangers = [c for c in strangers if hospital.sex_of(c.code) in possible]
-        operations = [c for c, sex in hospital.operations if sex in possible and c not in self.stay.procedures]
-        grown = self.stay.age > 30 and main.syndrome != "ob"  # old enough for a past
+        past = [c for c in hospital.past_conditions if not c.code.startswith(categories)]
+        past = [c for c in past if hospital.sex_of(c.code) in possible]
+        operations = [c for c, sex in hospital.elective_operations if sex in possible and c not in self.stay.procedures]
+        has_history = self.stay.age > 30 and main.syndrome != "ob"
         texts: dict[str, str] = {}
         for _ in range(int(rng.random() * LURES * max(1.0, target / 170))):
             at = rng.random()
             if at < 0.35 and fitting:
                 lure = pick(rng, fitting)
-                texts.setdefault(lure.texts[0], self.say(lure.kind, lure=self.one(lure.texts)))
+                texts.setdefault(lure.texts[0], self.say(lure.kind, lure=self.choose(lure.texts)))
             elif 0.35 <= at < 0.65 and len(set(alike)) > 1:
-                rival = pick(rng, alike)
-                other = pick(rng, [c for c in alike if c is not rival])
-                texts.setdefault(rival.code, self.say("ruled_out", name=self.name(rival), name2=self.name(other)))
-            elif 0.65 <= at < 0.85 and strangers and grown:
-                past = pick(rng, strangers)
-                texts.setdefault(past.code, self.say("past", name=self.name(past)))
-            elif at >= 0.85 and operations and grown:
-                done = self.one(hospital.procedures[pick(rng, operations)])
+                excluded = pick(rng, alike)
+                other = pick(rng, [c for c in alike if c is not excluded])
+                texts.setdefault(excluded.code, self.say("ruled_out", name=self.name(excluded), name2=self.name(other)))
+            elif 0.65 <= at < 0.85 and past and has_history:
+                condition = pick(rng, past)
+                texts.setdefault(condition.code, self.say("past", name=self.name(condition)))
+            elif at >= 0.85 and operations and has_history:
+                done = self.choose(hospital.procedures[pick(rng, operations)])
                 texts.setdefault("operation", self.say("surgical_history", proc=done))
         return list(texts.values())
 
     def _fillers(self, budget: float) -> list[str]:
-        """What is true of most stays, up to `budget` words."""
-        kind = _FILLERS.get(self.stay.scenario.service, "surgery" if self.operated else "medicine")
+        """Sentences that are true of most stays, up to `budget` words."""
+        kind = _FILLER_KINDS.get(self.stay.scenario.service, "surgery" if self.operated else "medicine")
         if kind == "orthopaedics" and not self.operated:
             kind = "medicine"
         if kind == "obstetrics" and "Z370" not in self.stay.codes:
             kind = "antepartum"
         left = list(self.phrases(f"filler_{kind}"))
-        if budget > ROOMY:
+        if budget > DETAIL_WORDS:
             left += self.phrases(f"details_{kind}")
         limited = not {"Z66", "Z515"}.isdisjoint(self.stay.codes)
         texts = []
         while budget > 4 and left:
             template = left.pop(int(self.rng.random() * len(left)))
             if not (limited and "full code" in template):
-                texts.append(self.author.fill(self.author.words(template), self.rng, self.slots))
+                texts.append(self.author.fill(self.author.abbreviated(template), self.rng, self.slots))
                 budget -= len(texts[-1].split())
         return texts
 
     def _closing(self) -> str:
+        """The last sentence: where the patient went."""
         kinds = {"DIED": "died", "AGAINST ADVICE": "ama", "SKILLED NURSING FACILITY": "facility"}
         return self.say(kinds.get(self.stay.disposition, "home" if self.stay.age else "home_nb"))
 
     def _problems(self, main, opening, lead, long, short, asides, elaborate) -> str:
-        """A list of problems; one that takes more room than the reason for admission stands first."""
+        """A list of problems; one that takes more room than the reason for admission comes first."""
         items = [(self.name(main), lead)]
         items += [(name, text) for code, name, text in long if name and code != elaborate]
         items[:0] = [(name, text) for code, name, text in long if code == elaborate]
         for condition in map(self.hospital.condition, short):
-            calm = tuple(treat for treat in condition.treatments if treat.startswith(_PLAIN))
-            treat = self.one(calm or condition.treatments) or self.say("chronic_item")
-            items.append((self.name(condition), capital(treat) + "."))
+            calm = tuple(treat for treat in condition.treatments if treat.startswith(_PLAIN_TREATMENTS))
+            treat = self.choose(calm or condition.treatments) or self.say("chronic_item")
+            items.append((self.name(condition), capitalized(treat) + "."))
         lines = [
-            f"{self.author.bullet or f'{number}. '}{capital(name)}: {text}".strip()
+            f"{self.author.bullet or f'{number}. '}{capitalized(name)}: {text}".strip()
             for number, (name, text) in enumerate(items, 1)
         ]
         loose = [text for _, name, text in long if not name]
@@ -324,15 +332,15 @@ class Writer:
         return "\n".join([" ".join([opening, *early]), "", *lines, "", " ".join([*loose, *late, self._closing()])])
 
     def _paragraphs(self, main, opening, lead, long, short, asides, elaborate) -> str:
-        """Prose, or a paragraph for each organ system in the usual order of systems."""
-        look, lists = self.hospital.condition, []
+        """The course in prose, or with a paragraph for each organ system in the usual order of systems."""
+        look_up, lists = self.hospital.condition, []
         for kind, kinds in (("several", "a"), ("chronic", "ch")):
-            names = [self.name(look(code)) for code in short if look(code).kind in kinds]
+            names = [self.name(look_up(code)) for code in short if look_up(code).kind in kinds]
             lists += [self.say(kind, list=self.joined(names))] if names else []
         if self.author.layout == "systems":
             groups = {main.system: [lead] if lead else []}
             for code, _, text in long:
-                groups.setdefault(look(code).system, []).append(text)
+                groups.setdefault(look_up(code).system, []).append(text)
             lines = [
                 f"{pick(self.rng, heads)}: {' '.join(groups[system])}"
                 for system, heads in self.hospital.phrases["systems"].items()
@@ -349,17 +357,17 @@ class Writer:
         return " ".join([opening, *(text for _, text in sorted([*told, *asides])), *lists, self._closing()])
 
     def _when(self, aside: str) -> float:
-        """Where in a course an aside stands, 0 to 1: by its day, or towards the end that it belongs to."""
+        """The position of an aside in the course, 0 to 1: by its day, or near the beginning or end where it belongs."""
         jitter = self.rng.random()
         if day := _DAY.search(aside):
             return min(0.9, 0.1 * int(day[1])) + 0.05 * jitter
         early, late = _EARLY.search(aside), _LATE.search(aside)
         return (jitter + (0 if early else 2 if late else 1)) / 3 if early or late else jitter
 
-    def _slip(self, text: str) -> str:
-        """Swap two letters of a word now and then."""
+    def with_typos(self, text: str) -> str:
+        """A text with as many misspelt words as the author makes: two letters of each are swapped."""
         words = [match.start() for match in re.finditer(r"\b[a-z]{6,}\b", text)]
-        for _ in range(self.rng.poisson(self.author.slips * text.count(" ") / 100) if words else 0):
+        for _ in range(self.rng.poisson(self.author.typo_rate * text.count(" ") / 100) if words else 0):
             at = pick(self.rng, words) + 1 + int(self.rng.random() * 4)
             text = text[:at] + text[at + 1] + text[at] + text[at + 2 :]
         return text

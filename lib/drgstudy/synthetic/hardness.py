@@ -1,9 +1,9 @@
-"""How hard the hospital's notes are: what their words let one know, and what a dictionary makes of them.
+"""How hard the hospital's notes are: what their words let a reader know, and what a dictionary makes of them.
 
-The *documentation ceiling* groups the codes that a careful reader could name. The *inversion attack* knows the lexicon
-from which the notes were worded, the abbreviations, ICD-10-CM's descriptions and inclusion terms, and which codes lead a
-stay; it looks all of them up, and groups what it finds. Where it comes near the ceiling, the notes are a code list in
-disguise.
+The *documentation ceiling* is how often the codes that a careful reader could know give the right DRG. The *inversion
+attack* has the lexicon from which the notes were worded, the abbreviations, ICD-10-CM's descriptions and inclusion
+terms, and the list of codes that can be a principal diagnosis. It looks all words up and groups the codes it finds.
+Where it comes near the ceiling, the notes are a list of codes in disguise.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from drgstudy.study import StudyError, progress
 from drgstudy.synthetic.tables import Hospital
 
 RULES = ("first named", "first that can lead", "most often named", "first not denied or past")
-"""How the attack chooses the principal diagnosis: the last three only among codes that can lead a stay, and the last
-one, of all codes, only what is neither denied nor past."""
+"""How the attack chooses the principal diagnosis: the last three rules only among the codes that can be one; the last
+rule also leaves out, of all codes, what is denied or past."""
 _TOKEN = re.compile(r"[A-Za-z0-9]+")
 _SENTENCE = re.compile(r"(?<=[.;:])\s+|\n")
-_CUE = re.compile(  # what comes after is denied, doubted or long past
+_CUE = re.compile(  # what follows in the sentence is denied, doubted or long past
     r"\b(?:no|not|neg\w*|without|w/o|r/o|rule[ds]? out|unlikely|doubt|concern|consider\w*|exclu\w*|vs|prior|previous\w*"
     r"|h/o|hx|PMHx?|PSH|history|remote|past|last|recent|old|s/p|possible|suspect\w*|differential)\b|\?",
     re.IGNORECASE,
@@ -35,12 +35,17 @@ _UNGROUPABLE = ("000", "998", "999")
 
 
 def read_truth(folder: Path) -> pd.DataFrame:
-    """``truth.csv.gz`` of a synthetic hospital, a row a note, indexed by hadm_id; all columns str but fiscal_year.
+    """Read ``truth.csv.gz`` of a synthetic hospital.
+
+    Returns
+    -------
+    DataFrame
+        One row for each note, indexed by hadm_id; fiscal_year is int64, all other columns are str.
 
     Raises
     ------
     StudyError
-        If there is none: only a synthetic hospital knows its truth.
+        If there is none; only a synthetic hospital has one.
     """
     path = Path(folder) / "truth.csv.gz"
     if not path.is_file():
@@ -50,7 +55,7 @@ def read_truth(folder: Path) -> pd.DataFrame:
 
 
 def in_v34(hospital: Hospital, truth: pd.DataFrame, column: str) -> pd.Series:
-    """The v34 code under which a v36 DRG would have been billed in the stay's own year; missing where there is none.
+    """The v34 code of each v36 DRG, as if it had been billed in the stay's own year; missing where there is none.
 
     Parameters
     ----------
@@ -60,7 +65,7 @@ def in_v34(hospital: Hospital, truth: pd.DataFrame, column: str) -> pd.Series:
     pairs = truth[["fiscal_year", column]].drop_duplicates()
     billed = [hospital.drg_of_year(drg, year) for year, drg in pairs.itertuples(index=False)]
     titles = [
-        hospital.facts.get((year, drg), ("", 0))[0] for year, drg in zip(pairs["fiscal_year"], billed, strict=True)
+        hospital.drg_facts.get((year, drg), ("", 0))[0] for year, drg in zip(pairs["fiscal_year"], billed, strict=True)
     ]
     pairs = pairs.assign(code=billed, title=titles)
     known = harmonize(pairs.rename(columns={"code": "drg_code", "title": "description"}))[["code", "title", "drg_v34"]]
@@ -69,9 +74,9 @@ def in_v34(hospital: Hospital, truth: pd.DataFrame, column: str) -> pd.Series:
 
 
 def competing_drg(hospital: Hospital, truth: pd.DataFrame) -> pd.Series:
-    """The v34 code that what was written down gives if the competing problem counts as the principal diagnosis.
+    """The v34 code of the documented codes if the competing problem were the principal diagnosis.
 
-    Missing where no problem competes, and unless both it and the true principal diagnosis were written down.
+    It is missing unless there is such a problem, and both it and the true principal diagnosis were documented.
 
     Parameters
     ----------
@@ -89,7 +94,7 @@ def competing_drg(hospital: Hospital, truth: pd.DataFrame) -> pd.Series:
 
 
 class Dictionary:
-    """All words for the hospital's codes, spelled in one way whatever an author's abbreviations."""
+    """All expressions for the hospital's codes, with one spelling for each expression and its abbreviations."""
 
     def __init__(self, hospital: Hospital) -> None:
         self._short: dict[str, str] = {}
@@ -103,7 +108,7 @@ class Dictionary:
                 self.leading.add(codes[0])
                 weight.update(dict.fromkeys(codes, scenario.weight * share))
         weight.update({entry.code: entry.probability for pool in hospital.pools.values() for entry in pool})
-        self.codes: dict[str, str] = {}  # of words that several codes share, the commonest code
+        self.codes: dict[str, str] = {}  # an expression that several codes share stands for the commonest
         for code, _ in weight.most_common():
             for name in hospital.condition(code).names:
                 self.codes.setdefault(self._canonical(name), code)
@@ -113,37 +118,38 @@ class Dictionary:
         procedures = {self._canonical(name): code for code, names in hospital.procedures.items() for name in names}
         self.codes |= procedures
         self._longest = max(words.count(" ") + 1 for words in self.codes)
-        # Words that any note may hold say nothing: "PCP" is a doctor or a disease.
+        # Expressions that any note may have tell nothing: "PCP" is a doctor or a disease.
         boilerplate = [text for texts in hospital.phrases.values() for text in texts if isinstance(text, str)]
         ambiguous = {"", *(words for text in boilerplate for words in self._found(text))}
         self.codes = {words: code for words, code in self.codes.items() if words not in ambiguous}
 
     def _canonical(self, text: str) -> str:
+        """A text in the one spelling."""
         tokens = _tokens(text)
         return " ".join(self._short.get(run, run) for run in _runs(tokens, self._short, 5))
 
     def _found(self, text: str) -> list[str]:
-        """The words of a text that the dictionary knows, longest first."""
+        """The expressions of a text that the dictionary knows; the longest of those that begin at the same word."""
         return [run for run in _runs(self._canonical(text).split(), self.codes, self._longest) if run in self.codes]
 
     def look_up(self, text: str) -> list[str]:
-        """Codes of the diagnoses and procedures whose words occur in a text, in the order and as often as they do."""
+        """The codes of all expressions that occur in a text, in their order and as often as they occur."""
         return [self.codes[run] for run in self._found(text)]
 
     def asserted(self, text: str) -> list[str]:
-        """As `look_up`, but without what follows a denial, a doubt or a word of the past in its sentence."""
+        """As `look_up`, without what follows a denial, a doubt or a word of the past in the same sentence."""
         return [
             code for sentence in _SENTENCE.split(text) for code in self.look_up(_CUE.split(sentence, maxsplit=1)[0])
         ]
 
 
 def _tokens(text: str) -> list[str]:
-    """Words and numbers; capitals matter in short words alone ("AS" and "as")."""
+    """Words and numbers; capitals are kept only in short words, where they matter ("AS" and "as")."""
     return [token if token.isupper() and len(token) < 5 else token.lower() for token in _TOKEN.findall(text)]
 
 
 def _runs(tokens: list[str], known: dict[str, str], longest: int) -> Iterator[str]:
-    """The tokens again, the longest run that is known joined to one."""
+    """The tokens, with each longest run of them that is known joined to one."""
     at = 0
     while at < len(tokens):
         for length in range(min(longest, len(tokens) - at), 0, -1):
@@ -155,7 +161,7 @@ def _runs(tokens: list[str], known: dict[str, str], longest: int) -> Iterator[st
 
 
 def _icd_terms(code: str) -> list[str]:
-    """ICD-10-CM's description of a code, and the inclusion terms of the code and of what stands above it."""
+    """ICD-10-CM's description of a code, and the inclusion terms of the code and of the categories above it."""
     if not icd.is_valid_item(code):
         return []
     above = [item for item in icd.get_ancestors(code) if not icd.is_chapter_or_block(item)]
@@ -163,18 +169,23 @@ def _icd_terms(code: str) -> list[str]:
 
 
 def invert(hospital: Hospital, truth: pd.DataFrame, texts: pd.Series) -> pd.DataFrame:
-    """The inversion attack on some notes.
+    """Run the inversion attack on some notes.
 
     Parameters
     ----------
     truth : DataFrame
-        As `read_truth`; of it only sex and discharge status, which a biller knows too, are used.
+        As `read_truth`; only sex and discharge status are used, which a coder knows too.
     texts : Series of str
         Hospital courses, by hadm_id.
 
     Returns
     -------
-    DataFrame of v36 codes, by hadm_id, with one column for each of `RULES`; "999" where nothing groups.
+    DataFrame of str
+        v36 codes by hadm_id, with one column for each of `RULES`; "999" where nothing can be grouped.
+
+    Notes
+    -----
+    Source: ours.
     """
     dictionary = Dictionary(hospital)
     rows = defaultdict(list)

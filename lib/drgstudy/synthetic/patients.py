@@ -1,7 +1,7 @@
 """Drawing patients: their stays, and each stay's diagnoses, procedures, DRG and dates.
 
-Codes are drawn and the grouper decides. A stay falls into a fiscal year in which its v36 DRG had its present meaning,
-or takes the code that the system of its year had instead (``fiscal_years.csv``).
+The codes are drawn, and the grouper assigns the DRG. A stay falls into a fiscal year in which its v36 DRG had its
+present meaning; otherwise it takes the code that the system of its year had instead (``fiscal_years.csv``).
 """
 
 from __future__ import annotations
@@ -16,40 +16,36 @@ from drgstudy.synthetic.tables import Hospital, Scenario
 
 FIRST_DAY, LAST_DAY = datetime(2008, 1, 1), datetime(2019, 9, 1)
 MAX_STAYS = 12
-# Mean stays of a patient who comes for what recurs (COPD, dialysis access, ...), and of any other.
-_RECURRENT, _OTHER = 4.2, 2.1
-# How often a coded secondary diagnosis is meant to be written down, by kind, where its pool does not say.
+# Mean number of stays of a patient whose disease recurs (COPD, dialysis access, ...), and of any other patient.
+_STAYS_RECURRENT, _STAYS_OTHER = 4.2, 2.1
+# Probability that a coded secondary diagnosis is written down, by kind of condition, where its pool does not say.
 _WRITTEN = {"a": 0.88, "c": 0.85, "h": 0.75, "s": 0.75}
-_DRAWS = 30
+_MAX_DRAWS = 30  # of a stay's codes, until the grouper assigns one of the scenario's DRGs
 
 
 @dataclass
 class Stay:
-    """One admission: `codes` begins with the principal diagnosis, `written` holds those meant for the course.
-
-    Dates are the true ones, before they are shifted for publication; `status` is Medicare's discharge status, `drg`
-    the code of the stay's own fiscal year.
-    """
+    """One admission; its dates are the true ones, before they are shifted for publication."""
 
     scenario: Scenario
-    codes: list[str]
-    written: set[str]
+    codes: list[str]  # of the diagnoses, the principal one first
+    written: set[str]  # the codes that the notes may mention
     procedures: list[str]
-    drg_v36: str
+    drg_v36: str  # by the grouper
     alive: bool
-    status: str
+    status: str  # Medicare's discharge status: "20" died, "07" left against medical advice, "01" any other
     disposition: str = ""
     age: int = 0
     admitted: datetime = FIRST_DAY
     discharged: datetime = FIRST_DAY
     fiscal_year: int = 0
-    drg: str = ""
+    drg: str = ""  # the code under which the stay's own fiscal year billed it
     hadm_id: int = 0
 
 
 @dataclass
 class Patient:
-    """A person; `shift` years are added to each published date."""
+    """A person; `shift` years are added to each date when it is published."""
 
     subject_id: int
     sex: str
@@ -58,12 +54,12 @@ class Patient:
 
 
 def pick(rng: np.random.Generator, items):
-    """One of the items, all alike."""
+    """One of the items, each with the same probability."""
     return items[int(rng.random() * len(items))]
 
 
-def weighted(rng: np.random.Generator, choices):
-    """The item of one of the (item, weight) pairs."""
+def pick_weighted(rng: np.random.Generator, choices):
+    """The item of one of the (item, weight) pairs, with a probability proportional to its weight."""
     at = rng.random() * sum(weight for _, weight in choices)
     for item, weight in choices:
         at -= weight
@@ -73,32 +69,32 @@ def weighted(rng: np.random.Generator, choices):
 
 
 def draw_patient(hospital: Hospital, index: int, rng: np.random.Generator, last_day: datetime = LAST_DAY) -> Patient:
-    """The patient of this number, with all stays that begin before `last_day`; `rng` is the patient's own."""
-    first = weighted(rng, [(scenario, scenario.weight) for scenario in hospital.scenarios])
+    """The patient with a number and all stays that begin before `last_day`; `rng` is the patient's own generator."""
+    first = pick_weighted(rng, [(scenario, scenario.weight) for scenario in hospital.scenarios])
     sex = first.sex or pick(rng, "FM")
     age = first.ages[int(len(first.ages) * rng.beta(1.6, 1.4))]
     patient = Patient(10_000_001 + index * 31 + int(rng.random() * 31), sex, 4 * int(26 + 21 * rng.random()), [])
     frailty = float(rng.gamma(4.0, 0.33))
-    chronic: dict[str, float] = {}  # grows with the stays
-    n_stays = min(MAX_STAYS, int(rng.geometric(1 / (_RECURRENT if first.recurs else _OTHER)))) if age else 1
+    chronic: dict[str, float] = {}  # probability of being written down, by code; grows from stay to stay
+    n_stays = min(MAX_STAYS, int(rng.geometric(1 / (_STAYS_RECURRENT if first.recurs else _STAYS_OTHER)))) if age else 1
     fitting = [(s, s.weight) for s in hospital.scenarios if s.sex in ("", sex) and age in s.ages]
     while len(patient.stays) < n_stays and (not patient.stays or patient.stays[-1].alive):
         again = not patient.stays or (first.recurs and rng.random() < 0.6)
-        stay = _draw_stay(hospital, first if again else weighted(rng, fitting), sex, age, frailty, chronic, rng)
+        stay = _draw_stay(hospital, first if again else pick_weighted(rng, fitting), sex, age, frailty, chronic, rng)
         patient.stays += [stay] if stay else []
-    _date(hospital, patient, age, last_day, rng)
-    for number, stay in enumerate(patient.stays):  # a bijection on 0..9,999,990: unique, and in no order
+    _set_dates(hospital, patient, age, last_day, rng)
+    for number, stay in enumerate(patient.stays):  # a bijection on 0 to 9,999,990: the ids are unique, but in no order
         stay.hadm_id = 20_000_001 + ((index * MAX_STAYS + number) * 7_654_321 + 1_234_567) % 9_999_991
     return patient
 
 
 def _draw_stay(hospital: Hospital, scenario: Scenario, sex, age, frailty, chronic, rng) -> Stay | None:
-    """Draw codes until the grouper puts them where the scenario belongs; chronic diagnoses stay with the patient."""
-    for _ in range(_DRAWS):
-        principal = weighted(rng, scenario.principal)
-        side = hospital.side(principal[0])
-        same_side = [c for c in scenario.procedures if not side or {hospital.side(code) for code in c[0]} <= {side, ""}]
-        procedures = list(weighted(rng, same_side or scenario.procedures))
+    """Draw codes until the grouper assigns one of the scenario's DRGs, or return None; adds to `chronic`."""
+    for _ in range(_MAX_DRAWS):
+        principal = pick_weighted(rng, scenario.principal)
+        side = hospital.laterality(principal[0])
+        same_side = [c for c in scenario.procedures if not side or {*map(hospital.laterality, c[0])} <= {side, ""}]
+        procedures = list(pick_weighted(rng, same_side or scenario.procedures))
         alive = rng.random() >= scenario.death * min(2.0, frailty)
         drawn = dict(chronic) if scenario.service != "OBSTETRICS" and rng.random() < 0.9 else {}
         for pool, weight in scenario.comorbidities.items():
@@ -121,10 +117,17 @@ def _draw_stay(hospital: Hospital, scenario: Scenario, sex, age, frailty, chroni
 
 
 def reconcile(rules: list[tuple[list[str], str, str]], principal, secondary: list[str]) -> list[str]:
-    """Secondary diagnoses after ICD-10-CM's rules: combination codes, and codes that exclude or contain one another.
+    """The secondary diagnoses that ICD-10-CM allows beside the principal one and beside one another.
 
-    A rule (present, replaces, by) acts on each code that begins with `replaces` if codes with all prefixes `present`
-    stand beside it; it goes, and `by`, if any, takes its place.
+    Parameters
+    ----------
+    rules : list of (list of str, str, str)
+        A rule (present, replaces, by) acts on each code that begins with `replaces` if there are codes with all the
+        prefixes `present` beside it. The code is removed, and `by`, unless empty, takes its place.
+
+    Notes
+    -----
+    Source: ICD-10-CM's rules on codes that combine, exclude or contain others; ``rules.csv`` lists them.
     """
     secondary = [code for code in secondary if code[:3] != principal[0][:3] or code[0] in "SZOP"]
     for present, replaces, by in rules:
@@ -136,11 +139,11 @@ def reconcile(rules: list[tuple[list[str], str, str]], principal, secondary: lis
     return secondary
 
 
-def _date(hospital: Hospital, patient: Patient, age: int, last_day: datetime, rng: np.random.Generator) -> None:
-    """Date the stays in their order, each DRG within its years; what would fall after the last day is dropped."""
-    offset, plan, earliest = 0, [], FIRST_DAY
+def _set_dates(hospital: Hospital, patient: Patient, age: int, last_day: datetime, rng: np.random.Generator) -> None:
+    """Date the stays in their order, each in a year that knew its DRG; drop those after the last day."""
+    offset, plan, earliest = 0, [], FIRST_DAY  # offset: days from the first admission
     for stay in patient.stays:
-        length = max(0.3, hospital.facts[2019, stay.drg_v36][1] * float(rng.lognormal(0.08, 0.45)))
+        length = max(0.3, hospital.drg_facts[2019, stay.drg_v36][1] * float(rng.lognormal(0.08, 0.45)))
         first_year = 2008 if stay.drg_v36 in hospital.drg_before else hospital.first_year.get(stay.drg_v36, 2008)
         begin = max(earliest, datetime(first_year - 1, 10, 1) - timedelta(days=offset))
         if (last_day - begin).days > offset:
@@ -157,5 +160,12 @@ def _date(hospital: Hospital, patient: Patient, age: int, last_day: datetime, rn
         stay.drg = hospital.drg_of_year(stay.drg_v36, stay.fiscal_year)
         elderly = stay.age > 70 and rng.random() < 0.35
         home = pick(rng, ["HOME", "HOME", "HOME HEALTH CARE"]) if stay.age else "HOME"
-        alive = "AGAINST ADVICE" if stay.status == "07" else "SKILLED NURSING FACILITY" if elderly else home
-        stay.disposition = alive if stay.alive else "DIED"
+        living = "AGAINST ADVICE" if stay.status == "07" else "SKILLED NURSING FACILITY" if elderly else home
+        stay.disposition = living if stay.alive else "DIED"
+
+
+def apr_levels(hospital: Hospital, stay: Stay) -> tuple[int, int]:
+    """Severity of illness and risk of mortality, 1 to 4 each: our surrogate, since there is no free APR grouper."""
+    levels = [hospital.severity(code) for code in stay.codes[1:]]
+    severity = min(4, 1 + min(1, levels.count(1)) + min(2, levels.count(2)) + (levels.count(1) > 3))
+    return severity, min(4, 1 + min(2, levels.count(2)) + (stay.age > 75))

@@ -1,50 +1,52 @@
-"""Vital signs, laboratory values and urine of an ICU stay, as its diagnoses and procedures make them.
+"""Vital signs, laboratory values and urine output of an ICU stay, as its diagnoses and procedures shift them.
 
-``vitals.csv`` has what is measured: MIMIC-III's item in each charting system, mean and standard deviation between
-patients whom no diagnosis changes (of the logarithm, the mean then being the median, where `scale` is "log"), the
-deviation within a patient (`wobble`), and the hours between measurements (`every`). Variables of one `signal` move
-together (systolic and mean pressure); those of one `panel` are measured together, `when` all, in ventilated hours, or
-in a share of the stays, a larger one where there is reason. ``physiology.csv`` has how far a signal shifts, in standard
-deviations between patients, when a code with one of the prefixes sets in; the hours until the shift is full; and its
-half-life (0: it stays). "age" (per decade over 60), "female", "ventilated" and "died" act as codes do.
+``vitals.csv`` lists what is measured. It has MIMIC-III's item in each charting system, and the mean and standard
+deviation between patients whom no diagnosis affects; where `scale` is "log", the standard deviation is that of the
+logarithm, and the mean is the median. `wobble` is the standard deviation within a patient, `every` the number of hours
+between measurements. Variables of one `signal` move together (systolic and mean pressure); those of one `panel` are
+measured together. `when` says when: in all hours, in ventilated hours, or in a share of the stays, which is larger
+where there is a reason.
+
+``physiology.csv`` lists effects: how far a signal shifts, in standard deviations between patients, once a code with one
+of the prefixes shows; after how many hours the shift is full; and its half-life in hours (0: it stays). "age" (per
+decade over 60), "female", "ventilated" and "died" act as codes do.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.signal import lfilter
 
+from drgstudy.synthetic.icu_stays import IcuStay
 from drgstudy.synthetic.tables import FOLDER, Hospital
 
-if TYPE_CHECKING:
-    from drgstudy.synthetic.icu import IcuStay
-
-BEFORE, HORIZON = 24, 60  # hours before and after ICU admission
-_MEMORY = 0.85  # correlation of a wobble with that of the hour before
-_MISSED = 0.06  # of the measurements due
-_OPERATED = 3.0  # hours before ICU admission
-_MOVED, _REASON = 1.0, 6  # a panel one of whose signals shifts that far is measured in so many times more stays
-_MOST = 6.0  # standard deviations that shifts tend to as they add up
+BEFORE, HORIZON = 24, 60  # hours before and after ICU admission in which anything is measured
+_AUTOCORRELATION = 0.85  # of the variation within a patient, from hour to hour
+_MISSED = 0.06  # share of the due measurements that are not made
+_OPERATED = 3.0  # procedures act from so many hours before ICU admission
+_SHIFTED, _MORE_OFTEN = 1.0, 6  # a panel with a signal that shifts by more than that is measured in more stays
+_MAX_SHIFT = 6.0  # standard deviations that the sum of many shifts approaches
 _NUMBERS = ["mean", "sd", "wobble", "low", "high", "decimals"]
 Rows = list[tuple[float, int, float, str]]
 
 
 class _Knowledge(NamedTuple):
-    """Both tables; `panel` and `signal` number those of each variable, `effects` has signal, shift, peak, half-life."""
+    """What both tables say."""
 
-    variables: pd.DataFrame
-    panel: np.ndarray
-    signal: np.ndarray
-    effects: np.ndarray
-    rows_of: dict[str, list[int]]  # of the effects, by prefix
+    variables: pd.DataFrame  # vitals.csv
+    panel: np.ndarray  # the number of each variable's panel
+    signal: np.ndarray  # the number of each variable's signal
+    effects: np.ndarray  # shape (effects, 4): number of the signal, shift, hours until it is full, half-life
+    rows_of: dict[str, list[int]]  # the effects of each prefix
 
 
 @functools.cache
 def _knowledge() -> _Knowledge:
+    """Both tables, read once in each process."""
     variables = pd.read_csv(FOLDER / "vitals.csv").fillna({"unit": "", "scale": ""})
     effects = pd.read_csv(FOLDER / "physiology.csv")
     panel, signal = (pd.factorize(variables[column])[0] for column in ("panel", "signal"))
@@ -58,7 +60,7 @@ def _knowledge() -> _Knowledge:
 
 
 def _causes(icu: IcuStay, rng: np.random.Generator) -> list[tuple[str, float, float]]:
-    """What acts on the patient: code (or "age", ...), hour of onset, and how strongly it acts (1 on average)."""
+    """What acts on the patient: code (or "age" and so on), hour of onset, and strength (1 on average)."""
     stay = icu.stay
     strength = iter(rng.gamma(4.0, 0.25, len(stay.codes) + len(stay.procedures) + 2).tolist())
     causes = [(code, icu.onset[code], next(strength)) for code in stay.codes]
@@ -74,21 +76,24 @@ def _causes(icu: IcuStay, rng: np.random.Generator) -> list[tuple[str, float, fl
     return causes
 
 
-def _shifts(know: _Knowledge, icu: IcuStay, hours: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Shifts (signals, hours) in standard deviations: those of all causes added up; a row acts once."""
+def _shifts(knowledge: _Knowledge, icu: IcuStay, hours: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Shifts of shape (signals, hours), in standard deviations: the sum over all effects that some cause brings about.
+
+    An effect that has several causes acts once, from the earliest onset.
+    """
     acting: dict[int, tuple[float, float]] = {}
     for code, onset, strength in _causes(icu, rng):
         for length in range(1, len(code) + 1):
-            for row in know.rows_of.get(code[:length], ()):
+            for row in knowledge.rows_of.get(code[:length], ()):
                 acting[row] = min(acting.get(row, (np.inf, 0.0)), (onset, strength))
-    signal, shift, peak, half = know.effects[list(acting)].T[..., None]
+    signal, shift, peak, half = knowledge.effects[list(acting)].T[..., None]
     onset, strength = np.array(list(acting.values())).reshape(-1, 2).T[..., None]
-    since = hours - np.maximum(onset, -BEFORE)  # who comes from the ward after days is still ill
+    since = hours - np.maximum(onset, -BEFORE)  # those who come from the ward after days are still ill
     grown = np.clip((since + 0.5) / (peak + 0.5), 0, 1) * (since >= 0)
     course = strength * shift * grown * 0.5 ** (np.maximum(since - peak, 0) / half)
-    total = np.zeros((know.signal.max() + 1, len(hours)))
+    total = np.zeros((knowledge.signal.max() + 1, len(hours)))
     np.add.at(total, signal[:, 0].astype(int), course)
-    return _MOST * np.tanh(total / _MOST)
+    return _MAX_SHIFT * np.tanh(total / _MAX_SHIFT)
 
 
 def draw(hospital: Hospital, icu: IcuStay, rng: np.random.Generator) -> dict[str, Rows]:
@@ -97,52 +102,61 @@ def draw(hospital: Hospital, icu: IcuStay, rng: np.random.Generator) -> dict[str
     Parameters
     ----------
     hospital : Hospital
-        Knows which diagnoses are MCCs; with each of them more is measured.
+        Knows which diagnoses are MCCs; each of them makes more measurements likely.
     icu : IcuStay
         The stay.
     rng : numpy.random.Generator
-        The stay's own; all randomness comes from it.
+        The patient's own generator.
 
     Returns
     -------
     dict
-        "chart", "lab", "output": rows (hours after ICU admission, item id, value, unit) by time. Chart and output begin
-        at 0, labs up to 24 hours before, if the patient was in hospital; all end with the ICU stay, or after 60 hours.
+        "chart", "lab" and "output": rows of (hours after ICU admission, item id, value, unit), ordered by time. Chart
+        and output begin at hour 0, and labs up to 24 hours before if the patient was in hospital by then. All end with
+        the ICU stay, or after 60 hours.
+
+    Notes
+    -----
+    Source: ours; means and deviations were tuned to the open demo of MIMIC-III.
     """
-    know = _knowledge()
-    v, panel, lab = know.variables, know.panel, (know.variables["source"] == "lab").to_numpy()
+    knowledge = _knowledge()
+    variables, panel = knowledge.variables, knowledge.panel
+    lab = (variables["source"] == "lab").to_numpy()
     first, last = int(np.ceil(-min(icu.before, BEFORE))), int(min(icu.hours, HORIZON))
     hours = np.arange(first, max(last, 0))
-    shifts = _shifts(know, icu, hours, rng)
+    shifts = _shifts(knowledge, icu, hours, rng)
     noise = rng.standard_normal(shifts.shape)
-    noise[:, 1:] *= np.sqrt(1 - _MEMORY**2)
-    wobble = lfilter([1], [1, -_MEMORY], noise)
+    noise[:, 1:] *= np.sqrt(1 - _AUTOCORRELATION**2)
+    wobble = lfilter([1], [1, -_AUTOCORRELATION], noise)
     patient = rng.standard_normal((len(shifts), 1)) + shifts
-    mean, sd, within, low, high, decimals = v[_NUMBERS].to_numpy(float).T[..., None]
-    deviation = sd * patient[know.signal] + within * wobble[know.signal]
-    log = (v["scale"] == "log").to_numpy()[:, None]
+    mean, sd, within, low, high, decimals = variables[_NUMBERS].to_numpy(float).T[..., None]
+    deviation = sd * patient[knowledge.signal] + within * wobble[knowledge.signal]
+    log = (variables["scale"] == "log").to_numpy()[:, None]
     values = np.clip(np.where(log, mean * np.exp(log * deviation), mean + deviation), low, high)
     values = np.round(values * 10**decimals) / 10**decimals
 
-    moved = np.zeros(panel.max() + 1)
-    np.maximum.at(moved, panel, np.abs(shifts).max(axis=1, initial=0)[know.signal])
+    n_panels = panel.max() + 1
+    largest_shift = np.zeros(n_panels)
+    np.maximum.at(largest_shift, panel, np.abs(shifts).max(axis=1, initial=0)[knowledge.signal])
     mccs = sum(hospital.severity(code) == 2 for code in icu.stay.codes)
-    reason = (1 + 0.15 * mccs) * np.where(moved > _MOVED, _REASON, 1)
-    share = pd.to_numeric(v["when"].replace({"all": 1, "ventilated": 1})).to_numpy()
-    chosen = rng.random(len(moved))[panel] < share * reason[panel]
-    every = v["every"].to_numpy()[:, None]
-    begin = np.where(lab, first, 0)[:, None] + np.floor(rng.random((len(moved), 1))[panel] * np.minimum(every, 4))
-    due = (hours >= begin) & ((hours - begin) % every == 0) & (rng.random((len(moved), len(hours)))[panel] > _MISSED)
-    on, off = icu.ventilated or (np.inf, np.inf)
-    due &= (v["when"] != "ventilated").to_numpy()[:, None] | ((hours >= on) & (hours + 1 <= off))
-    minutes = np.floor(60 * rng.random((len(moved), len(hours))) ** 3)  # most soon after the full hour
+    reason = (1 + 0.15 * mccs) * np.where(largest_shift > _SHIFTED, _MORE_OFTEN, 1)
+    share = pd.to_numeric(variables["when"].replace({"all": 1, "ventilated": 1})).to_numpy()
+    chosen = rng.random(n_panels)[panel] < share * reason[panel]
+    every = variables["every"].to_numpy()[:, None]
+    offset = np.floor(rng.random((n_panels, 1))[panel] * np.minimum(every, 4))
+    begin = np.where(lab, first, 0)[:, None] + offset
+    done = rng.random((n_panels, len(hours)))[panel] > _MISSED
+    due = (hours >= begin) & ((hours - begin) % every == 0) & done
+    start, stop = icu.ventilated or (np.inf, np.inf)
+    due &= (variables["when"] != "ventilated").to_numpy()[:, None] | ((hours >= start) & (hours + 1 <= stop))
+    minutes = np.floor(60 * rng.random((n_panels, len(hours))) ** 3)  # most are soon after the full hour
 
-    items = v["itemid_metavision" if icu.metavision else "itemid_carevue"].to_numpy()
+    items = variables["itemid_metavision" if icu.metavision else "itemid_carevue"].to_numpy()
     which, when = np.nonzero(due & (chosen & ~np.isnan(items))[:, None])
     times = hours[when] + minutes[panel[which], when] / 60
     order = np.lexsort((items[which], times))
     which, when, times = which[order], when[order], times[order]
-    source, unit = v[["source", "unit"]].to_numpy()[which].T
+    source, unit = variables[["source", "unit"]].to_numpy()[which].T
     found = times.tolist(), items[which].astype(int).tolist(), values[which, when].tolist(), unit
     rows: dict[str, Rows] = {"chart": [], "lab": [], "output": []}
     for name, row in zip(source, zip(*found, strict=True), strict=True):

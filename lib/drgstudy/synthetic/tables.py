@@ -1,7 +1,7 @@
 """What the synthetic hospital knows: scenarios, comorbidities, conditions, procedures and phrases, all of them data.
 
-The tables lie in ``data/reference/synthetic``. Names of conditions are clinicians' words and ICD-10-CM's descriptions
-and inclusion terms; those of DRGs are not among them.
+The tables lie in ``data/reference/synthetic``. Conditions are named in clinicians' words and by ICD-10-CM's
+descriptions and inclusion terms. The titles of DRGs are never used.
 """
 
 from __future__ import annotations
@@ -21,57 +21,54 @@ from drgstudy.study import REFERENCE
 FOLDER = REFERENCE / "synthetic"
 GROUPER = "v36"  # fiscal year 2019: the oldest MS-DRG version that drgpy has, and within MIMIC's years
 _SIDE = re.compile(r"\b(?:right|left|[RL](?:LE|UE|UL|LL|IH|CA|SO)?)\b")
-
-_MEN = re.compile("N4|N5[0-3]|C6[0-3]|D29|D40")
-_WOMEN = re.compile("O|N7|N8|N9[0-8]|C5[1-8]|D2[5-8]|D39")
-# Laboratory values, and bleeding as such, are no rivals of a disease.
-_NO_RIVAL = ("O", "P", "R", "Z", "E86", "E87", "K920", "K921", "K922", "K625")
+_MALE_ONLY = re.compile("N4|N5[0-3]|C6[0-3]|D29|D40")
+_FEMALE_ONLY = re.compile("O|N7|N8|N9[0-8]|C5[1-8]|D2[5-8]|D39")
+# In no differential diagnosis: obstetric and perinatal conditions, symptoms, statuses, laboratory values, bleeding.
+_NO_DIFFERENTIAL = ("O", "P", "R", "Z", "E86", "E87", "K920", "K921", "K922", "K625")
 
 Choices = tuple[tuple[tuple[str, ...], float], ...]
 
 
 @dataclass(frozen=True)
 class Condition:
-    """How a diagnosis is spoken of.
-
-    `kind` is "a" (acute), "c" (chronic), "h" (history or status) or "s" (a statement, not a name); `findings` are noun
-    phrases, `treatments` participles ("diuresed with IV Lasix"), and `syndrome` is what it looks like on arrival.
-    """
+    """How notes speak of a diagnosis."""
 
     code: str
-    kind: str
-    system: str
-    syndrome: str
+    kind: str  # "a" (acute), "c" (chronic), "h" (history or status) or "s" (a statement rather than a name)
+    system: str  # the organ system
+    syndrome: str  # what it looks like on arrival
     names: tuple[str, ...]
-    presenting: tuple[str, ...]
-    findings: tuple[str, ...]
-    treatments: tuple[str, ...]
+    presenting: tuple[str, ...]  # complaints
+    findings: tuple[str, ...]  # noun phrases
+    treatments: tuple[str, ...]  # each begins with a participle, such as "diuresed with IV Lasix"
+
+    @property
+    def can_lead(self) -> bool:
+        """Whether notes can tell it as the reason for admission."""
+        return bool(self.presenting and self.findings and self.treatments)
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A reason for admission: its principal diagnoses, what is done, what comes with it, and where it is grouped.
-
-    `admission` is E(mergency), U(rgent), e(L)ective or N(ewborn); `comorbidities` weighs pools.
-    """
+    """A reason for admission: its principal diagnoses and procedures, what accompanies it, and its possible DRGs."""
 
     name: str
     weight: float
     drgs: frozenset[str]
-    principal: Choices
+    principal: Choices  # lists of codes, each beginning with the principal diagnosis
     procedures: Choices
-    comorbidities: dict[str, float]
-    acuity: float
-    sex: str
+    comorbidities: dict[str, float]  # factors on the probabilities of each pool
+    acuity: float  # factor on the probabilities of acute comorbidities
+    sex: str  # "" for either
     ages: range
     service: str
-    admission: str
-    death: float
-    recurs: bool
+    admission: str  # E(mergency), U(rgent), e(L)ective or N(ewborn)
+    death: float  # probability at a frailty of 1
+    recurs: bool  # patients come again for the same reason
 
 
 class Comorbidity(NamedTuple):
-    """A secondary diagnosis of a pool; `written` is how often it is written down, `sex` "" for either."""
+    """A secondary diagnosis of a pool; `written` is the probability that notes mention it, `sex` is "" for either."""
 
     pool: str
     code: str
@@ -81,7 +78,7 @@ class Comorbidity(NamedTuple):
 
 
 class Lure(NamedTuple):
-    """What is denied, suspected, long past, or found and not coded; no stay with codes like `codes` may say it."""
+    """A distractor: what is denied, suspected, past, or found but not coded; no stay with one of `codes` has it."""
 
     kind: str
     syndromes: tuple[str, ...]
@@ -111,7 +108,7 @@ def _range(text: str) -> range:
 
 
 class Hospital:
-    """All tables and the grouper; `tail` is the share of scenarios that occur, the commonest of each MDC always."""
+    """All tables and the grouper; `tail` is the share of scenarios that occur, as `make_hospital` explains."""
 
     def __init__(self, tail: float) -> None:
         self.engine = DRGEngine(version=GROUPER)
@@ -123,7 +120,7 @@ class Hospital:
         self.phrases = {}
         for name in ("phrases.yaml", "summary.yaml"):
             self.phrases |= yaml.safe_load((FOLDER / name).read_text(encoding="utf-8"))
-        self.shorthand: dict[str, list[str]] = {}  # abbreviations, by what they may replace anywhere
+        self.shorthand: dict[str, list[str]] = {}  # abbreviations by the words that they may replace anywhere
         for row in _rows("shorthand.csv", swap=int):
             if row["swap"]:
                 self.shorthand.setdefault(row["long"].lower(), []).append(row["short"])
@@ -133,7 +130,7 @@ class Hospital:
         years = list(_rows("fiscal_years.csv", first_fiscal_year=int))
         self.first_year = {row["drg"]: row["first_fiscal_year"] for row in years}
         self.drg_before = {row["drg"]: row["drg_before"] for row in years if row["drg_before"]}
-        self.facts = {  # title and geometric mean length of stay (days) by fiscal year and code
+        self.drg_facts = {  # title and geometric mean length of stay (days) by fiscal year and code
             (year, drg): (title, gmlos if gmlos > 0 else 4.0)
             for year, drg, title, gmlos in drgs.titles_by_year()[["fiscal_year", "drg", "title", "gmlos"]].to_numpy()
         }
@@ -142,21 +139,24 @@ class Hospital:
             self.pools.setdefault(row["pool"], []).append(Comorbidity(**row))
         self.base_code = {self.base_title(drg): drg for drg in sorted(self.engine.drgmap, reverse=True)}  # the lowest
         self._conditions: dict[str, Condition] = {}
-        self._sides: dict[str, str] = {}
-        self.services: dict[str, float] = {}  # of the whole hospital, with the weight of each
+        self._lateralities: dict[str, str] = {}
+        self.services: dict[str, float] = {}  # of all scenarios, also those that do not occur, with their weight
         self.scenarios = self._scenarios(tail)
-        self.rivals: dict[str, list[Condition]] = {}  # what presents alike, by syndrome
-        self.operations: list[tuple[str, str]] = []  # planned ones: procedure, and the sex that it needs
+        self.differentials: dict[str, list[Condition]] = {}  # conditions that present alike, by syndrome
+        self.elective_operations: list[tuple[str, str]] = []  # procedure, and the sex that it presupposes or ""
         for scenario in self.scenarios:
             for condition in (self.condition(codes[0]) for codes, _ in scenario.principal):
-                if condition.kind == "a" and not condition.code.startswith(_NO_RIVAL):
-                    self.rivals.setdefault(condition.syndrome, []).append(condition)
+                if condition.kind == "a" and not condition.code.startswith(_NO_DIFFERENTIAL):
+                    self.differentials.setdefault(condition.syndrome, []).append(condition)
             if scenario.admission == "L" and scenario.service != "OBSTETRICS" and scenario.weight > 1:
                 first = [codes[0] for codes, _ in scenario.procedures if self.operative(codes)]
-                self.operations += [(code, scenario.sex) for code in first]
-        self.strangers = [c for syndrome, group in self.rivals.items() if syndrome != "psych" for c in group]
+                self.elective_operations += [(code, scenario.sex) for code in first]
+        self.past_conditions = [
+            c for syndrome, group in self.differentials.items() if syndrome != "psych" for c in group
+        ]
 
     def _scenarios(self, tail: float) -> list[Scenario]:
+        """The scenarios that occur, the commonest first."""
         numbers = dict.fromkeys(["weight", "acuity", "death"], float)
         rows = _rows(
             "scenarios.csv",
@@ -180,13 +180,13 @@ class Hospital:
         return kept
 
     def abbreviable(self, text: str) -> list[str]:
-        """A text in parts; every second one is a long form that may be abbreviated."""
+        """A text split into parts, every second of which is an expression that may be abbreviated."""
         if text not in self._parts:
             self._parts[text] = self._abbreviable.split(text)
         return self._parts[text]
 
     def condition(self, code: str) -> Condition:
-        """The lexicon's entry for an ICD-10-CM code (without its dot): that of the longest prefix."""
+        """The lexicon's entry for an ICD-10-CM code (without its dot): that of its longest known prefix."""
         if code not in self._conditions:
             prefixes = (code[:length] for length in range(len(code), 2, -1))
             self._conditions[code] = self.lexicon[next(prefix for prefix in prefixes if prefix in self.lexicon)]
@@ -194,30 +194,30 @@ class Hospital:
 
     @staticmethod
     def sex_of(code: str) -> str:
-        """The sex that alone can have a diagnosis, "" for either."""
-        return "M" if _MEN.match(code) else "F" if _WOMEN.match(code) else ""
+        """The only sex that can have a diagnosis, or "" for either."""
+        return "M" if _MALE_ONLY.match(code) else "F" if _FEMALE_ONLY.match(code) else ""
 
-    def side(self, code: str) -> str:
-        """The side that the names of a diagnosis or procedure speak of: "R", "L", or "" for both or none."""
-        if code not in self._sides:
+    def laterality(self, code: str) -> str:
+        """The side that the names of a diagnosis or procedure mention: "R", "L", or "" for both or none."""
+        if code not in self._lateralities:
             names = self.procedures[code] if code in self.procedures else self.condition(code).names
             sides = {name[0].upper() for name in _SIDE.findall(" ".join(names))} if code else set()
-            self._sides[code] = sides.pop() if len(sides) == 1 else ""
-        return self._sides[code]
+            self._lateralities[code] = sides.pop() if len(sides) == 1 else ""
+        return self._lateralities[code]
 
     def drg_of_year(self, drg_v36: str, fiscal_year: int) -> str:
-        """The code that the system of that year had for a v36 DRG, "" if none."""
+        """The code that a fiscal year's system had for a v36 DRG, "" if none."""
         known = fiscal_year >= self.first_year.get(drg_v36, 2008)
         return drg_v36 if known else self.drg_before.get(drg_v36, "")
 
     def base_title(self, drg: str) -> str:
-        """Title of a v36 DRG without its severity."""
+        """The title of a v36 DRG without its severity."""
         return drgs.SEVERITY.sub("", self.engine.drgmap[drg]["desc"])
 
     def operative(self, procedures) -> bool:
-        """Is one of the procedures done in an operating room?"""
+        """Whether the grouper counts one of the procedures as an operating room procedure."""
         return any(code in self.engine.orpcsmap for code in procedures)
 
     def severity(self, code: str) -> int:
-        """2 for an MCC, 1 for a CC, 0 for neither, whatever the principal diagnosis."""
+        """2 for an MCC, 1 for a CC, 0 for neither; exclusions by the principal diagnosis are ignored."""
         return {"MCC": 2, "CC": 1}.get(self.engine.ccmap.get(code, {}).get("level"), 0)
