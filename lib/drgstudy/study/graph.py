@@ -96,7 +96,7 @@ def _data_named(file: Path) -> frozenset[Path]:
 
 # --- the fingerprint of what code does --------------------------------------------------------------------------------
 class _Bare(ast.NodeTransformer):
-    """Removes what no result depends on: docstrings, messages, progress bars, help and limits of settings, imports."""
+    """Removes what no result depends on: docstrings, messages, bars, help and limits of settings, our own imports."""
 
     def visit_Expr(self, node):
         call = node.value.func if isinstance(node.value, ast.Call) else None
@@ -261,12 +261,13 @@ def needed(step: Step, among: dict[str, Step]) -> tuple[set[str], set[Path]]:
 def wanted(among: dict[str, Step], goal: str) -> list[str]:
     """The steps that a goal of make asks for, in the order in which make shall run them.
 
-    The headline of a study and what it waits for come first, without trainings. The other analyses follow, those first
-    that wait for fewer further trainings, and the trainings come last: most have been done for an analysis by then.
+    A study's headline and what it waits for come first, without trainings. The other analyses follow, those first that
+    wait for fewer further trainings. The trainings come last: make does them before, as far as an analysis needs them.
 
     Parameters
     ----------
     among : dict of str to Step
+        As `steps` returns them.
     goal : str
         A study's goal; "headline" or "train", both of the first study; or an executed notebook.
     """
