@@ -93,7 +93,7 @@ def stream(
 
 
 class _Handle(SimpleNamespace):
-    """What Arrow holds of a file. `weakref.finalize` tells when it is freed, which it can't tell of a SimpleNamespace."""
+    """What Arrow holds of a file. `weakref.finalize` can tell when it is freed, but not of a plain SimpleNamespace."""
 
 
 class _CountingQuotes:
