@@ -364,7 +364,7 @@ def _end(training: Training) -> None:
 
 
 def history(records: list[dict]) -> str:
-    """Why a run was trained, and despite what change it was kept, for its page; there is a record for each of its models."""
+    """Why a run was trained, and despite what change it was kept, as its page says it; one record for each model."""
     whys = list(dict.fromkeys(record["trained_because"] for record in records))
     kept = list(dict.fromkeys(place for record in records for place in record.get("kept", [])))
     said = f"This run was trained because {'; or because '.join(whys)}."
@@ -375,7 +375,7 @@ def history(records: list[dict]) -> str:
 
 # --- runs of the early-DRG study --------------------------------------------------------------------------------------
 def target_space(system: str, codes: pd.Series, space: str) -> LabelSpace:
-    """The labels of a model: all targets of the DRG system (738 or 1,136) if `space` is "official", `codes` if "cohort"."""
+    """A model's labels: all targets of the DRG system (738 or 1,136) if `space` is "official", `codes` if "cohort"."""
     if space not in ("official", "cohort"):
         raise StudyError(f"parameter space: expected 'official' or 'cohort', got {space!r}")
     facts = drgs.fiscal_2013(system)

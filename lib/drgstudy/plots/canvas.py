@@ -72,7 +72,7 @@ def bands(width: float, heights: list[float], titles: list[str]) -> tuple[Figure
 
 
 def stamped(figure: Figure, dataset: str) -> Figure:
-    """Write the dataset's name into the lower right corner, on a strip that the layout leaves free, unless it is there."""
+    """Write the dataset's name, unless it is there, into the lower right corner, on a strip that is kept free."""
     if not any(text.get_gid() == "dataset" for text in figure.texts):
         inch = 1 / figure.get_figheight()
         figure.get_layout_engine().set(rect=(0, 0.22 * inch, 1, 1 - 0.22 * inch))

@@ -67,7 +67,7 @@ def beside_published(
 
 
 def differences(table: pd.DataFrame, name: str, dataset: str) -> Figure:
-    """The model called `name` minus each other one, a panel for each metric; `table` is from `comparisons.differences`."""
+    """The model `name` minus each other one, one panel for each metric; `table` is from `comparisons.differences`."""
     figure, grid = canvas(9, 2.4 + 0.55 * table["run"].nunique(), rows=2, columns=3, sharey=True)
     for ax, (metric, label) in zip(grid.flat, METRICS.items(), strict=True):
         ax.axvline(0, color=FAINT, lw=1, ls="--")
@@ -78,7 +78,7 @@ def differences(table: pd.DataFrame, name: str, dataset: str) -> Figure:
 
 
 def severity_confusion(counts: pd.DataFrame, dataset: str, mask_below: int = 0) -> Figure:
-    """Stays by true (rows) and predicted CC/MCC label (columns), shaded by share of the row; small counts are masked."""
+    """Stays by true (rows) and predicted CC/MCC label (columns), shaded by share of the row, small counts masked."""
     figure, ax = canvas(6.6, 3.9)
     share = counts.div(counts.sum(axis=1).clip(lower=1), axis=0).mask(is_small(counts, mask_below), 0)
     numbers = counts.astype(object).mask(is_small(counts, mask_below), f"< {mask_below}")
@@ -89,7 +89,7 @@ def severity_confusion(counts: pd.DataFrame, dataset: str, mask_below: int = 0) 
 
 
 def sweep(table: pd.DataFrame, published: pd.DataFrame, dataset: str) -> Figure:
-    """Table 2 as lines: three metrics by maximum input tokens, a line for each model size; each dataset on its own axes.
+    """Table 2 as lines: three metrics by maximum input tokens, a line for each model size, each dataset on its axes.
 
     Both tables have size, max_tokens, metric, value and sd.
     """
