@@ -144,7 +144,7 @@ def _fold(text: str) -> str:
 
 
 def _hashes(text: str) -> np.ndarray:
-    """A hash (uint64) of each 40 characters in a row of the folded text of which half are letters or digits.
+    """A hash (uint64) of each 40 characters in a row of the folded text, of which at least half are letters or digits.
 
     The hash is a polynomial modulo 2**64, computed from differences of running sums. If 10**7 fragments are compared
     with 10**9, two of them agree by chance once in some two thousand runs.
@@ -288,7 +288,7 @@ def _counts(node) -> Iterator[int]:
 
 @functools.cache
 def _public() -> tuple[np.ndarray, set[int], set[str]]:
-    """Hashes, numbers and dates in git's facts, templates and notebooks; not in parameters, which may be pasted notes."""
+    """Hashes, numbers and dates in git's facts, templates and notebooks, but not in parameters: these may be notes."""
     files = [*places.REFERENCE.glob("*.csv"), *(Path(__file__).parent / "templates").iterdir()]
     texts = [file.read_text(encoding="utf-8") for file in sorted(files)]
     for notebook in sorted(places.NOTEBOOKS.glob("*.ipynb")):

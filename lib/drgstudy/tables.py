@@ -55,7 +55,7 @@ def printed3(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def printed_folds(table: pd.DataFrame) -> pd.DataFrame:
-    """The early-DRG paper's Table 2 as it is printed, ours or the published one: mean (SD), a dash for a missing one."""
+    """The early-DRG paper's Table 2 as it is printed, ours or the published one: mean (SD), a dash for a missing SD."""
     cells = table[table["metric"].isin(EARLY_METRICS)]
     spread = cells["sd"].map("{:.3f}".format).where(cells["sd"].notna(), "–")
     keys = ["system", "model", "drg_set"]

@@ -1,4 +1,4 @@
-"""Names, colours, markers and their order, the same in every figure. Brightness and shape differ too, so grey will do."""
+"""Names, colours, markers and their order, the same in every figure. Brightness and shape differ too: grey will do."""
 
 from __future__ import annotations
 
