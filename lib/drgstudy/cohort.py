@@ -117,16 +117,16 @@ def build_cohort(
     mapping : DataFrame
         From `harmonize.harmonize`: one row for each distinct code and title, with drg_v34 (missing where excluded).
     clinicians : Series of str, optional
-        Who admitted each stay (MIMIC's admit_provider_id, "" if unknown), by hadm_id. Without it there is no split by
-        clinician, nor if the first clinician drawn has more stays than `test_share` allows.
+        Who admitted each stay (MIMIC's admit_provider_id, "" if unknown), by hadm_id. There is no split by clinician
+        without it, or if the first clinician drawn has more than `test_share` of the stays.
     min_words, min_stays : int
         Hospital courses with fewer words and DRGs with fewer stays are left out. `min_stays` is 2 or more.
     seed : int
         Of all splits.
     test_share : float
         Share kept for testing, between 0 and 1: of the stays in `split`, of the patients in `split_patients`. In
-        `split_clinicians`, clinicians are drawn for as long as they have at most that share of the stays; a stay whose
-        clinician is unknown is never kept.
+        `split_clinicians`, clinicians are drawn until the next would exceed that share of the stays. A stay whose
+        clinician is unknown is a training stay.
 
     Returns
     -------

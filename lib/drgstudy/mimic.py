@@ -105,7 +105,7 @@ class Source:
 
 
 def find(folder: Path, table: str) -> Path:
-    """Path of a table in a folder or below it: MIMIC as downloaded. If both are there, .csv.gz is taken before .csv.
+    """Path of a table in a folder or below it, as MIMIC is downloaded; .csv.gz is preferred to .csv.
 
     The folder may be hosp/ or note/, the folder of the version above them, or any folder above that in PhysioNet's
     tree. Only folders with names of that tree (`LAYOUT`) are entered, down to `LEVELS`.

@@ -281,6 +281,7 @@ def differences(old: dict, new: dict) -> dict[str, str]:
 
 
 def changed_places(was: dict, now: dict) -> list[str]:
+    """The keys whose values differ, or which only one of the two has."""
     return sorted(place for place in was.keys() | now.keys() if was.get(place) != now.get(place))
 
 
@@ -345,7 +346,7 @@ def _train(training: Training, why: str) -> dict:
 
 @first_process_first()
 def _begin(training: Training, why: str) -> str:
-    """Return why a run is trained, as it was said when this training began; remove what one of another key has left."""
+    """Return the reason for this training, as given when it was begun; remove what one under another key has left."""
     begun = training.folder / BEGUN
     if begun.is_file() and (said := read_json(begun))["key"] == training.key:
         return said["why"]

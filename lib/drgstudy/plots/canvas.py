@@ -35,7 +35,7 @@ def save(figure: Figure, folder: Path, name: str, dataset: str, caption: str = "
 
 
 def _shrink(file: Path) -> None:
-    """Reduce an image to 256 colours, in a third of the bytes. Areas keep their colours; edges change invisibly."""
+    """Reduce an image to 256 colours, in a third of the bytes. Areas keep their colours; no change of edges is seen."""
     with Image.open(file) as image:
         about, dpi = PngInfo(), image.info["dpi"]
         for key, text in image.text.items():
@@ -45,7 +45,7 @@ def _shrink(file: Path) -> None:
 
 
 def _renumber(file: Path) -> None:
-    """Name an SVG's clip paths by their order: matplotlib's names hang on the last digits of the layout, which vary."""
+    """Name an SVG's clip paths by their order: matplotlib's names depend on the layout's last digits, which vary."""
     svg, order = file.read_text(encoding="utf-8"), {}
     named = re.sub(r"(?<=#)p[0-9a-f]{10}(?=\))", lambda found: order.setdefault(found[0], f"clip{len(order)}"), svg)
     for name, number in order.items():

@@ -27,7 +27,7 @@ def error_classes(table: pd.DataFrame, dataset: str) -> Figure:
 
 
 def error_categories(published: pd.DataFrame, ours: dict[str, pd.DataFrame], dataset: str) -> Figure:
-    """The categories of Table 4, for the paper's ten errors and sets of ours by name: tables as of `errors.tally`."""
+    """The categories of Table 4, for the paper's ten errors and for sets of ours by name; each is an `errors.tally`."""
     figure, panels = canvas(3.4 + 2.5 * (1 + len(ours)), 2.9, columns=1 + len(ours), sharey=True)
     shown = {"MIMIC-IV (published)": published} | ours
     for ax, (title, table) in zip(panels, shown.items(), strict=True):

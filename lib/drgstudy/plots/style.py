@@ -1,4 +1,4 @@
-"""Names, colours, markers and their order, the same in every figure. Brightness and shape differ too: grey will do."""
+"""Names, colours, markers and order, the same in every figure; brightness and shape differ too, so grey is enough."""
 
 from __future__ import annotations
 
