@@ -10,7 +10,7 @@ DATA := data/$(PROFILE)
 DONE := $(DATA)/executed
 REPORT := reports/$(PROFILE)
 
-# An active environment is used as it is found; conda's base counts as none.
+# An active environment is used as it is. Conda's base environment does not count as active.
 ifneq ($(VIRTUAL_ENV),)
   ENV := $(VIRTUAL_ENV)
 else ifneq ($(filter-out base,$(CONDA_DEFAULT_ENV)),)
@@ -26,7 +26,8 @@ export MAKE_BEGAN := $(or $(MAKE_BEGAN),$(shell date +%s))
 PAGES := $(PYTHON) -m drgstudy.report $(PROFILE)
 GUARD := $(PYTHON) -m drgstudy.guard $(PROFILE)
 
-# What each step reads, and so waits for, is found in the code: lib/drgstudy/study/graph.py. Under -n nothing is installed for that.
+# What each step reads, and so waits for, is found in the code by lib/drgstudy/study/graph.py. Under -n nothing is
+# installed for that.
 GRAPH := .make/$(PROFILE).mk
 DRY := $(findstring n,$(firstword -$(MAKEFLAGS)))
 ifneq ($(filter-out help env test stress verify keep bench lint audit notebook clean distclean,$(or $(MAKECMDGOALS),help)),)
@@ -48,7 +49,7 @@ report: $(REPORT)/index.html ## Run the whole DRG-LLaMA study and write reports/
 	@echo "the report: $(REPORT)/index.html"
 
 early: ## Run the early-DRG study and write its part of the same report
-# Every study but the first is a target of this kind, by its entry in notebooks/studies.yaml.
+# Every study but the first has a target of this kind, named by its entry in notebooks/studies.yaml.
 .PHONY: $(goals)
 $(wordlist 2,99,$(goals)):
 	@$(PAGES)
@@ -107,9 +108,10 @@ $(INSTALLED): requirements.lock pyproject.toml $(if $(filter .venv,$(ENV)),| .ve
 	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# One parameter file is one step, and its executed notebook, written last, stands for it. Two makes may work on one profile at
-# once: what the other has made meanwhile is not made again. Before the first training it is said which runs will be trained, why,
-# and how long each took last time. The page is made again as steps finish, once a minute: it says what is to come.
+# One parameter file is one step. Its executed notebook is written last, and stands for it. Two makes may work on one
+# profile at once: what the other has made meanwhile is not made again. Before the first training, make prints which
+# runs will be trained, why, and how long each took last time. As steps finish, the page is made again, at most once a
+# minute; it says what is still to come.
 LATELY = [ -f $(REPORT)/index.html ] && [ $$(( $$(date +%s) - $$(date -r $(REPORT)/index.html +%s) )) -lt 60 ]
 PLANNED = .make/$(PROFILE)-$(notdir $(firstword $(MAKECMDGOALS)))-$(MAKE_BEGAN)
 PLAN = @mkdir $(PLANNED) 2>/dev/null && $(PYTHON) -m drgstudy.plan plan $(PROFILE) $(MAKECMDGOALS) || true
@@ -117,7 +119,8 @@ $(steps): $(DONE)/%.ipynb: | $(INSTALLED)
 	$(if $(filter $@,$(trainings)),$(PLAN))
 	@$(PYTHON) -m drgstudy.study $(PARAMS)/$*.yaml --unless-made $@ $^
 	$(if $(filter $@,$(shown)),@$(LATELY) || $(PAGES))
-# Every file is written whole or not at all: a page that fails, or Ctrl-C, must not cost an hour of training.
+# Make keeps a step's target after an error: a page that fails, or Ctrl-C, must not cost an hour of training, and every
+# file is written whole or not at all.
 .PRECIOUS: $(steps)
 
 $(REPORT)/index.html: $(steps_of_report) | $(INSTALLED)

@@ -2,9 +2,9 @@
 
     python benchmarks/attribution.py [profile] [run] [stays]
 
-Prints, for each method and as means over the stays, how far the top DRG's logit falls without its five strongest words and
-without five random ones, the seconds a stay, and for integrated gradients the completeness error: how far the
-attributions' sum is from the change of the logit between padding and text, as a share of that change.
+Prints for each method, averaged over the stays, how far the top DRG's logit falls without its five strongest words and
+without five random ones, and the seconds for a stay. For integrated gradients, it also prints the completeness error:
+how far the sum of the attributions is from the change of the logit between padding and text, as a share of that change.
 """
 
 import sys
@@ -24,7 +24,7 @@ STEPS = 16
 
 
 def integrated_gradients(model, text: str, label: int):
-    """Scores of the tokens' places in the text, and the completeness error; the path starts at padding."""
+    """Scores of the tokens, with their places in the text, and the completeness error. The path starts at padding."""
     tokens = model.tokenizer(text, truncation=True, max_length=model.settings.max_tokens, return_offsets_mapping=True)
     batch = model.collate([{"input_ids": model.tokens([text])[0]}])
     ids, mask = (part.to(model.net.device) for part in batch.values())

@@ -1,7 +1,7 @@
 """All benchmarks one after the other, each in its own process, and their page: `make bench`.
 
-Writes ``reports/benchmarks.json`` and ``reports/benchmarks.html``, which stands alone. A benchmark that fails is shown as
-failed, and the others go on.
+Writes ``reports/benchmarks.json`` and the self-contained page ``reports/benchmarks.html``. A benchmark that fails is
+shown as failed, and the others go on.
 
     python benchmarks/bench.py [--only NAME …]
 """
@@ -43,11 +43,11 @@ BENCHMARKS = {  # script: its heading on the page
     "gpu": "Training on a GPU",
 }
 KEYS = {"name", "data", "unit", "ours", "plain", "plain_is", "ratio", "goal", "met", "equal", "note"}
-BUSY = 25  # per cent of the processor that others use, above which no timing is to be trusted
+BUSY = 25  # per cent: if other processes use more of the processor than this, timings can't be trusted
 
 
 def machine() -> dict:
-    """What the numbers were measured on, with its own matrix speed in GFLOP/s."""
+    """The machine on which the numbers were measured, and the speed of its matrix products in GFLOP/s."""
     import torch
 
     from drgstudy.training import matrix_speed
@@ -70,7 +70,7 @@ def _lines(path: str) -> list[str]:
 
 
 def run(name: str) -> dict:
-    """Run one benchmark and return what it measured, or its last words, and how busy the machine was before."""
+    """Run one benchmark; return what it measured, or the last line it printed, and how busy the machine was before."""
     busy = psutil.cpu_percent(2)
     if busy > BUSY:
         print(f"warning: others use {busy:.0f} % of this machine; the timings will say little", file=sys.stderr)
@@ -98,13 +98,13 @@ def run(name: str) -> dict:
 
 
 def goal_ratio(goal: str) -> float | None:
-    """How many times better a goal asks to be, where it says so: "at least twice", "80 times", "at most 3 times"."""
+    """The ratio that a goal asks for, if it names one: "at least twice" is 2, "80 times" 80, "at most 3 times" 1/3."""
     said = re.search(r"(at most )?(?:(\d[\d.]*) times|twice)", goal)
     return said and float(said[2] or 2) ** (-1 if said[1] else 1)
 
 
 def picture(records: dict) -> str:
-    """How many times better than the plain alternative, as an SVG in base64; "" if nothing was compared."""
+    """A bar for each ratio to the plain alternative, as an SVG in base64; "" if nothing was compared."""
     rows = [row for record in records.values() for row in record["measured"] if row["ratio"]]
     if not rows:
         return ""
@@ -138,14 +138,14 @@ def picture(records: dict) -> str:
 
 
 def number(value: float | None, unit: str = "") -> str:
-    """A measurement for people: three digits and the unit, or that there is none."""
+    """A measurement for readers: three digits and the unit, or "not measured"."""
     if value is None:
         return "not measured"
     return f"{value:,.0f} {unit}".strip() if abs(value) >= 100 else f"{value:.3g} {unit}".strip()
 
 
 def page(content: dict) -> str:
-    """The page, which loads nothing; `content` is that of ``benchmarks.json``."""
+    """The page as HTML, which loads nothing else; `content` is that of ``benchmarks.json``."""
     loader = ChoiceLoader([FileSystemLoader(HERE), PackageLoader("drgstudy")])
     pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     pages.filters["number"] = number
@@ -154,7 +154,7 @@ def page(content: dict) -> str:
 
 
 def main() -> int:
-    """Run, merge with what is kept of earlier runs, write; 1 if a benchmark failed."""
+    """Run benchmarks, merge the results with those kept of earlier runs, write them; return 1 if a benchmark failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, help="run these, and keep the others' former results")
     chosen = parser.parse_args().only

@@ -1,8 +1,9 @@
 """Training examples per second of this study's CAML beside the textbook's, on the same batches, to the same logits.
 
-The textbook's (Mullenbach et al. 2018) is an nn.Conv1d over padded texts, the softmax of every label over every position,
-one vector read a text and label, and its product with the label's weights, all in float32. Both train from the same start
-on the same random batches with the same AdamW, in turns; the best turn of each counts, from collating to the step.
+The textbook's (Mullenbach et al. 2018) is an nn.Conv1d over padded texts, a softmax of every label over every position,
+one attended vector for each text and label, and its product with the label's weights, all in float32. Both train from
+the same start on the same random batches with the same AdamW, in turns. The best turn of each counts, from collating to
+the step.
 
     python benchmarks/caml.py [--steps 4] [--turns 3] [--json FILE]
 """
@@ -38,7 +39,7 @@ SHARES = {  # of a step, by the operators that spend it
 
 
 class Textbook(caml.Network):
-    """The same parameters, used as the textbook does; padding is masked as it is here."""
+    """The same parameters, used as in the textbook, but with padding masked as in ours."""
 
     def forward(self, input_ids, attention_mask, labels=None):
         features = torch.tanh(self.conv(self.dropout(self.embed(input_ids)).transpose(1, 2))).transpose(1, 2)
@@ -49,7 +50,7 @@ class Textbook(caml.Network):
 
 
 def made_up(mean: float, cut: int, texts: int) -> list[list[int]]:
-    """Texts of log-normal length around `mean` words, cut at `cut`; some words of 30,000 are frequent, most rare."""
+    """Texts, as word ids, of log-normal length around `mean` words, cut at `cut`. Of 30,000 words, few are frequent."""
     rng = np.random.default_rng(0)
     frequency = 1 / np.arange(10, 30_010)
     lengths = rng.lognormal(np.log(mean) - 0.08, 0.4, texts).clip(20, cut).astype(int)
@@ -80,7 +81,7 @@ def train(net: nn.Module, batches: list[list[dict]], bfloat16: bool = False) -> 
 
 
 def profile(net: nn.Module, batches: list[list[dict]]) -> dict[str, float]:
-    """Shares of the processor's time in a pass over the batches."""
+    """Shares of the processor time of a training pass over the batches, by kind of operation."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         train(net, batches)
     spent = Counter({event.key: event.self_cpu_time_total for event in profiler.key_averages()})
@@ -89,13 +90,13 @@ def profile(net: nn.Module, batches: list[list[dict]]) -> dict[str, float]:
 
 
 def logits_and_gradients(net: nn.Module, batch: dict) -> list[torch.Tensor]:
-    """Logits, and the loss's gradient with respect to each parameter."""
+    """Logits, and the gradient of the loss by each parameter."""
     out = net(**batch)
     return [out["logits"].detach(), *torch.autograd.grad(out["loss"], list(net.parameters()))]
 
 
 def measure(name: str, data: str, texts: list[list[int]], labels: int, goal: str, turns: int) -> dict:
-    """Both implementations on the same texts, after a check that they are the same function."""
+    """Measure both implementations on the same texts, after a check that they compute the same function."""
     rng = np.random.default_rng(1)
     drawn = rng.integers(0, labels, len(texts))
     rows = [{"input_ids": ids, "labels": label} for ids, label in zip(texts, drawn, strict=True)]
@@ -105,7 +106,7 @@ def measure(name: str, data: str, texts: list[list[int]], labels: int, goal: str
     vectors[caml.PAD] = 0
     ours = caml.Network(vectors, labels, KERNEL, FILTERS, dropout=0.0)
     plain = Textbook(vectors.copy(), labels, KERNEL, FILTERS, dropout=0.0)
-    with torch.no_grad():  # so that the attention is far from even
+    with torch.no_grad():  # makes the attention far from uniform
         ours.query.weight.mul_(10)
     plain.load_state_dict(ours.state_dict())
 
@@ -126,7 +127,7 @@ def measure(name: str, data: str, texts: list[list[int]], labels: int, goal: str
     ]
     speed, plainly, in_bfloat16 = np.max(speeds, axis=0).tolist()
     words = np.mean([len(ids) for ids in texts])
-    # Three products (convolution, query, score) forward, two more of each backward; two operations a multiplication.
+    # Three products (convolution, query, score), once forward and twice backward; two operations per multiplication.
     operations = 3 * 2 * words * FILTERS * (KERNEL * SIZE + 2 * labels)
     reached = speed * operations / 1e9 / matrix_speed(torch.float32)
     positions = sum(len(rows) * max(len(row["input_ids"]) for row in rows) for rows in batches)

@@ -2,8 +2,8 @@
 
     python benchmarks/cohort.py [--profile full] [--notes N] [--json FILE]
 
-Each step runs in a process of its own, so that one's memory is not another's; times are taken after the imports. The
-plain alternative reads the file with `pandas.read_csv`, maps the same patterns over its rows, and applies the same rules.
+Each step runs in its own process, so that memory is measured for it alone. Times are taken after the imports. The plain
+alternative reads the file with `pandas.read_csv`, maps the same patterns over its rows, and applies the same rules.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from drgstudy.flow import write_rows
 from drgstudy.notes import ENDING, OPENING
 from drgstudy.study import Paths, StudyError, fingerprint, peak_memory_gb, read_json, write_json
 
-PLAIN_GB = 14.0  # what pandas needs for the notes of the full hospital, and a little more
-CUT = 60_000  # notes, where there is less
+PLAIN_GB = 14.0  # a little more than pandas needs for the notes of the full hospital
+CUT = 60_000  # notes, if less memory is free
 
 
 def decompress(source: dict, mapping: Path, out: Path) -> int:
-    """Read the file as anyone would, in blocks of 8 MiB."""
+    """Decompress the file of notes in blocks of 8 MiB, and do nothing else."""
     from drgstudy import mimic
 
     with gzip.open(mimic.find(source["note_folder"], "discharge")) as file:
@@ -37,14 +37,14 @@ def decompress(source: dict, mapping: Path, out: Path) -> int:
 
 
 def ours(source: dict, mapping: Path, out: Path) -> int:
-    """What notebook 03 does, to its files."""
+    """What notebook 03 does, up to its files."""
     from drgstudy import cohort, mimic
 
     return _finish(map(cohort.extract, mimic.notes(source["note_folder"])), source, mapping, out)
 
 
 def plain_course(text: str) -> str | None:
-    """What `notes.hospital_course` must find, by the patterns alone."""
+    """What `notes.hospital_course` must find, by its patterns alone."""
     text = "\n" + text
     opening = OPENING.search(text)
     while opening:
@@ -96,7 +96,7 @@ STEPS = {step.__name__: step for step in (decompress, ours, plain)}
 
 
 def run(step: str, source: dict, mapping: Path, out: Path) -> None:
-    """Run one step in this process and write what it took to `out`."""
+    """Run one step in this process, and write its time and memory into `out`."""
     from drgstudy import cohort, harmonize, mimic  # noqa: F401 - imported before the clock starts
 
     start, cpu = time.perf_counter(), time.process_time()
@@ -108,7 +108,7 @@ def run(step: str, source: dict, mapping: Path, out: Path) -> None:
 
 
 def measured(step: str, source: dict, mapping: Path, folder: Path) -> dict:
-    """What a step takes in a process of its own."""
+    """Time and memory of a step that runs in its own process."""
     out = Path(tempfile.mkdtemp(dir=folder))
     subprocess.run([sys.executable, __file__, "--step", json.dumps([step, source, str(mapping), str(out)])], check=True)
     took = read_json(out / "took.json")
@@ -117,7 +117,7 @@ def measured(step: str, source: dict, mapping: Path, folder: Path) -> dict:
 
 
 def first_notes(source: dict, n: int, folder: Path) -> dict:
-    """The same source with a file of its first n notes."""
+    """The same source, with a file of its first `n` notes in `folder`."""
     from drgstudy import mimic
 
     csv.field_size_limit(1 << 30)

@@ -1,12 +1,14 @@
 """DRG-LLaMA's training on one GPU, at the shapes of LLaMA 7B and 13B with random weights: speed, share of peak, memory.
 
-Each run is the study's own `llama.Model` and `training.train` with the paper's settings: LoRA of rank 8 on q, k, v and o,
-738 DRGs, batches of 4 texts of full length, bfloat16. Beside it, on 7B at 512 tokens, the stock recipe: PEFT as it comes,
-under the Trainer's autocast. Each run is kept as a file in ``reports/benchmarks``; where there is no GPU, the measurements
-are those kept ones, or none. ``--tiny`` runs the same code on a CPU with tiny shapes, and keeps nothing.
+Each run uses the study's own `llama.Model` and `training.train` with the paper's settings: LoRA of rank 8 on q, k, v
+and o, 738 DRGs, batches of 4 texts of full length, bfloat16. Beside it, on 7B at 512 tokens, runs the stock recipe:
+unchanged PEFT under the Trainer's autocast. Each run is kept as a file in ``reports/benchmarks``; without a GPU, the
+measurements are those that were kept, or none. ``--tiny`` runs the same code with tiny shapes, also on a CPU, and keeps
+nothing.
 
-Two shares of peak are given. By convention ("6N") a token costs six operations a weight, as if all weights were trained;
-hours of different recipes compare by it. Really done are four (frozen weights need no gradient) and the attention's.
+Two shares of peak are given. By convention ("6N") a token costs six operations for each weight, as if all weights were
+trained, so that different recipes can be compared. Really done are four, for frozen weights need no gradient, and the
+attention's.
 
     python benchmarks/gpu.py [--only 7B-512-16 …] [--tiny] [--json FILE]
 """
@@ -50,12 +52,12 @@ WARM, TIMED, SEED = 5, 20, 42
 
 
 def name_of(shape: str, tokens: int, bits: int, recipe: str) -> str:
-    """A run's name, that of its file too."""
+    """A run's name, which is also part of its file's."""
     return f"{shape}-{tokens}-{bits}" + ("" if recipe == "ours" else f"-{recipe}")
 
 
 def checkpoint(shape: dict, folder: Path) -> Path:
-    """A folder as `weights.load` reads it: a LLaMA of that shape with random bfloat16 weights, and a tokenizer."""
+    """Write a LLaMA of this shape with random bfloat16 weights, and a tokenizer, for `models.weights.load` to read."""
     config = LlamaConfig(vocab_size=32_000, max_position_embeddings=2048, pad_token_id=0, **shape)
     torch.manual_seed(SEED)
     with device():
@@ -67,14 +69,14 @@ def checkpoint(shape: dict, folder: Path) -> Path:
 
 
 def clock() -> float:
-    """Seconds, once the GPU has done what it was asked for."""
+    """The time in seconds, once the GPU has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def matrix_speed(size: int) -> float:
-    """Operations a second of one large bfloat16 product on this device."""
+    """Operations per second of a bfloat16 product of two matrices of `size` by `size` on this device."""
     x = torch.randn(size, size, device=device(), dtype=torch.bfloat16)
     for turn in range(13):
         if turn == 3:
@@ -84,7 +86,7 @@ def matrix_speed(size: int) -> float:
 
 
 def measure(base: Path, tokens: int, bits: int, recipe: str) -> dict:
-    """Train as the study does, on texts drawn at random; what it took from the sixth step on."""
+    """Train as the study does, on texts drawn at random; speed is taken from the sixth step on."""
     gc.collect()
     cuda = torch.cuda.is_available()
     if cuda:
@@ -123,7 +125,7 @@ def measure(base: Path, tokens: int, bits: int, recipe: str) -> dict:
         "weights": weights,
         "tokens_per_second": rate,
         "mfu_6n": 100 * 6 * weights * rate / peak,
-        # Of the attention's two products a causal mask leaves half; the backward pass takes twice the forward's.
+        # A causal mask leaves half of the attention's two products; the backward pass takes twice as many operations.
         "mfu_done": 100 * (4 * weights + 6 * layers * tokens * width) * rate / peak,
         "peak_flops": peak,
         "matrix_flops": speed,
@@ -138,14 +140,19 @@ def measure(base: Path, tokens: int, bits: int, recipe: str) -> dict:
 
 
 def published_hours(shape: str, tokens: int) -> float:
-    """Training hours on an RTX A6000. Source: DRG-LLaMA, Supplementary Table 1."""
+    """Training hours of the paper's models on an RTX A6000.
+
+    Notes
+    -----
+    Source: DRG-LLaMA, Supplementary Table 1.
+    """
     table = pd.read_csv(REFERENCE / "published_tables.csv")
     of = (table["model"] == f"DRG-LLaMA-{shape}") & (table["max_tokens"] == tokens)
     return float(table.loc[of & (table["column"] == "training_hours"), "value"].iloc[0])
 
 
 def compared(run: dict | None, stock: dict | None, key: str) -> dict:
-    """The stock recipe's part of a measurement; both must read a text alike, to bfloat16's rounding."""
+    """The stock recipe's part of a measurement; the logits of both must agree up to bfloat16's rounding."""
     if not (run and stock and run[key]):
         return {}
     logits, theirs = np.array(run["first_logits"]), np.array(stock["first_logits"])
@@ -157,7 +164,7 @@ def compared(run: dict | None, stock: dict | None, key: str) -> dict:
 
 
 def measurements(found: dict[str, dict]) -> list[dict]:
-    """Every measurement of the page; those without a run are there too, as not measured."""
+    """Every measurement of the page; those without a run are marked as not measured."""
     rows = []
 
     def add(run: dict | None, name: str, unit: str, key: str, data: str, goal="", met=None, note="", **more) -> None:
@@ -204,7 +211,7 @@ def measurements(found: dict[str, dict]) -> list[dict]:
 
 
 def main() -> None:
-    """Measure what this machine can, keep it, and print or write all measurements."""
+    """Measure what this machine can, keep it, print all measurements, and write them if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = [name_of(*run) for run in RUNS]
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))

@@ -18,8 +18,8 @@ import pandas as pd
 from drgstudy.study import ROOT, write_json
 
 PROFILES = ("demo", "smoke")
-NEURAL = ("models", "training", "checkpoints")  # what builds and trains networks imports torch; nothing else does
-OUTER = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "PROFILE")  # what a make above this process has left
+NEURAL = ("models", "training", "checkpoints")  # modules that import torch, to build and train networks
+OUTER = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "PROFILE")  # variables set by a make that runs this
 
 
 def modules(neural: bool) -> list[str]:
@@ -32,7 +32,7 @@ def modules(neural: bool) -> list[str]:
 
 
 def run(command: list[str], **options) -> subprocess.CompletedProcess:
-    """A command at the repository's root, with this very Python's environment active."""
+    """Run a command at the repository's root, in this Python's environment."""
     inherited = {key: value for key, value in os.environ.items() if key not in OUTER}
     return subprocess.run(
         command, cwd=ROOT, env=inherited | {"VIRTUAL_ENV": sys.prefix}, capture_output=True, **options
@@ -40,13 +40,13 @@ def run(command: list[str], **options) -> subprocess.CompletedProcess:
 
 
 def up_to_date(profile: str) -> bool:
-    """Whether this profile's `make report` has nothing to do."""
+    """Whether the profile's `make report` has nothing to do."""
     question = run(["make", "--question", f"reports/{profile}/index.html", f"PROFILE={profile}"])
     return question.returncode == 0
 
 
 def seconds(command: list[str], times: int) -> float:
-    """Median wall-clock seconds of a command, each time a fresh process."""
+    """Median wall-clock seconds of a command, run in a fresh process each time."""
     taken = []
     for _ in range(times):
         start = time.perf_counter()
@@ -64,7 +64,7 @@ def main() -> None:
     measured = []
 
     def measure(name: str, data: str, ours: list[str] | None, plain: list[str] | None, limit: float | None, note: str):
-        """Add what these commands take; None is not measured."""
+        """Add a measurement of two commands; a command that is None is not measured."""
         taken, eager = (command and seconds(command, chosen.times) for command in (ours, plain))
         about = {"name": name, "data": data, "unit": "s", "ours": taken, "plain": eager, "equal": "", "note": note}
         about |= {"plain_is": "imported with torch and transformers" if plain else ""}

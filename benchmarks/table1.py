@@ -1,7 +1,7 @@
 """Table 1 complete (six metrics, four DRG sets, resampled) on made-up logits: this study beside scikit-learn, in one run.
 
-The plain alternative calls scikit-learn once a resample, for the macro-AUC one label at a time. That takes twenty minutes
-at the paper's size, so one resample of each DRG set is timed, and must equal ours to 1e-12.
+The plain alternative calls scikit-learn once for each resample, and for the macro-AUC once for each label. That takes
+twenty minutes at the paper's size, so only one resample of each DRG set is timed. It must equal ours to 1e-12.
 
     python benchmarks/table1.py [--stays 26244] [--drgs 738] [--resamples 30 1000] [--json FILE]
 """
@@ -29,7 +29,7 @@ SEED = 42
 
 
 def made_up(stays: int, drgs: int) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Float32 logits, truth and DRG sets: frequencies and accuracy much like the paper's, and many ties."""
+    """Float32 logits, truth and DRG sets, with frequencies and accuracy much like the paper's, and with many ties."""
     rng = np.random.default_rng(SEED)
     frequency = 1 / (np.arange(drgs) + 105) ** 2.2  # the top 300, 50 and 30 of 738 hold 87, 41 and 28 % of the stays
     frequency /= frequency.sum()
@@ -54,7 +54,7 @@ def ours(stays: int, drgs: int, resamples: int) -> dict:
 
 
 def plain(logits: np.ndarray, truth: np.ndarray) -> list[float]:
-    """METRICS of the stays by scikit-learn."""
+    """The `METRICS` of the stays by scikit-learn, in their order."""
     labels, present = np.arange(logits.shape[1]), np.unique(truth)
     p = softmax(logits.astype(np.float64), axis=1)
     return [

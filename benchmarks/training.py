@@ -1,8 +1,8 @@
 """Examples per second of DRG-LLaMA's training on a CPU: this study's recipe beside the stock one, in one run.
 
 The stock recipe is transformers' Trainer with PEFT's own LoRA over float32 weights under bfloat16 autocast, on random
-batches padded to their longest note. Both learn from the same notes for as many steps, from the same head (a probe's),
-and are then compared by their loss on the same held-out notes.
+batches that are padded to their longest note. Both recipes take the same number of steps on the same notes, start from
+the same head (that of a probe), and are compared by their loss on the same held-out notes.
 
     python benchmarks/training.py [--tokens 128 512] [--notes 512 128] [--held-out 256 96] [--json FILE]
 """
@@ -30,17 +30,17 @@ from drgstudy.notes import hospital_course
 from drgstudy.study import NOTEBOOKS, Paths, read_params, write_json
 
 GOAL = 2.0  # times the examples per second
-TOLERATED = 0.05  # nats of held-out loss above the stock recipe's, beside two standard errors of the difference
+TOLERATED = 0.05  # nats of held-out loss above the stock recipe's, on top of two standard errors of the difference
 
 
 def short_notes() -> pd.DataFrame:
-    """Text and drg_v34 of the demo's cohort."""
+    """text and drg_v34 of the demo's cohort, or of another one if there is none."""
     stays = next(Paths(name).stays for name in ("demo", "smoke", "full") if Paths(name).stays.is_file())
     return read_rows(stays, cohort.STAYS)[["text", "drg_v34"]]
 
 
 def long_notes(scratch: Path) -> pd.DataFrame:
-    """Text and billed DRG of the first stays of a hospital whose notes are as long as MIMIC's."""
+    """text and drg_v34 (the billed DRG) of the first stays of a hospital whose notes are as long as MIMIC's."""
     raw = Paths("full").raw
     if not (raw / "hospital.json").is_file():
         from drgstudy.synthetic import make_hospital
@@ -60,7 +60,7 @@ def long_notes(scratch: Path) -> pd.DataFrame:
 
 
 def stock(settings: llama.Settings, *rest) -> llama.Model:
-    """The same model without what this study does differently."""
+    """The same model, trained as transformers and PEFT do it by themselves."""
     with (
         patch.object(llama, "accelerate_on_cpu", lambda net: False),
         patch.object(llama, "accelerate_on_gpu", lambda net: None),
@@ -71,10 +71,11 @@ def stock(settings: llama.Settings, *rest) -> llama.Model:
 
 
 def operations(lengths: np.ndarray, config) -> float:
-    """Of the products that a step over texts of these tokens must do, padding and LoRA's thin matrices left out.
+    """Operations of the matrix products in a step over texts of these lengths, without padding and LoRA's matrices.
 
-    Two a weight and token forward and two backward to the inputs: a frozen weight needs no gradient. Attention: two
-    products forward and four backward over the pairs of tokens that a causal model compares.
+    Each weight and token costs two operations forward, and two backward for the inputs: a frozen weight needs no
+    gradient. Attention takes two products forward and four backward over the pairs of tokens that a causal model
+    compares.
     """
     width, size = config.hidden_size, config.hidden_size // config.num_attention_heads
     weights = 2 * width**2 + 2 * width * config.num_key_value_heads * size + 3 * width * config.intermediate_size
@@ -82,7 +83,7 @@ def operations(lengths: np.ndarray, config) -> float:
     return config.num_hidden_layers * float((4 * weights * lengths + 6 * 2 * width * pairs).sum())
 
 
-KINDS = {  # of an operation, by what it or one that called it is named, the first that fits
+KINDS = {  # of operations, by a part of the name of the operation or of a caller; the first that fits counts
     "optimizer": ("Optimizer", "clip_grad", "_foreach"),
     "attention": ("_CausalAttention",),
     "LoRA": ("_LoraLinear", "block_diag", "BlockDiag", "random_", "randint", "ge_", "__lshift__"),
@@ -92,7 +93,7 @@ KINDS = {  # of an operation, by what it or one that called it is named, the fir
 
 
 def kind_of(event, config) -> str:
-    """Which part of a step an operation of the profile belongs to."""
+    """The part of a step to which an operation of the profile belongs."""
     shapes = [shape for shape in event.input_shapes if len(shape) > 1]
     if event.name == "aten::mm" and min(min(shape) for shape in shapes) >= config.head_dim:
         return "frozen projections"
@@ -108,11 +109,11 @@ def kind_of(event, config) -> str:
 
 
 def profile_of(model: llama.Model, data: training.TokenDataset) -> dict[str, float]:
-    """Shares of the time of three training steps by kind of operation."""
+    """Shares of the processor time of three training steps, by kind of operation."""
     config = model.net.config
     optimizer = torch.optim.AdamW([p for p in model.net.parameters() if p.requires_grad], lr=0.0)
     middle = np.argsort([len(ids) for ids in data.input_ids])[len(data) // 2 :][: model.settings.batch_size]
-    batch = model.collate([data[i] for i in middle])  # of like length, as they are batched
+    batch = model.collate([data[i] for i in middle])  # texts of similar length, as in training
 
     def step() -> None:
         model.net(**batch)["loss"].backward()
@@ -132,7 +133,7 @@ def profile_of(model: llama.Model, data: training.TokenDataset) -> dict[str, flo
 
 
 def compare(notes: pd.DataFrame, tokens: int, n: int, held_out: int, scratch: Path) -> dict:
-    """Train both recipes on `n` notes and judge them on `held_out` others: one measurement."""
+    """Train both recipes on `n` notes, and compare them on `held_out` others; return one measurement."""
     demo = llama.Settings(**read_params(NOTEBOOKS / "params" / "demo" / "05-train-llama.yaml")["settings"])
     settings = dataclasses.replace(demo, epochs=1.0, max_tokens=tokens, features_of="", head="probe")
     common = notes["drg_v34"].value_counts().index[:50]  # so that there is something to learn from so few notes

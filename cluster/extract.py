@@ -44,11 +44,11 @@ def extract_notes(notes: Path, out: Path) -> None:
 
     ray.init(include_dashboard=False)
     context = ray.data.DataContext.get_current()
-    # Of a stay's notes the first is kept: the order matters. Ray's newer Parquet reader packs row groups in any order.
+    # The order matters, for the first note of a stay is kept. Ray's newer Parquet reader packs row groups in any order.
     context.use_datasource_v2, context.execution_options.preserve_order = False, True
     with atomic(out.resolve()) as beside:
         files = [os.path.abspath(file) for file in found.files]
-        read = ray.data.read_parquet(files, columns=COLUMNS, file_extensions=None)  # of whatever name
+        read = ray.data.read_parquet(files, columns=COLUMNS, file_extensions=None)  # with any name
         read.map_batches(extract, batch_format="pyarrow").write_parquet(str(beside))
         if not beside.exists():
             raise StudyError(f"{notes}: there are no notes in it")

@@ -2,9 +2,10 @@
 
     python cluster/sweep.py notebooks/params/paper/05-train-llama.yaml settings.max_tokens=340,512,1024 seed=1,2,3
 
-The files stand beside the one that they are like, say what differs, and are runs of the profile like any other: `make` knows them, a
-finished one is not run again, a killed one goes on from its last checkpoint. With --dry-run they are only written, and
-those still to be run are listed, for any other engine that can run ``python -m drgstudy.study FILE`` (Slurm: sweep.sbatch).
+The files are written beside the one that they name by `like`, and hold what differs. They are runs of the profile like
+any other: `make` knows them, a finished one is not run again, and a killed one goes on from its last checkpoint. With
+--dry-run the files are only written, and those still to be run are listed, for any other engine that can run
+``python -m drgstudy.study FILE`` (Slurm: sweep.sbatch).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from drgstudy.study import Paths, StudyError, atomic, checked_settings, notebook
 
 
 def grid(axes: list[str]) -> dict[str, list]:
-    """Values by parameter, in the order given: "seed=1,2" is {"seed": [1, 2]}; values are written as in YAML."""
+    """Values by parameter, in the given order: "seed=1,2" gives {"seed": [1, 2]}. Values are written as in YAML."""
     values = {}
     for axis in axes:
         name, _, listed = axis.partition("=")
@@ -38,20 +39,22 @@ def grid(axes: list[str]) -> dict[str, list]:
 
 
 def point_name(point: dict) -> str:
-    """What is added to a run's name: "-512-s1" for 512 tokens and seed 1; of a path or model id its last part."""
+    """What is added to a run's name: "-512-s1" for 512 tokens and seed 1. A path or model id adds its last part."""
     prefix = {"seed": "s", "folds": "fold"}
     values = {name: re.sub(r"[^\w-]+", "_", str(value).split("/")[-1]).strip("_") for name, value in point.items()}
     return "".join(f"-{prefix.get(name, '')}{value}" for name, value in values.items())
 
 
 def write_grid(source: Path, axes: dict[str, list]) -> list[Path]:
-    """The parameter files of a grid, written beside `source` unless they are there; all of them, or none.
+    """Write the parameter files of a grid beside `source`, unless they are there, and return all of them.
+
+    After an error, none of the new ones is left.
 
     Raises
     ------
     StudyError
-        If `source` trains no model, a parameter or setting is unknown or of the wrong type, or a file of that name holds
-        other values.
+        If `source` trains no model, a parameter or setting is unknown or of the wrong type, or a file of one of these
+        names holds other values.
     """
     if not {"run", "model"} <= read_params(source).keys():
         raise StudyError(f"{source}: expected the parameter file of a training run, with `run` and `model`")
@@ -90,7 +93,7 @@ def finished(file: Path) -> bool:
 
 
 def run(file: str) -> str:
-    """Run one parameter file in a process of its own; returns what went wrong, "" if nothing did."""
+    """Run one parameter file in its own process, and return what went wrong, or ""."""
     said = ""
     command = [sys.executable, "-m", "drgstudy.study", file]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as process:
@@ -102,9 +105,15 @@ def run(file: str) -> str:
 
 
 def sweep(files: list[Path], cpus: float, gpus: float) -> dict[Path, str]:
-    """Run parameter files on Ray, each as soon as its share of processors is free; returns what failed, and why.
+    """Run parameter files on Ray, each as soon as its share of processors is free.
 
-    Ray is the cluster that RAY_ADDRESS names, all of whose machines see this folder under the same path; else this machine.
+    If RAY_ADDRESS names a cluster, it is used; all its machines must see this folder under the same path. Otherwise Ray
+    is started on this machine. `cpus` and `gpus` are for each run.
+
+    Returns
+    -------
+    dict of Path to str
+        Why each of the failed runs failed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
@@ -114,7 +123,7 @@ def sweep(files: list[Path], cpus: float, gpus: float) -> dict[Path, str]:
         ray.cluster_resources().get(kind, 0) < share for kind, share in (("CPU", cpus), ("GPU", gpus))
     ):
         raise StudyError(f"each run was to have {cpus:g} CPUs and {gpus:g} GPUs; this machine has fewer")
-    # A killed run is not tried again: started by the same command, the sweep goes on where it was.
+    # A killed run is not tried again: the same command resumes the sweep.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(run)
     failed, running = {}, {file: task.remote(str(file.resolve())) for file in files}
     for file, reference in running.items():

@@ -1,4 +1,4 @@
-"""What several test modules use: tiny models with random weights, a tiny study and the smoke study, each made once."""
+"""What several test modules use: tiny models with random weights, a tiny study, the smoke study. Each is made once."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ NOTES = [
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Tiny tensors: a second thread only waits."""
+    """Tensors are tiny: a second thread would only wait."""
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)
@@ -32,7 +32,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def notes() -> tuple[list[str], list[int]]:
-    """Twenty-four short notes of four kinds, with labels 0 to 3."""
+    """Twenty-four short notes of four kinds, and their labels, 0 to 3."""
     return NOTES, [0, 1, 2, 3] * 6
 
 
@@ -50,7 +50,7 @@ def tokenizer():
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory, tokenizer):
-    """Folder of a LLaMA with two layers, grouped key heads and random weights."""
+    """Folder of a LLaMA with two layers, grouped-query attention and random weights."""
     import torch
     from transformers import LlamaConfig, LlamaModel
 
@@ -83,7 +83,7 @@ def tiny_bert(tmp_path_factory, tokenizer):
 
 @pytest.fixture(scope="session")
 def make():
-    """Run make on the smoke profile with this very Python's environment active, its progress shown."""
+    """A function that runs make on the smoke profile in this Python's environment, and shows its progress."""
     environment = os.environ | {"VIRTUAL_ENV": sys.prefix}
     return lambda *arguments: subprocess.run(
         ["make", *arguments, "PROFILE=smoke"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
@@ -92,7 +92,7 @@ def make():
 
 @pytest.fixture(scope="session")
 def study(request):
-    """Both smoke studies, made if they are not there yet, beside the tests that need none."""
+    """Wait until both smoke studies are made, which happens while tests run that do not need them."""
     process, said = request.config.stash[SMOKE], request.config.stash[SAID]
     assert process.wait() == 0, said.read_text()[-3000:]
 
@@ -101,12 +101,12 @@ SMOKE, SAID = pytest.StashKey[subprocess.Popen](), pytest.StashKey[Path]()
 
 
 def pytest_collection_modifyitems(items):
-    """Tests of the smoke study come last: it is made meanwhile."""
+    """Put the tests of the smoke study last, for it is made while the others run."""
     items.sort(key=lambda item: "study" in getattr(item, "fixturenames", ()))
 
 
 def pytest_collection_finish(session):
-    """Begin to make the smoke study on one core; the tests that need none run on another."""
+    """Start to make the smoke study on one core, while the tests that do not need it run on another."""
     if session.config.option.collectonly or not any("study" in item.fixturenames for item in session.items):
         return
     said = session.config.stash[SAID] = ROOT / ".make" / "smoke.log"
@@ -127,7 +127,7 @@ def pytest_sessionfinish(session):
 
 @pytest.fixture(scope="session")
 def tiny_study(tmp_path_factory):
-    """Root of a profile `tiny`: 600 stays of 35 DRGs, three runs with signal, one under another split; notebook 06 has run."""
+    """Root of a profile `tiny`: 600 stays of 35 DRGs, three runs, a fourth on another split; notebook 06 has run."""
     from drgstudy import cohort, drgs, provenance, study
     from drgstudy.predictions import Predictions, write_predictions
 
@@ -188,7 +188,7 @@ def tiny_study(tmp_path_factory):
 
 @pytest.fixture
 def paths(tiny_study, monkeypatch):
-    """The tiny study's files."""
+    """Paths of the tiny study, which is the root during the test."""
     from drgstudy import study
 
     monkeypatch.setattr(study.places, "ROOT", tiny_study)

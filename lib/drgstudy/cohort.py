@@ -1,8 +1,8 @@
 """From notes and billed DRGs to labelled stays: inclusion, exclusion, flow counts and the splits.
 
-Where the sources are silent: a note without a stay id joins no stay; of several notes of one stay the first in the
-file is kept; repeated DRG rows of a stay count once, and a stay whose rows name two different v34 DRGs is left out,
-for nobody can say which one was paid.
+Where the paper and its code are silent, these rules apply. A note without a stay id joins no stay. Of several notes of
+one stay, the first in the file is kept. Repeated DRG rows of a stay count once. A stay whose rows name two different
+v34 DRGs is left out, for nobody can say which one was paid.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _IS_PART = pa.Check.isin(["train", "test"])
 COURSES = pyarrow.schema(
     {"subject_id": "int64", "hadm_id": "int64", "text": "string", "words": "int64", "digest": "int64"}
 )
-"""What `extract` makes of a note: its hospital course (null if there is none), its words and a hash of its bytes."""
+"""What `extract` makes of a note. text is its hospital course (null if there is none), words counts the words of that,
+and digest is a hash of its bytes."""
 STAYS = pa.DataFrameSchema(
     {
         "stay_id": pa.Column("int64", unique=True),
@@ -44,7 +45,7 @@ STAYS = pa.DataFrameSchema(
     ),
     strict=True,
 )
-"""Schema of stays.parquet: one row a stay, by ascending stay_id (MIMIC's hadm_id)."""
+"""Schema of stays.parquet: one row for each stay, by ascending stay_id (MIMIC's hadm_id). See also `SPLITS`."""
 MAPPING = pa.DataFrameSchema(
     {
         "code": pa.Column("str", nullable=True),
@@ -55,28 +56,29 @@ MAPPING = pa.DataFrameSchema(
     },
     unique=["code", "title"],
 )
-"""Schema of drgs.parquet: one row a pair of billed code and title, from `harmonize.harmonize`."""
-BLOCK = 20_000  # labelled stays, whose texts are put in order at a time
-BATCHES = 32  # whose texts of one block are joined: Arrow gives memory back only in pieces of some size
+"""Schema of drgs.parquet: one row for each pair of billed code and title, from `harmonize.harmonize`."""
+BLOCK = 20_000  # labelled stays whose texts are put in order at a time
+BATCHES = 32  # batches after which the texts of a block are joined: Arrow gives back memory only in larger pieces
 SPLITS = ("split", "split_patients", "split_clinicians")
-"""Stratified by DRG; no patient in both parts; no admitting clinician in both parts."""
+"""Columns that say "train" or "test". The first is stratified by DRG; in the second no patient is in both parts; in the
+third no admitting clinician is."""
 
 
 def extract(notes: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
-    """The hospital courses of a batch of notes; each row depends on its note alone, however the notes are cut.
+    """Find the hospital courses of a batch of notes. Each row depends on its note alone, not on the batch.
 
-    Pure and picklable: Ray Data's ``map_batches(extract, batch_format="pyarrow")`` or Spark's ``mapInArrow`` run it
-    over any number of machines.
+    The function is pure and picklable: Ray Data's ``map_batches(extract, batch_format="pyarrow")`` or Spark's
+    ``mapInArrow`` can run it over any number of machines.
 
     Parameters
     ----------
     notes : RecordBatch or Table
-        With subject_id, hadm_id and text; other columns are left aside.
+        subject_id, hadm_id and text; other columns are ignored.
 
     Returns
     -------
     RecordBatch or Table, as given
-        As `COURSES`, a row a note, in the same order.
+        Columns as in `COURSES`; one row for each note, in the same order.
     """
     courses = [hospital_course(text.as_py() or "") for text in notes["text"]]
     words = [n_words(course or "") for course in courses]
@@ -87,7 +89,7 @@ def extract(notes: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
 
 
 def is_ms_drg(drgcodes: pd.DataFrame) -> pd.Series:
-    """Which rows of DRGCODES are MS-DRGs: type MS in MIMIC-III; HCFA where no row says MS, as in MIMIC-IV."""
+    """Which rows of DRGCODES are MS-DRGs (bool): type MS, as in MIMIC-III; HCFA if no row says MS, as in MIMIC-IV."""
     kind = drgcodes["drg_type"].str.strip()
     return kind == ("MS" if (kind == "MS").any() else "HCFA")
 
@@ -103,40 +105,41 @@ def build_cohort(
     seed: int = 42,
     test_share: float = 0.1,
 ) -> tuple[pd.DataFrame, dict]:
-    """Labelled stays, and how many notes and DRG rows each step of Figure 1 kept.
+    """Build the labelled stays, and count how many notes and DRG rows each step of Figure 1 kept.
 
     Parameters
     ----------
     courses : iterable of RecordBatch
-        What `extract` makes of the notes, in the file's order. It is gone through once, and of the texts only those are
-        held that are long enough and whose stays have a label.
+        What `extract` makes of the notes, in the file's order. It is iterated over once. Texts are held only if they
+        are long enough and their stays have a label.
     drgcodes : DataFrame
         Rows of DRGCODES, all types: hadm_id, drg_type, drg_code, description.
     mapping : DataFrame
         From `harmonize.harmonize`: one row for each distinct code and title, with drg_v34 (missing where excluded).
     clinicians : Series of str, optional
-        Who admitted each stay (MIMIC's admit_provider_id, "" if unknown), by hadm_id; without it, or where each has
-        more stays than the share, there is no split by clinician.
+        Who admitted each stay (MIMIC's admit_provider_id, "" if unknown), by hadm_id. There is no split by clinician
+        without it, or if the first clinician drawn has more than `test_share` of the stays.
     min_words, min_stays : int
-        Hospital courses with fewer words and DRGs with fewer stays are left out.
+        Hospital courses with fewer words and DRGs with fewer stays are left out. `min_stays` is 2 or more.
     seed : int
         Of all splits.
     test_share : float
-        Share kept for testing: of the stays in `split`, of the patients in `split_patients`; in `split_clinicians` the
-        patients of clinicians drawn until they have that share of the stays, unknown clinicians never among them.
+        Share kept for testing, between 0 and 1: of the stays in `split`, of the patients in `split_patients`. In
+        `split_clinicians`, clinicians are drawn until the next would exceed that share of the stays. A stay whose
+        clinician is unknown is a training stay.
 
     Returns
     -------
     stays : DataFrame
         As `STAYS`.
     flow : dict
-        notes and drg_rows (lists of {step, kept, removed}), stays, labels, seed, and for each of the splits the
-        stays and labels of its parts and its `leakage`.
+        notes and drg_rows (lists of {step, kept, removed}), stays, labels, seed, and splits: for each of them the
+        stays and labels of its parts, and its `leakage`.
 
     Raises
     ------
     StudyError
-        If no stay is left, or a parameter makes no sense.
+        If no stay is left or all are of one patient, or if `test_share` or `min_stays` is out of range.
 
     Notes
     -----
@@ -183,22 +186,23 @@ def build_cohort(
 
 
 def stratified_draw(strata: pd.Series, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw a share of the members, from each stratum its proportional part.
+    """Draw a share of the members, from each stratum in proportion to its size.
 
-    Each stratum gives the whole part of its quota; what is missing to the total comes, one each, from the strata with
-    the largest remainders, ties drawn at random. So does scikit-learn's stratified split, which however refuses to
-    draw fewer members than there are strata. A stratum's last member is drawn only if no other stratum has one to give.
+    Each stratum gives the whole part of its quota. The members still missing come from the strata with the largest
+    remainders, one from each; ties are broken at random. A stratum's last member is drawn only if no other stratum has
+    one to give. scikit-learn's stratified split does the same, but refuses to draw fewer members than there are strata.
 
     Parameters
     ----------
     strata : Series of str, shape (n,)
     share : float
-        The total drawn is `share` times n, rounded up, and less than n.
+        The total drawn is `share` times n, rounded up, but less than n.
     rng : numpy.random.Generator
 
     Returns
     -------
     ndarray of bool, shape (n,)
+        Which members are drawn.
     """
     _, stratum, size = np.unique(strata.to_numpy(), return_inverse=True, return_counts=True)
     total = min(math.ceil(share * len(strata)), len(strata) - 1)
@@ -211,26 +215,30 @@ def stratified_draw(strata: pd.Series, share: float, rng: np.random.Generator) -
 
 
 def parts(stays: pd.DataFrame, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The training and the test stays of one of the `SPLITS`; raises StudyError if the stays do not have it."""
+    """The training and the test stays of one of the `SPLITS`; raises StudyError if the stays have no such split."""
     if split not in SPLITS or split not in stays:
         raise StudyError(f"parameter split: expected {' or '.join(s for s in SPLITS if s in stays)}, got {split!r}")
     return stays[stays[split] == "train"], stays[stays[split] == "test"]
 
 
 def leakage(stays: pd.DataFrame, split: str) -> dict:
-    """Patients with a test stay, how many of them have a training stay too, and their share."""
+    """Number of patients with a test stay, how many of them also have a training stay, and their share (0 to 1)."""
     train, test = (set(stays.loc[stays[split] == part, "subject_id"]) for part in ("train", "test"))
     shared = len(train & test)
     return {"test_patients": len(test), "shared_patients": shared, "shared_share": shared / len(test)}
 
 
 def word_count_test(stays: pd.DataFrame, split: str = "split") -> dict:
-    """Mean words of the training and the test stays, and the two-sided t-test (equal variances) between them.
+    """Mean words of the training and the test stays, and a two-sided t-test (equal variances) between them.
 
     Returns
     -------
     dict
-        train_mean and test_mean (words), t, df, p. Source: DRG-LLaMA, "Study cohort" (398 against 399, p = 0.51).
+        train_mean and test_mean (words), t, df, p.
+
+    Notes
+    -----
+    Source: DRG-LLaMA, "Study cohort" (398 against 399 words, p = 0.51).
     """
     train, test = (stays.loc[stays[split] == part, "words"] for part in ("train", "test"))
     t, p, df = map(float, ttest_ind(train, test))
@@ -238,7 +246,7 @@ def word_count_test(stays: pd.DataFrame, split: str = "split") -> dict:
 
 
 def _labelled_rows(drgcodes: pd.DataFrame, mapping: pd.DataFrame) -> tuple[pd.DataFrame, list[dict]]:
-    """The DRG rows that label a stay, one a stay, with drg_v34, and the steps that led to them."""
+    """The DRG rows that label a stay, one for each stay, with drg_v34; and the counts of the steps that led to them."""
     rows = drgcodes.assign(code=standard_code(drgcodes["drg_code"]), title=drgcodes["description"].astype("str"))
     return sieve(
         rows.merge(mapping[["code", "title", "drg_v34"]], "left", on=["code", "title"], validate="m:1"),
@@ -256,9 +264,9 @@ def _read(
 ) -> tuple[pd.DataFrame, list[list[pyarrow.Array]]]:
     """All notes with their drg_v34 but without their texts, and the texts that may be needed.
 
-    The texts lie on blocks, each for a range of stay ids, so that they can be put in order one block at a time: at
-    full size they are most of what the memory holds, and must not be there twice. A note's `place` is the number of its
-    text on its `block` (-1 where none is held).
+    The texts lie in blocks, each for a range of stay ids, so that they can be put in order one block at a time: at full
+    size they fill most of the memory, and must not be there twice. A note's `block` is -1 if its text is not held; its
+    `place` is the position of the text in the block.
     """
     stay_ids = label.index.sort_values()
     notes, held = [], [[] for _ in range(len(label) // BLOCK + 1)]
@@ -278,7 +286,7 @@ def _read(
 
 
 def _taken(held: list[list[pyarrow.Array]], stays: pd.DataFrame) -> pd.api.extensions.ExtensionArray:
-    """The texts of stays in the order of their ids; `held` is empty afterwards."""
+    """The texts of the stays in the order of their ids; the blocks of `held` are empty afterwards."""
     texts = []
     for block, places in stays.groupby("block")["place"]:
         texts.append(pyarrow.concat_arrays(held[block]).take(pyarrow.array(places)))
@@ -292,8 +300,8 @@ def _stays_of_drg(frame: pd.DataFrame) -> pd.Series:
 
 
 def _draw_splits(stays: pd.DataFrame, clinicians: pd.Series | None, test_share: float, seed: int) -> dict:
-    """The splits, a Series of "train" or "test" for each: by stay, with disjoint patients, with disjoint clinicians."""
-    # A patient stands for the rarest of his DRGs, so that rare DRGs too are spread over both parts.
+    """The `SPLITS` by name, each a Series of "train" or "test"."""
+    # A patient counts for the rarest of their DRGs, so that rare DRGs too are spread over both parts.
     by_rarity = stays.assign(often=_stays_of_drg(stays)).sort_values(["often", "drg_v34"])
     patients = by_rarity.groupby("subject_id")["drg_v34"].first()
     if len(patients) < 2:
@@ -310,7 +318,7 @@ def _draw_splits(stays: pd.DataFrame, clinicians: pd.Series | None, test_share: 
 
 
 def _parts(stays: pd.DataFrame, split: str) -> dict:
-    """Stays and labels of the training and the test part, and how many labels only the test part has."""
+    """Numbers of stays and labels of the training and the test part, and of labels that only the test part has."""
     sizes, labels = stays[split].value_counts(), stays.groupby(split)["drg_v34"].agg(set)
     counts = {f"{part}_stays": int(sizes[part]) for part in ("train", "test")}
     counts |= {f"{part}_labels": len(labels[part]) for part in ("train", "test")}

@@ -1,4 +1,4 @@
-"""Differences between models, between ways to split, and from what is published; and the sentences that say them."""
+"""Differences between models, between splits, and from what is published; and the sentences that state them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ def differences(scores: dict[str, Scores], run: str, resamples: int, seed: int) 
     Returns
     -------
     DataFrame
-        run and model (the other one), metric, difference, lower, upper, p, p_holm (after Holm's correction for all rows:
-        the chance of even one false difference among them stays below 5 %), and the `sentence` that says it.
+        run and model (of the other), metric, difference, lower and upper (95 % interval), p, p_holm, sentence. p_holm
+        is corrected for all rows by Holm's method: if those below 0.05 count, the chance of even one false difference
+        among them is at most 5 %.
     """
     columns = ["run", "model", "metric", "difference", "lower", "upper", "p"]
     others = progress([other for other in scores if other != run], desc="comparing")
@@ -41,9 +42,10 @@ def differences(scores: dict[str, Scores], run: str, resamples: int, seed: int) 
 
 
 def difference_sentence(a: str, row) -> str:
-    """What `row` says of a minus another model: above, below, or not to be told apart.
+    """A sentence on the difference of model `a` minus another: `a` is above, below, or can't be told apart from it.
 
-    `row` has model, metric, difference, lower, upper and p_holm. A difference counts if it survives the correction and its interval excludes zero.
+    `row` has model, metric, difference, lower, upper and p_holm. A difference counts if its interval excludes zero and
+    p_holm is below 0.05.
     """
     amount = f"{row.difference:+.3f}, 95 % interval {row.lower:+.3f} to {row.upper:+.3f}".replace("-", "−")
     amount += f"; p {f'= {row.p_holm:.2g}' if row.p_holm >= 0.001 else '< 0.001'} after correction"
@@ -57,7 +59,9 @@ def difference_sentence(a: str, row) -> str:
 
 
 def t_tests(table: pd.DataFrame, run: str, other: str) -> pd.DataFrame:
-    """Two-sided t-tests of one run's models against another's, as the paper compares CAML with the LSTM.
+    """Two-sided t-tests of one run's fold models against another's, as the early-DRG paper compares CAML with the LSTM.
+
+    `table` is as `results.by_fold` returns it.
 
     Returns
     -------
@@ -66,8 +70,8 @@ def t_tests(table: pd.DataFrame, run: str, other: str) -> pd.DataFrame:
 
     Notes
     -----
-    The models share most of their training stays and all of their hold-out stays, so p says only whether another fold
-    would have turned the order round, not whether other patients would.
+    The models share most of their training stays and all of their hold-out stays. So p says only whether other folds
+    would have reversed the order, not whether other patients would.
     """
     rows = []
     ours, theirs = (table[table["run"] == name].set_index(["drg_set", "metric"])["each"] for name in (run, other))
@@ -75,7 +79,7 @@ def t_tests(table: pd.DataFrame, run: str, other: str) -> pd.DataFrame:
         if (drg_set, metric) in theirs.index and min(len(values), len(theirs[drg_set, metric])) > 1:
             t, p = ttest_ind(values, theirs[drg_set, metric])
             gain = np.mean(values) - np.mean(theirs[drg_set, metric])
-            if np.isfinite(t):  # it is not where the models of each run agree to the last digit
+            if np.isfinite(t):  # it is not if the models of each run agree to the last digit
                 rows.append({"drg_set": drg_set, "metric": metric, "difference": gain, "t": t, "p": p})
     return pd.DataFrame(rows, columns=["drg_set", "metric", "difference", "t", "p"])
 
@@ -86,7 +90,7 @@ def split_effect(apart: dict, together: dict, resamples: int, seed: int) -> pd.D
     Parameters
     ----------
     apart, together : dict of run to Scores
-        The same models in the same order, each dict on test stays of its own.
+        The same models in the same order; each dict is scored on test stays of its own.
 
     Returns
     -------
@@ -105,7 +109,7 @@ def split_effect(apart: dict, together: dict, resamples: int, seed: int) -> pd.D
 
 
 def leakage_sentence(row) -> str:
-    """What `row` of `split_effect` says: does a model score higher where patients are on both sides?"""
+    """A sentence on a row of `split_effect`: does the model score higher with patients on both sides of the split?"""
     amount = f"{row.difference:+.3f}, 95 % interval {row.lower:+.3f} to {row.upper:+.3f}".replace("-", "−")
     certain = row.p_holm < 0.05 and row.difference > 0
     verdict = "scores higher with patients on both sides" if certain else "shows no certain leakage"
@@ -113,15 +117,17 @@ def leakage_sentence(row) -> str:
 
 
 def cmi_sentences(system: str, compared: list[int], found: dict) -> list[str]:
-    """What Figures 1 to 3 say of one system in words, beside what is published.
+    """What the early-DRG paper's Figures 1 to 3 show for one system, in sentences, beside what is published.
 
     Parameters
     ----------
-    compared : two hours, the earlier first
+    system : "ms" or "apr"
+    compared : list of int
+        Two hours, the earlier first.
     found : dict
-        Of this system: errors (`casemix.errors_by_hour`), change (`casemix.change_by_hour`), sizes (`errors_by_size` at
-        the earlier hour), paid (`casemix.payments`), hidden (`casemix.cancelled`, at the later hour) and mean_guess, the error
-        of a guess that reads nothing.
+        For this system: errors (`casemix.errors_by_hour`), change (`casemix.change_by_hour`), sizes
+        (`casemix.errors_by_size`, at the earlier hour), paid (`casemix.payments`), hidden (`casemix.cancelled`, at the
+        later hour), and mean_guess, the error in per cent of a guess that reads nothing.
     """
     earlier, later = compared
     paper = published.table("Text", "Early DRG").query("system == @system").set_index("metric")
@@ -164,10 +170,10 @@ def cmi_sentences(system: str, compared: list[int], found: dict) -> list[str]:
 
 
 def regression_sentences(system: str, value: pd.DataFrame, gains: pd.DataFrame) -> list[str]:
-    """Is a weight said as a number nearer than one that follows from a DRG, or than a guess that reads nothing?
+    """Is a weight that is predicted as a number nearer than one that follows from a DRG, or a guess that reads nothing?
 
-    `value` has the mean of each metric (columns) by way (index) in one system, `gains` is `casemix.mae_difference` of the
-    regression against each other way (index).
+    Both tables are of one system. `value` has metrics of `casemix.regression_scores` (columns) by way (index), averaged
+    over the models. `gains` has what `casemix.mae_difference` returns for the regression against each other way (index).
     """
     words = {"top-1 DRG": "the weight of the top-1 DRG", "expected": "the expected weight"}
     words["reads nothing"] = "a guess that reads nothing"
@@ -197,9 +203,13 @@ def regression_sentences(system: str, value: pd.DataFrame, gains: pd.DataFrame) 
 
 
 def time_gains(cost: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
-    """Training time of each run over that of the run with half its tokens, and with the other size: printed per cent.
+    """By how many per cent training takes longer with twice the tokens, and with the larger model, as it is printed.
 
-    The published gains stand beside: "approximately 90 %" and "roughly 70 %" (Supplementary Results 4.2).
+    `cost` and `sizes` are as `results.costs` and `results.sizes` return them.
+
+    Notes
+    -----
+    Source: DRG-LLaMA, Supplementary Results 4.2 ("approximately 90 %" and "roughly 70 %").
     """
     text = published.table("Text").set_index(["row", "metric"])["value"]
     rows, seconds = [], cost["train_seconds"].astype(float)
@@ -221,11 +231,11 @@ def right_alone(right: pd.DataFrame, rule: str, mask_below: int) -> dict:
     Parameters
     ----------
     right : DataFrame of bool
-        A row for each stay; a column for each way to name its DRG, "One label" among them.
+        One row for each stay, one column for each way to name its DRG, "One label" among them.
     rule : str
-        The other column.
+        The column that is compared with "One label".
     mask_below : int
-        Smaller counts are masked in the sentence, not in the numbers.
+        Smaller counts are masked in the sentence, but not in the numbers.
 
     Returns
     -------
@@ -243,9 +253,9 @@ def right_alone(right: pd.DataFrame, rule: str, mask_below: int) -> dict:
 
 
 def known_patients(known: pd.Series, stays: str, mask_below: int) -> tuple[dict, str]:
-    """How many of the stays tested on are of a patient who also has a training stay: numbers, and the sentence.
+    """How many of the stays tested on are of a patient who also has a training stay: numbers, and a sentence.
 
-    `known` says it of each stay (bool); `stays` is what they are called, "test stays".
+    `known` says so of each stay (bool); `stays` is the sentence's word for them, such as "test stays".
     """
     n = int(known.sum())
     share = disclosure.unless_small(float(known.mean()), n, mask_below)
@@ -255,18 +265,18 @@ def known_patients(known: pd.Series, stays: str, mask_below: int) -> tuple[dict,
 
 
 def trust_sentences(run: str, calibrated: pd.DataFrame, answered: pd.DataFrame, mix: pd.DataFrame) -> list[str]:
-    """Does a model know when it is right, how much may it do alone, and what would its errors cost?
+    """Does a model know when it is right, how much may it do alone, and what would its errors cost? In sentences.
 
     Parameters
     ----------
     run : str
     calibrated : DataFrame
-        `calibration.assess`, indexed by run and measure.
+        `calibration.assess` of each run, indexed by run and measure.
     answered : DataFrame
         `calibration.coverage_at` of each run: run, target, value, lower and upper.
     mix : DataFrame
-        `casemix.case_mix` of each run and of "Training mean", a guess that reads nothing: run, way, measure, value, lower
-        and upper.
+        `casemix.case_mix` of each run, and of "Training mean", a guess that reads nothing: run, way, measure, value,
+        lower and upper.
     """
     name, row = style_of(run)[0], calibrated.loc[run].astype(float)
     sure = 100 * row.loc["overconfidence", ["value", "lower", "upper"]]

@@ -1,4 +1,4 @@
-"""Reading CSV tables of any length: in Arrow batches, packed or not, with one sentence for what is wrong with the file."""
+"""Reading CSV tables of any length, compressed or not, in Arrow batches; an error about a bad file is one sentence."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ import pyarrow.csv
 
 from drgstudy.study import StudyError, quoted
 
-BATCH_BYTES = 1 << 22  # of CSV text, and the longest row: far more than the longest note; Arrow reads thirty ahead
+BATCH_BYTES = 1 << 22  # of CSV text; also the longest row, far longer than any note. Arrow reads thirty batches ahead
 HEADER_BYTES = 1 << 16  # far more than the longest line of column names
 
 
 def stream(
     path: Path, types: dict[str, pyarrow.DataType], may_be_empty: bool = False
 ) -> Iterator[tuple[pyarrow.RecordBatch, int]]:
-    """Some columns of a CSV table of any length, in batches; nothing else of the file is converted or held.
+    """Read some columns of a CSV table of any length, in batches; nothing else of the file is converted or held.
 
-    Arrow's reader is used because it streams quoted text of many lines, decompresses beside it and checks UTF-8.
+    Arrow's reader is used because it streams quoted text of many lines, decompresses at the same time and checks UTF-8.
 
     Parameters
     ----------
     path : Path
         .csv or .csv.gz
     types : dict of str to pyarrow.DataType
-        The columns, in lower case, whatever the file's case is. Whole numbers may not be negative.
+        Types by column, in lower case whatever the file's case is. Values of type int64 may not be negative.
     may_be_empty : bool
-        Whether a line of column names alone will do.
+        Whether a line of column names without rows is accepted.
 
     Yields
     ------
     RecordBatch
         Its columns are named and ordered as `types`.
     int
-        How many bytes of the file have been read so far.
+        How many bytes of the file have been read so far, before decompression.
 
     Raises
     ------
     StudyError
-        For a file that is empty, truncated, not UTF-8, without a column, or with a value of another type. The error may come
-        after some batches.
+        For a file that is empty, truncated, not UTF-8, lacks a column or holds a value of another type. The error may
+        come after some batches.
     """
     empty = StudyError(f"{path} is empty; expected a CSV table: a line of column names and rows below it")
     with explained(path), _opened(path) as file:
@@ -63,7 +63,7 @@ def stream(
         raise empty
     as_written = {name.lower(): name for name in header}
     if missing := [name for name in types if name not in as_written]:
-        names = [name for name in as_written if re.fullmatch(r"[a-z_]{1,30}", name)]  # the line may be a note's
+        names = [name for name in as_written if re.fullmatch(r"[a-z_]{1,30}", name)]  # the line may be part of a note
         found = f"it has {', '.join(names[:30])}" if names else "its first line names none; expected names and commas"
         raise StudyError(f"{path} has no column {', '.join(missing)}; {found}")
     if len(as_written) < len(header):
@@ -93,13 +93,13 @@ def stream(
 
 
 class _Handle(SimpleNamespace):
-    """What Arrow holds of a file. Unlike a plain object it can be watched by `weakref.finalize`, which tells when it is let go."""
+    """What Arrow holds of a file. `weakref.finalize` can tell when it is freed, but not of a plain SimpleNamespace."""
 
 
 class _CountingQuotes:
     """A table's file, read once, and the number of quotes and of zero bytes in it so far.
 
-    Arrow unpacks it, for that needs no interpreter: Python's gzip would have to wait its turn every 8 KiB.
+    Arrow decompresses it without Python's interpreter lock, for which Python's gzip would have to wait every 8 KiB.
     """
 
     def __init__(self, path: Path):
@@ -108,7 +108,7 @@ class _CountingQuotes:
         self.file = pyarrow.CompressedInputStream(self.raw, "gzip") if path.suffix == ".gz" else self.raw
 
     def handle(self) -> _Handle:
-        """What Arrow is given, and lets go when none of its threads will come for more."""
+        """What Arrow is given. It is freed when none of Arrow's threads will read any more."""
         handle = _Handle(closed=False, read_buffer=self.read_buffer)
         weakref.finalize(handle, self.released.set)
         return handle
@@ -125,9 +125,9 @@ class _CountingQuotes:
         return self
 
     def __exit__(self, *error) -> None:
-        with self.lock:  # Arrow's thread reads ahead; from here on it finds the end of the file
+        with self.lock:  # Arrow's thread reads ahead; from now on it finds the end of the file
             self.closed = True
-        self.released.wait(10)  # a thread that came back while Python ends would bring it down
+        self.released.wait(10)  # a thread that still reads while Python ends would crash it
 
 
 def _opened(path: Path):
@@ -136,7 +136,7 @@ def _opened(path: Path):
 
 @contextlib.contextmanager
 def explained(path: Path, header: Sequence[str] = ()):
-    """Turn what the readers say about a bad file into one sentence, without quoting the text of a note."""
+    """Replace the readers' errors about a bad file by a StudyError of one sentence, which does not quote a note."""
     try:
         yield
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, pyarrow.ArrowException) as error:

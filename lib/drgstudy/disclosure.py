@@ -1,8 +1,8 @@
-"""What may be said of few patients: small counts of credentialed data are not published, nor what gives them away.
+"""Masking: small counts of credentialed data are not published, nor anything from which they could be computed.
 
-The threshold is that of the CMS cell size suppression policy: no count from 1 to 10. It is a parameter of every notebook
-that counts stays, patients or notes, and acts on credentialed data alone. Counts of DRGs, runs or settings are no counts
-of patients. A threshold of 0 masks nothing.
+The threshold is that of the CMS cell size suppression policy: no count from 1 to 10. It is a parameter, `mask_below`,
+of every notebook that counts stays, patients or notes, and acts on credentialed data alone. Counts of DRGs, runs or
+settings are not counts of patients. A threshold of 0 masks nothing.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from drgstudy.study import Paths, source_of
 
 
 def threshold(paths: Paths, mask_below: int) -> int:
-    """Under which counts are masked: `mask_below` if the data are credentialed, or not known to be open; otherwise 0."""
+    """The number below which counts are masked: `mask_below`, or 0 if the data are known to be open."""
     return mask_below if source_of(paths)["kind"] == "credentialed" else 0
 
 
 def is_small(counts, mask_below: int):
-    """Whether a count, or each of an array or Series of them, is small: above 0 and under `mask_below`."""
+    """Whether a count, or each count of an array or Series, is above 0 and below `mask_below`."""
     return (counts > 0) & (counts < mask_below)
 
 
@@ -28,26 +28,26 @@ def count(n: int, mask_below: int) -> str:
 
 
 def unless_small(value, n: int, mask_below: int):
-    """`value` of `n` stays, for numbers.json; None if `n` is small."""
+    """`value`, which describes `n` stays, for numbers.json; None if `n` is small."""
     return None if is_small(n, mask_below) else value
 
 
 def masked(
     table: pd.DataFrame, mask_below: int, columns: dict[str, list[str]], *, printed: bool = False, total: bool = False
 ) -> pd.DataFrame:
-    """The table without its small counts and without what they would follow from.
+    """The table without its small counts, and without values from which they could be computed.
 
     Parameters
     ----------
     table : DataFrame
     mask_below : int
     columns : dict of str to list of str
-        Each column of counts, and the columns that give its counts away: accuracies, shares.
+        For each column of counts, the columns that would give its counts away, such as accuracies and shares.
     printed : bool
-        "< 11" for a small count and a dash for what else is masked, instead of None.
+        Whether to show "< 11" for a small count, and a dash for what else is masked, instead of None.
     total : bool
-        The rows are the parts of a total that is known: a small count that is the only one would follow from the others,
-        so the next larger one goes with it.
+        Whether the rows are parts of a known total. A single small count would then follow from the others, so the next
+        larger count is masked too.
     """
     for column, beside in columns.items():
         counts = table[column]
@@ -63,9 +63,9 @@ def masked(
 
 
 def merge_small_steps(flow: dict, mask_below: int) -> dict:
-    """A flow's chains of {step, kept, removed} with each step that removes few put together with its neighbour.
+    """A flow in which each step that removes a small number is merged with a neighbour.
 
-    So no small count can be had by subtracting. What else the flow holds stays as it is.
+    Then no small count follows by subtraction. Only the lists of {step, kept, removed} are changed.
     """
     return {
         key: _merge_small_steps(steps, mask_below) if isinstance(steps, list) else steps for key, steps in flow.items()

@@ -1,4 +1,4 @@
-"""How a cohort comes about: rows that pass one step after the other, counted; and its tables, checked when written and read."""
+"""How a cohort comes about: rows pass one step after another, and are counted. Tables are checked on write and read."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from drgstudy.study import Paths, StudyError, one_line, quoted
 
 
 def sieve(frame: pd.DataFrame, steps: dict[str, Callable]) -> tuple[pd.DataFrame, list[dict]]:
-    """Keep the rows that pass one step after the other, and count them.
+    """Keep the rows that pass one step after another, and count them.
 
     Parameters
     ----------
     frame : DataFrame
     steps : dict of str to callable
-        By the step's name, a function of the rows left so far to a bool Series: which of them pass.
+        By name of the step, a function that takes the rows left so far and returns a bool Series: which of them pass.
 
     Returns
     -------
     DataFrame
         The rows that passed all steps.
     list of {"step", "kept", "removed"}
-        Counts of rows, a step each.
+        Numbers of rows, in the order of the steps.
     """
     counts = []
     for step, passes in steps.items():
@@ -40,8 +40,11 @@ def sieve(frame: pd.DataFrame, steps: dict[str, Callable]) -> tuple[pd.DataFrame
 
 
 def check_flow(flow: dict) -> None:
-    """Raise StudyError unless each step's kept and removed add up to the step before, the last is the cohort, and so are
-    the two parts of each split."""
+    """Raise StudyError unless the counts agree.
+
+    In each chain, kept and removed of a step must add up to what the step before kept, and the last step must keep the
+    cohort's stays. The two parts of each split must add up to the cohort, and neither may be empty.
+    """
     for chain, steps in flow.items():
         if not isinstance(steps, list):
             continue
@@ -57,12 +60,12 @@ def check_flow(flow: dict) -> None:
 
 
 def read_flow(paths: Paths) -> dict:
-    """flow.json, if it is as it was written, adds up, and ends with the stays that lie beside it.
+    """Read flow.json, if it is as it was written, adds up, and ends with the stays that lie beside it.
 
     Raises
     ------
     StudyError
-        As `provenance.verified` and `check_flow`, or if the stays are others.
+        As `provenance.verified` and `check_flow`, or if the cohort's table has another number of stays.
     """
     flow = provenance.read_json(paths.flow)
     check_flow(flow)
@@ -77,7 +80,7 @@ def read_flow(paths: Paths) -> dict:
 
 
 def checked(frame: pd.DataFrame, schema: pa.DataFrameSchema, path: Path) -> pd.DataFrame:
-    """Return the frame if it fits the pandera schema; otherwise raise StudyError naming file, column, row and rule."""
+    """Return the frame if it fits the pandera schema, or raise a StudyError that names file, column, row and rule."""
     try:
         return schema.validate(frame, lazy=True)
     except pa.errors.SchemaErrors as error:
@@ -91,7 +94,7 @@ def checked(frame: pd.DataFrame, schema: pa.DataFrameSchema, path: Path) -> pd.D
 def write_rows(
     rows: pd.DataFrame, path: Path, schema: pa.DataFrameSchema, *, by: str, inputs: Iterable[Path] = ()
 ) -> None:
-    """Write a table as parquet, checked against its schema; `by` and `inputs` are as for `provenance.written`."""
+    """Check a table against its schema and write it as parquet; `by` and `inputs` are as in `provenance.written`."""
     checked(rows, schema, path)
     with provenance.written(path, by, inputs) as beside:
         rows.to_parquet(beside, index=False)
@@ -103,7 +106,7 @@ def read_rows(path: Path, schema: pa.DataFrameSchema) -> pd.DataFrame:
     Raises
     ------
     StudyError
-        If the file is missing or damaged, was changed, or one of its inputs was (`provenance.verified`).
+        If the file is missing or damaged, or if it or one of its inputs was changed (`provenance.verified`).
     """
     try:
         return checked(pd.read_parquet(provenance.verified(path)), schema, path)

@@ -1,16 +1,16 @@
-"""The guard: before a report leaves the machine, nothing of credentialed patients may stand in it.
+"""The guard: it searches a report for data of credentialed patients before the report leaves the machine.
 
-Searched are all files under ``reports/<profile>`` and all executed notebooks, hidden ones too, in what they say once
-decoded: HTML, JSON, SVG, CSV and Markdown below their escapes and tags, embedded data, archives, the metadata of images,
-and file names. Pixels are not read, nor what somebody enciphered. Searched for are
+It searches all files under ``reports/<profile>`` and all executed notebooks, hidden ones too. They are decoded first:
+HTML, JSON, SVG, CSV and Markdown without their escapes and tags, embedded data, archives, metadata of images, and file
+names. Pixels and encrypted data are not read. It searches for
 
-- text: any 40 characters of the cohort's notes, whitespace runs folded to one blank and case folded, at least half of them
-  letters or digits (notes and tables alike draw lines of dashes). What data/reference, a template or a notebook's source
-  says is public; its synthetic wording and a notebook's parameters are not;
-- ids of patients, stays and notes: of six digits or more wherever they stand alone; shorter ones, which any count may
-  equal, only as the value of a name or column such as subject_id. For the same reason whole numbers pass that the study's
-  own JSON holds under another name (MIMIC-III's stays have numbers from 100,001, and it bills 125,557 DRGs);
-- dates with a day, whosesoever, that the public text does not have.
+- text: any 40 characters in a row of the cohort's notes, of which at least half are letters or digits (both notes and
+  tables draw lines of dashes). Whitespace and case do not matter. What a table of data/reference, a template or a
+  notebook's source says is public. The synthetic hospital's wording and the parameters of a notebook are not;
+- ids of patients, stays and notes: those of six digits or more wherever they stand alone; shorter ones, which any count
+  may equal, only as the value of a name or column such as subject_id. For the same reason, whole numbers pass that the
+  study's own JSON holds under another name (MIMIC-III's stays have numbers from 100,001, and it bills 125,557 DRGs);
+- dates that have a day and are not in the public text, whoever they belong to.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ import numpy as np
 from drgstudy import study
 from drgstudy.study import Paths, StudyError, places, progress, read_json, run_and_exit, studies
 
-LENGTH = 40  # characters that two texts have in common only if one was copied from the other
-BLOCK = 1 << 16  # characters hashed at a time, to stay in the processor's cache
+LENGTH = 40  # characters: two texts share so many in a row only if one was copied from the other
+BLOCK = 1 << 16  # characters hashed at a time, which fit the processor's cache
 IDS = ["stay_id", "subject_id", "hadm_id", "icustay_id", "note_id"]
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
 _POWERS, _INVERSES = (np.cumprod(np.full(BLOCK, base, "uint64")) for base in (_BASE, pow(_BASE, -1, 1 << 64)))
@@ -49,7 +49,7 @@ _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL
 _NAMED = r"(?i)(?<![a-z])(?:(?:subject|patient|(?:icu[ _-]?)?stay|hadm|hospital|admission|note|case)[ _-]?ids?"
 _COLUMN = re.compile(_NAMED + r"|subject|patient|stay|hadm|icustay|case)")
 _ID = re.compile(r"(?<![A-Za-z0-9.,#])(?<!cell-id=)(\d{6,10})(?:\.0+)?(?![A-Za-z0-9]|[.,]\d)")
-_NAMED_ID = re.compile(  # of a mere "stay 12" one can't know whether it is the twelfth
+_NAMED_ID = re.compile(  # a mere "stay 12" may be the twelfth
     _NAMED + r"|(?:subject|patient|stay|hadm|icustay|case)(?=\W*\d{4}))[\s\"':=#|\[(]*"
     r"(\d{1,10})(?:\.0+)?(?![A-Za-z0-9]|[.,]\d)"
 )
@@ -63,7 +63,7 @@ _DATE = re.compile(
 
 
 class Leak(NamedTuple):
-    """What kind of thing a file holds that it must not, and how many different ones."""
+    """A file, what kind of thing it holds that it must not, and how many different ones."""
 
     file: Path
     kind: str
@@ -71,7 +71,7 @@ class Leak(NamedTuple):
 
 
 def credentialed(profile: str) -> bool:
-    """Whether one of the profile's sources is credentialed or of unknown kind, or none is known."""
+    """Whether a source of the profile is credentialed or of unknown kind, or no source is known."""
     known = [paths for paths in _paths(profile) if paths.source.is_file() or paths.flow.is_file()]
     return not known or any(study.source_of(paths)["kind"] == "credentialed" for paths in known)
 
@@ -81,12 +81,12 @@ def _paths(profile: str) -> list[Paths]:
 
 
 def leaks(profile: str) -> list[Leak]:
-    """What of the profile's patients stands in its report and executed notebooks; [] if its data may be shown.
+    """Search the profile's report and executed notebooks for data of its patients; [] if its data may be shown.
 
     Raises
     ------
     StudyError
-        If a file of the study can't be read.
+        If a JSON file of the study can't be read.
     """
     if not credentialed(profile):
         return []
@@ -96,14 +96,14 @@ def leaks(profile: str) -> list[Leak]:
     counts = set(public_numbers)
     ours = [file for name in ("source", "flow", "run") for file in paths.data.rglob(f"{name}.json")]
     for file in [*ours, *paths.report.rglob("[!.]*.json")]:
-        most = np.inf if file in ours else 10**7  # MIMIC-IV's ids are greater, and no published count is
+        most = np.inf if file in ours else 10**7  # all ids of MIMIC-IV are above it, and no count in a report is
         counts |= {count for count in _counts(read_json(file)) if count < most}
     ids, found, said = _ids(profile), [], {}
     for file in progress(files, desc="reading the report", delay=5):
         views = [*_views(str(file.relative_to(places.ROOT)))]
         try:
             views += dict.fromkeys(_texts(file.read_bytes()))
-        except Exception:  # whatever a reader stumbles over, the file has not been searched
+        except Exception:  # whatever the reader failed for, the file has not been searched
             found.append(Leak(file, "what no search can read, neither text nor an image", 1))
         said[file] = _distinct([_hashes(view) for view in views])
         numbers = {int(n) for view in views for n in _ID.findall(view)} - counts
@@ -113,7 +113,7 @@ def leaks(profile: str) -> list[Leak]:
         dates = {m[0] for view in views for m in _DATE.finditer(view)} - public_dates
         found += [Leak(file, *of) for of in (("patient, stay or note ids", numbers), ("dates", len(dates))) if of[1]]
     searched = _distinct(said.values())
-    # Only what a table of 2**26 bits lets pass is looked up: it fits the cache, the hashes don't.
+    # Only what a table of 2**26 flags lets pass is looked up: that is faster than to search all hashes.
     table, shared = np.zeros(1 << 26, "bool"), []
     table[searched >> np.uint64(38)] = True
     for text in _notes(profile) if searched.size else ():
@@ -127,7 +127,7 @@ def leaks(profile: str) -> list[Leak]:
 
 
 def check(profile: str) -> None:
-    """Raise StudyError if `leaks` finds any: it names files, kinds and numbers, and quotes nothing."""
+    """Raise StudyError if `leaks` finds any. The message names files, kinds and numbers, and quotes nothing."""
     found = [f"{leak.file} ({leak.kind}: {leak.number})" for leak in leaks(profile)]
     if found:
         more = f" and {len(found) - 10} more" if len(found) > 10 else ""
@@ -144,10 +144,10 @@ def _fold(text: str) -> str:
 
 
 def _hashes(text: str) -> np.ndarray:
-    """A hash of each 40 characters in a row of the folded text of which half are letters or digits, uint64.
+    """A hash (uint64) of each 40 characters in a row of the folded text, of which at least half are letters or digits.
 
-    It is a polynomial modulo 2**64, from differences of running sums: two of 10**7 and 10**9 texts agree by chance once
-    in some two thousand runs.
+    The hash is a polynomial modulo 2**64, computed from differences of running sums. If 10**7 fragments are compared
+    with 10**9, two of them agree by chance once in some two thousand runs.
     """
     units = np.frombuffer(_fold(text).encode("utf-32-le", "surrogatepass"), "<u4")
     parts = [np.empty(0, "uint64")]
@@ -159,26 +159,26 @@ def _hashes(text: str) -> np.ndarray:
 
 
 def _sums(values: np.ndarray) -> np.ndarray:
-    """The sum of each `LENGTH` values in a row."""
+    """The sums of all `LENGTH` values in a row: one for each position."""
     sums = np.cumsum(values, dtype=values.dtype)
     sums[LENGTH:] -= sums[:-LENGTH].copy()
     return sums[LENGTH - 1 :]
 
 
 def _distinct(parts: Iterable[np.ndarray]) -> np.ndarray:
-    """The different hashes of all parts, ascending (`numpy.unique` takes ten times as long for such numbers)."""
+    """The distinct hashes of all parts, ascending (`numpy.unique` takes ten times as long for such numbers)."""
     hashes = np.sort(np.concatenate([np.empty(0, "uint64"), *parts]))
     return hashes[np.r_[hashes[:1] >= 0, hashes[1:] != hashes[:-1]]]
 
 
 def _among(values: np.ndarray, ascending: np.ndarray) -> np.ndarray:
-    """Which values are among those others."""
+    """Which values are in the sorted array `ascending` (bool)."""
     place = np.searchsorted(ascending, values)
     return np.r_[ascending, ascending[-1:]][place] == values if ascending.size else np.zeros(len(values), "bool")
 
 
 def _texts(data: bytes) -> Iterator[str]:
-    """All that a file's bytes say, in every way to read them; raises ValueError for bytes of an unknown kind."""
+    """All texts in a file's bytes, read in every possible way; raises an exception for bytes of an unknown kind."""
     if data[:2] == b"\x1f\x8b":
         yield from _texts(gzip.decompress(data))
     elif data[:4] == b"PK\x03\x04":
@@ -189,7 +189,7 @@ def _texts(data: bytes) -> Iterator[str]:
     elif (text := _text(data)) is not None:
         yield from _documents(text)
     else:
-        # EXIF, XMP and comments lie open in the bytes of an image; what PNG compresses, Pillow reads.
+        # EXIF, XMP and comments are plain text in the bytes of an image; Pillow reads what PNG compresses.
         yield "\n".join(run.decode() for run in re.findall(rb"[\t\n\r -~]{12,}", data.replace(b"\0", b"")))
         from PIL import Image
 
@@ -201,7 +201,7 @@ def _texts(data: bytes) -> Iterator[str]:
 
 
 def _text(data: bytes) -> str | None:
-    """The bytes as text, of UTF-8, UTF-16 or Latin-1; None if they are none."""
+    """The bytes decoded from UTF-8, UTF-16 or Latin-1; None if they are not text."""
     wide = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
     try:
         text = data.decode(wide if b"\0" in data[:2] or wide == "utf-16" else "utf-8")
@@ -211,7 +211,7 @@ def _text(data: bytes) -> str | None:
 
 
 def _documents(text: str) -> Iterator[str]:
-    """A text as `_views` of it; of JSON, of its names and values in a row, and of its words alone."""
+    """The `_views` of a text; for JSON, of its names and values in a row, and of its names and texts alone."""
     documents = [text]
     if text.lstrip()[:1] in ("{", "["):
         with contextlib.suppress(ValueError):
@@ -224,7 +224,7 @@ def _documents(text: str) -> Iterator[str]:
 def _said(node, glue: str) -> Iterator[str]:
     if isinstance(node, dict):
         for name, value in node.items():
-            if not (name == "id" and "cell_type" in node):  # a notebook's cell: eight digits, if chance will have it
+            if not (name == "id" and "cell_type" in node):  # a notebook's cell: its random id may be eight digits
                 yield from (name, *_said(value, glue))
     elif isinstance(node, list) and all(isinstance(value, str) for value in node):
         yield glue.join(node)
@@ -236,13 +236,13 @@ def _said(node, glue: str) -> Iterator[str]:
 
 
 def _views(text: str) -> Iterator[str]:
-    """A text as it is, with one layer of escapes after the other taken off, and each of these without its tags."""
+    """A text as it is, with one layer of escapes after another removed, and each of these also without its tags."""
     inner: list[str] = []
 
     def unpacked(found: re.Match) -> str:
         try:
             inner.extend(_texts(base64.b64decode(found[0] + "==")))
-        except Exception:  # no file, just a long word
+        except Exception:  # no embedded file, just a long word
             return found[0]
         return " "
 
@@ -261,12 +261,12 @@ def _views(text: str) -> Iterator[str]:
 
 
 def _unescaped(text: str) -> str:
-    r"""Without the escapes of JSON, Python and Markdown: \n, \u00e9, \x41, \", \_."""
+    r"""The text without the escapes of JSON, Python and Markdown: \n, \u00e9, \x41, \", \_."""
     return _ESCAPE.sub(lambda m: chr(int(m[1] or m[2], 16)) if m[1] or m[2] else " " if m[3] in "nrt" else m[3], text)
 
 
 def _in_columns(view: str) -> Iterator[int]:
-    """Whole numbers below the names of ids, in a table whose cells are set apart by commas, bars, tabs or blanks."""
+    """Whole numbers in the columns of ids, in a table whose cells are separated by commas, bars, tabs or blanks."""
     columns: set[int] = set()
     for line in view.splitlines():
         cells = [cell.strip("\"' []") for cell in re.split(r"\s*[,|\t]\s*|\s{2,}", line)]
@@ -278,7 +278,7 @@ def _in_columns(view: str) -> Iterator[int]:
 
 
 def _counts(node) -> Iterator[int]:
-    """The whole numbers of JSON that stand under a name which is no id's."""
+    """The whole numbers in JSON under a name that is not the name of an id."""
     for name, value in node.items() if isinstance(node, dict) else [("", value) for value in node]:
         if isinstance(value, dict | list):
             yield from _counts(value)
@@ -288,7 +288,7 @@ def _counts(node) -> Iterator[int]:
 
 @functools.cache
 def _public() -> tuple[np.ndarray, set[int], set[str]]:
-    """Hashes, numbers and dates of git's facts, templates and notebooks; of these not the parameters, where somebody may paste a note."""
+    """Hashes, numbers and dates in git's facts, templates and notebooks, but not in parameters: these may be notes."""
     files = [*places.REFERENCE.glob("*.csv"), *(Path(__file__).parent / "templates").iterdir()]
     texts = [file.read_text(encoding="utf-8") for file in sorted(files)]
     for notebook in sorted(places.NOTEBOOKS.glob("*.ipynb")):
@@ -300,7 +300,7 @@ def _public() -> tuple[np.ndarray, set[int], set[str]]:
 
 
 def _tables(profile: str, columns: list[str]) -> Iterator[tuple]:
-    """The files below data/<profile> that hold such columns, and which of them."""
+    """The parquet files below data/<profile> that have some of these columns, and which of them."""
     import pyarrow.parquet
 
     for path in sorted(Paths(profile).data.rglob("[!.]*.parquet")):
@@ -310,7 +310,7 @@ def _tables(profile: str, columns: list[str]) -> Iterator[tuple]:
 
 
 def _ids(profile: str) -> np.ndarray:
-    """The ids of the cohorts, and of all raw patients and stays where the tables are still in reach."""
+    """The ids in the cohorts, and of all patients and stays in the raw tables, as far as these can still be read."""
     from drgstudy import mimic
 
     ids = [np.empty(0, "int64")]
@@ -325,7 +325,7 @@ def _ids(profile: str) -> np.ndarray:
 
 
 def _notes(profile: str) -> Iterator[str]:
-    """The cohorts' texts, some megabytes at a time, and the note that a user gave to notebook 13."""
+    """The cohorts' texts, 1,000 rows at a time, and the note that a user gave to notebook 13."""
     for file, held in _tables(profile, ["text", "diagnosis"]):
         with progress(total=file.metadata.num_rows, desc="searching for notes", unit=" rows", delay=5) as bar:
             for batch in file.iter_batches(1000, columns=held):

@@ -1,7 +1,7 @@
-"""The early-DRG study's stays: who is in the cohort of a DRG system, what was written by which hour, who is held out.
+"""The early-DRG study's stays: who is in a DRG system's cohort, what was written by which hour, and who is held out.
 
 Hours count from ICU admission (MIMIC-III's ICUSTAYS.INTIME) and are negative before it. A stay is a hospital stay
-(HADM_ID). Where the paper is silent: notes charted at one hour are ordered by their category and text.
+(HADM_ID). Notes charted at the same time are ordered by category and text, for the paper does not say how.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ STAYS = pa.DataFrameSchema(
     ),
     strict=True,
 )
-"""Schema of ms.parquet and apr.parquet: one row a stay, by ascending stay_id. Weights are relative weights of fiscal
-year 2013; diagnosis is the admitting one; first_visit marks the patient's first stay in this cohort. Fold 0 is the
-hold-out test set, 1 to 5 are the parts of the cross-validation: apart by patient in fold, drawn by stay in fold_stays."""
+"""Schema of ms.parquet and apr.parquet: one row for each stay, by ascending stay_id. weight is the relative weight of
+fiscal year 2013, diagnosis the admitting diagnosis, and first_visit marks the patient's first stay in this cohort. Fold
+0 is the hold-out test set, and 1 to 5 are the parts of the cross-validation. In fold all stays of a patient have the
+same number; in fold_stays they were drawn stay by stay."""
 NOTES = pa.DataFrameSchema(
     {
         "stay_id": pa.Column("int64"),
@@ -48,7 +49,7 @@ NOTES = pa.DataFrameSchema(
     },
     strict=True,
 )
-"""Schema of notes.parquet: one row a note, by stay_id and hours."""
+"""Schema of notes.parquet: one row for each note, by ascending stay_id and hours (after ICU admission)."""
 _COLUMNS = {
     "admissions": ["subject_id", "hadm_id", "diagnosis"],
     "patients": ["subject_id", "dob"],
@@ -59,7 +60,7 @@ _PLACEHOLDER = re.compile(r"\[\*\*.*?\*\*\]", re.DOTALL)  # [**Known lastname 12
 
 
 def read_tables(folder: Path) -> dict[str, pd.DataFrame]:
-    """What the cohort depends on of MIMIC-III's ADMISSIONS, PATIENTS, ICUSTAYS and DRGCODES, for `build`.
+    """Read the columns of MIMIC-III's ADMISSIONS, PATIENTS, ICUSTAYS and DRGCODES that `build` needs.
 
     Raises
     ------
@@ -80,7 +81,7 @@ def build(
     hours: float = 48,
     seed: int = 42,
 ) -> tuple[pd.DataFrame, list[dict]]:
-    """The cohort of one DRG system, and what each step of Supplementary Figure 1 kept.
+    """Build the cohort of one DRG system, and count what each step of Supplementary Figure 1 kept.
 
     Parameters
     ----------
@@ -89,11 +90,12 @@ def build(
     system : str
         A key of `drgs.SYSTEMS`.
     notes : DataFrame, optional
-        From `read_notes`: stays without a note up to `hours` are left out; without it nobody is, for want of notes.
+        From `read_notes`. If they are given, stays without a note up to `hours` are left out.
     one_icu_stay, same_unit : bool
-        Leave out stays with several ICU stays, and those whose (first) ICU stay ends in another ward or care unit.
+        Whether to leave out stays with several ICU stays, and those whose (first) ICU stay ends in another ward or care
+        unit than it began in.
     min_age : int
-        Years at ICU admission; 0 leaves nobody out. MIMIC-III makes whoever is older than 89 some 300 years old.
+        Years at ICU admission; 0 leaves nobody out. In MIMIC-III, patients older than 89 appear to be about 300.
     hours : float
         After ICU admission.
     seed : int
@@ -104,7 +106,7 @@ def build(
     stays : DataFrame
         As `STAYS`.
     flow : list of {"step", "kept", "removed"}
-        In stays.
+        Numbers of stays.
 
     Raises
     ------
@@ -113,9 +115,11 @@ def build(
 
     Notes
     -----
-    Of several APR rows of one description the severest counts; a stay that still has two codes is left out. One patient
-    in ten is held out, alike of those with one stay and of those with several. Source: early-DRG paper, Methods,
-    "Dataset and preprocessing" and "Cross-validation", and its code; fold_stays is ours.
+    Of several rows of a stay with one description, the most severe counts; this concerns APR-DRGs. A stay that still
+    has two codes is left out. One in ten patients is held out, both of those with one stay and of those with several.
+    The column fold_stays is ours.
+
+    Source: early-DRG paper, Methods, "Dataset and preprocessing" and "Cross-validation", and its code.
     """
     if system not in drgs.SYSTEMS:
         raise StudyError(f"parameter system: expected {' or '.join(drgs.SYSTEMS)}, got {system!r}")
@@ -151,18 +155,19 @@ def build(
 
 
 def read_notes(folder: Path, stays: pd.DataFrame, hours: float = 48) -> pd.DataFrame:
-    """What was charted on these stays up to `hours` after ICU admission, without de-identification placeholders.
+    """Read the notes on these stays that were charted up to `hours`, without de-identification placeholders.
 
-    Discharge summaries, notes marked as errors and notes without a time of day are left out; of NOTEEVENTS, which is
-    read in batches, no other text is held.
+    Discharge summaries, notes marked as errors, notes without a time of day and empty ones are left out. NOTEEVENTS is
+    read in batches, and no other text is held.
 
     Parameters
     ----------
     folder : Path
         What `mimic.find` accepts.
     stays : DataFrame
-        stay_id and icu_in; a stay may be there twice.
+        stay_id and icu_in (datetime64); a stay may occur twice.
     hours : float
+        After ICU admission.
 
     Returns
     -------
@@ -188,15 +193,21 @@ def read_notes(folder: Path, stays: pd.DataFrame, hours: float = 48) -> pd.DataF
 
 
 def described(stays: pd.DataFrame, mask_below: int = 0) -> pd.DataFrame:
-    """Table 1 in long form: who is in the training set, in the test set, and in the test cohort (its first visits).
+    """Table 1 in long form: the training set, the test set, and the test cohort, which is the test set's first visits.
 
-    MDCs with fewer than `mask_below` stays in one of the three are left out.
+    Parameters
+    ----------
+    stays : DataFrame
+        As `STAYS`.
+    mask_below : int
+        An MDC with fewer stays in one of the three sets is left out.
 
     Returns
     -------
     DataFrame
-        drg_set ("Train set", "Test set", "Test cohort"), metric (n_patients, n_stays, n_drgs, relative_weight, and of the
-        cohort's three most frequent MDCs n_stays_mdc_05, percent_stays_mdc_05 and the like), value, and sd of the weight.
+        drg_set ("Train set", "Test set", "Test cohort"), metric, value, and sd (of the weight alone). The metrics are
+        n_patients, n_stays, n_drgs, relative_weight (the mean), and for each of the cohort's three most frequent MDCs
+        such as 05 n_stays_mdc_05 and percent_stays_mdc_05.
     """
     is_test = stays["fold"] == 0
     parts = {"Train set": ~is_test, "Test set": is_test, "Test cohort": is_test & stays["first_visit"]}
@@ -216,7 +227,7 @@ def described(stays: pd.DataFrame, mask_below: int = 0) -> pd.DataFrame:
 
 
 def _all_stays(tables: dict[str, pd.DataFrame], system: str) -> pd.DataFrame:
-    """Every hospital stay: its DRG and how many codes it has, its ICU stays, and of the first its time, unit and age."""
+    """All hospital stays: drg, numbers of codes and ICU stays, and icu_in, same_unit and age of the first ICU stay."""
     rows = tables["drgcodes"][tables["drgcodes"]["drg_type"].str.strip() == system.upper()]
     severest = rows.groupby(["hadm_id", "description"])["drg_severity"].transform("max")
     rows = rows[severest.isna() | (rows["drg_severity"] == severest)]
@@ -233,10 +244,10 @@ def _all_stays(tables: dict[str, pd.DataFrame], system: str) -> pd.DataFrame:
 
 
 def _folds(patients: pd.Series, seed: int) -> tuple[pd.Series, np.ndarray]:
-    """The folds of stays, 0 being held out: by patient, and equally large ones by stay.
+    """The folds of the stays by patient, and folds of the same sizes drawn by stay; fold 0 is held out.
 
-    Patients are shuffled, those with one stay put before those with several, and dealt out: of each ten the sixth is
-    held out, so that one in ten is, to the nearest patient; the others go to the five folds in turn.
+    Patients are shuffled, those with one stay are put before those with several, and all are dealt out. Of each ten the
+    sixth is held out, which makes one in ten to the nearest patient. The others go to the five folds in turn.
     """
     rng = np.random.default_rng(seed)
     visits = patients.value_counts().sort_index().iloc[rng.permutation(patients.nunique())]

@@ -1,7 +1,7 @@
 """Reading MIMIC's tables: where they lie, which columns they have, and whose data they are.
 
-Known are the tables of MIMIC-IV (2.0 to 3.1), MIMIC-IV-Note and MIMIC-III (1.4) that the two studies need. A file whose
-name is in capitals is MIMIC-III's. Long tables come in batches, so that memory does not grow with their file.
+It knows the tables of MIMIC-IV (2.0 to 3.1), MIMIC-IV-Note and MIMIC-III (1.4) that the two studies need. A file whose
+name is in capitals belongs to MIMIC-III. Long tables are read in batches, so that memory does not grow with the file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ KINDS = {  # how a column is read: Arrow type, pandas dtype, and whether it may 
     "text": (pyarrow.string(), "str", False),
     "time": (pyarrow.timestamp("s"), "datetime64[s]", True),
 }
-_COLUMNS = {  # name:kind, text where no kind is given
+_COLUMNS = {  # name:kind; a column without a kind is text
     "patients": "subject_id:id gender anchor_age:id anchor_year:id anchor_year_group dod:time",
     "admissions": "subject_id:id hadm_id:id admittime:time dischtime:time deathtime:time admission_type"
     " admit_provider_id admission_location discharge_location insurance language marital_status race"
@@ -68,14 +68,15 @@ def _kinds(tables: dict[str, str]) -> dict[str, dict[str, str]]:
 
 COLUMNS, MIMIC_III = _kinds(_COLUMNS), _kinds(_MIMIC_III)
 """Each known table's columns in order, with their `KINDS`: in MIMIC-IV and MIMIC-IV-Note, and in MIMIC-III."""
-# MIMIC-IV has some of these tables too, which no study reads: what is needed of MIMIC-III alone is looked for in capitals.
+# MIMIC-IV has some more of these tables, which no study reads: so tables of MIMIC-III alone must have names in
+# capitals.
 FILES = {table: (table, table.upper()) for table in COLUMNS}
 FILES |= {table: (table.upper(),) for table in MIMIC_III if table not in FILES}
 KEYS = {"patients": "subject_id", "admissions": "hadm_id", "icustays": "icustay_id"}
-COUNTED = ("patients", "admissions", "drgcodes", "icustays")  # the notes, read but once, are counted by the flow
+COUNTED = ("patients", "admissions", "drgcodes", "icustays")  # the notes are read only once, and counted by the flow
 MAY_BE_EMPTY = ("noteevents",)  # as it is in MIMIC-III's open demo
 LEVELS = 5  # from a folder that holds physionet.org/ down to hosp/
-LAYOUT = re.compile(r"physionet\.org|files|.*mimic.*|v?\d+(\.\d+)+|hosp|note", re.IGNORECASE)  # what `find` enters
+LAYOUT = re.compile(r"physionet\.org|files|.*mimic.*|v?\d+(\.\d+)+|hosp|note", re.IGNORECASE)  # folders `find` enters
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,13 @@ class Source:
     kind : str
         One of `study.OPENNESS`.
     name : str
-        For captions, such as "MIMIC-IV v3.1, MIMIC-IV-Note v2.2 (credentialed)": each says the kind.
+        For captions, such as "MIMIC-IV v3.1, MIMIC-IV-Note v2.2 (credentialed)"; it always tells the kind.
     version : str
-        Of the tables ("3.1"; the notes' own is in `name`); "" if nothing tells.
+        Of the tables, such as "3.1" (that of the notes is in `name`); "" if it is not known.
     rows : dict of str to int
-        Records in each of the `COUNTED` tables that is there.
+        Number of rows by table, for the `COUNTED` tables that are there.
     fingerprint : str
-        Made from the bytes of all known tables.
+        Made from the bytes of all known tables: 16 hexadecimal digits.
     """
 
     kind: str
@@ -104,10 +105,16 @@ class Source:
 
 
 def find(folder: Path, table: str) -> Path:
-    """Path of a table at or below a folder: MIMIC as downloaded, unpacked or not, .csv.gz before .csv.
+    """Path of a table in a folder or below it, as MIMIC is downloaded; .csv.gz is preferred to .csv.
 
-    The folder may be hosp/ or note/, the version's folder above it, or any above that in PhysioNet's tree; only names
-    that occur there (`LAYOUT`) are entered, down to `LEVELS`.
+    The folder may be hosp/ or note/, the folder of the version above them, or any folder above that in PhysioNet's
+    tree. Only folders with names of that tree (`LAYOUT`) are entered, down to `LEVELS`.
+
+    Parameters
+    ----------
+    folder : Path
+    table : str
+        A key of `COLUMNS` or `MIMIC_III`.
 
     Raises
     ------
@@ -121,10 +128,10 @@ def find(folder: Path, table: str) -> Path:
 
 
 def _dataset(folder: Path, table: str) -> dict[str, Path]:
-    """All known tables below a folder that belong with `table`: the notes alone, or MIMIC's others, of one version."""
+    """Paths of the tables below a folder, by name: the discharge notes alone if `table` is these, else all others."""
     roots: dict[Path, dict[str, Path]] = {}
     for place in _places(Path(os.path.abspath(folder))):
-        present = set(os.listdir(place))  # as written, also where the file system takes small letters for capitals
+        present = set(os.listdir(place))  # in their own case, also on a file system that ignores case
         for known in FILES:
             names = [f"{name}.csv{end}" for name in FILES[known] for end in (".gz", "")]
             path = next((place / name for name in names if name in present and os.path.isfile(place / name)), None)
@@ -136,7 +143,7 @@ def _dataset(folder: Path, table: str) -> dict[str, Path]:
 
 
 def _places(folder: Path) -> Iterator[Path]:
-    """The folder and those below it that PhysioNet's layout has; each once, so that a loop of links ends."""
+    """The folder, and those below it that belong to PhysioNet's layout; each only once, so that loops of links end."""
     if not os.path.isdir(folder):
         raise StudyError(f"the folder {folder} does not exist or is out of reach; give the one with hosp/ or note/")
     level, seen = [folder], set()
@@ -153,26 +160,28 @@ def _places(folder: Path) -> Iterator[Path]:
 
 
 def _root(path: Path) -> Path:
-    """The folder of a table's dataset: that above hosp/ or note/, or the table's own."""
+    """The folder of a table's dataset: the one above hosp/ or note/, or the table's own."""
     return path.parents[1] if path.parent.name.lower() in ("hosp", "note") else path.parent
 
 
 def source(folder: Path, note_folder: Path | None = None) -> Source:
     """Find out from the files themselves whose data they are; what is not known to be open counts as credentialed.
 
-    A synthetic hospital says so in `hospital.json`, with the fingerprints of its tables; an open demo has an open
-    licence and at most 100 patients. Where tables and notes are two datasets, the least open one decides. The version
-    is that in the name of the dataset's folder ("2.2", "mimic-iv-2.2"), else the highest that its CHANGELOG.txt names.
+    A synthetic hospital says so in ``hospital.json``, with the fingerprints of its tables. An open demo has an open
+    licence and at most 100 patients. If tables and notes are two datasets, the less open one decides. The version is
+    that in the name of the dataset's folder ("2.2", "mimic-iv-2.2"), or the highest one in its CHANGELOG.txt.
 
     Parameters
     ----------
-    folder, note_folder : Path
-        What `find` accepts, for the tables and for the notes; the same folder for both if only one is given.
+    folder : Path
+        Where `find` finds the tables.
+    note_folder : Path, optional
+        Where `find` finds the notes; `folder` if it is not given.
 
     Raises
     ------
     StudyError
-        As `find` and `read`, and if a table beside `hospital.json` is not the one that was written with it.
+        As `find` and `read`, and if a table beside ``hospital.json`` is not the one that was written with it.
     """
     paths = _dataset(folder, "drgcodes") | _dataset(note_folder or folder, "discharge")
     if paths.keys() <= {"discharge"}:
@@ -194,7 +203,7 @@ def source(folder: Path, note_folder: Path | None = None) -> Source:
 
 
 def files(folder: Path, note_folder: Path | None = None) -> list[Path]:
-    """All known tables of the source, and what a synthetic hospital has beside them."""
+    """All known tables of a source, and a synthetic hospital's ``hospital.json`` and ``truth.csv.gz``."""
     tables = [*_dataset(folder, "drgcodes").values(), *_dataset(note_folder or folder, "discharge").values()]
     beside = [root / name for root in dict.fromkeys(map(_root, tables)) for name in ("hospital.json", "truth.csv.gz")]
     return [*tables, *filter(Path.is_file, beside)]
@@ -228,7 +237,7 @@ def _text(path: Path) -> str:
 
 
 def read(folder: Path, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """One table, whole, checked against its schema; column names in lower case.
+    """Read one whole table, checked against its schema; column names are in lower case.
 
     Parameters
     ----------
@@ -237,17 +246,18 @@ def read(folder: Path, table: str, columns: Sequence[str] | None = None) -> pd.D
     table : str
         A key of `COLUMNS` or `MIMIC_III`.
     columns : sequence of str, optional
-        Those to read; all by default.
+        The columns to read; all by default.
 
     Returns
     -------
     DataFrame
-        int64 ids, str text ("" where empty), float64, Int64 and datetime64[s] (NA where empty); rows in the file's order.
+        Columns by their `KINDS`: "id" as int64, "number" as Int64, "float" as float64, "time" as datetime64[s] (each NA
+        where empty, which no id may be), "text" as str ("" where empty). Rows are in the file's order.
 
     Raises
     ------
     StudyError
-        For a file that is missing, empty, truncated, not UTF-8, without a column, or with a value of another kind.
+        For a file that is missing, empty, truncated or not UTF-8, lacks a column, or holds a value of another kind.
     """
     path = find(folder, table)
     kinds = _columns(path, table)
@@ -258,10 +268,12 @@ def read(folder: Path, table: str, columns: Sequence[str] | None = None) -> pd.D
 
 
 def notes(folder: Path) -> Iterator[pyarrow.RecordBatch]:
-    """Discharge summaries in batches, in the file's order: note_id, subject_id, hadm_id (may be null), text.
+    """Read the discharge summaries in batches, in the file's order; a bar shows how much of the file has been read.
 
-    A bar shows how much of the file has been read. Batches stay with Arrow: a note is taken apart once, by
-    `cohort.extract`.
+    Yields
+    ------
+    RecordBatch
+        note_id, subject_id, hadm_id (may be null) and text, as `cohort.extract` takes them.
 
     Raises
     ------
@@ -284,7 +296,7 @@ def notes(folder: Path) -> Iterator[pyarrow.RecordBatch]:
 
 
 def _columns(path: Path, table: str) -> dict[str, str]:
-    """The columns of a table and their kinds, as the database has them to which the file belongs."""
+    """The columns of a table and their kinds, in MIMIC-III if the file belongs to it, and otherwise in MIMIC-IV."""
     return MIMIC_III[table] if table in MIMIC_III and path.name[0].isupper() else COLUMNS[table]
 
 
@@ -297,9 +309,7 @@ def _schema(path: Path, table: str, columns: Sequence[str]) -> pa.DataFrameSchem
 
 
 def batches(folder: Path, table: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-    """Some columns of a table of any length, in batches; nothing else of the file is converted or held.
-
-    Arrow's reader is used because it streams quoted text of many lines, decompresses beside it and checks UTF-8.
+    """Read some columns of a table of any length, in batches; nothing else of the file is converted or held.
 
     Parameters
     ----------
@@ -313,14 +323,13 @@ def batches(folder: Path, table: str, columns: Sequence[str]) -> Iterator[pd.Dat
     Yields
     ------
     DataFrame
-        Columns as `read` gives them, but ids as Int64: whether one is missing is not checked. The index is the row's
-        number in the file, the first row after the header being 1.
+        Columns as `read` gives them, but ids are Int64, and may be missing: that is not checked. The index is the
+        number of the row in the file; the first row after the header is 1.
 
     Raises
     ------
     StudyError
-        For a file that is missing, empty, truncated, not UTF-8, without a column, or with a value of another kind. The
-        error may come after some batches.
+        As `read`. The error may come after some batches.
     """
     row = 1
     for batch, _ in _stream(folder, table, columns):
@@ -335,5 +344,5 @@ def batches(folder: Path, table: str, columns: Sequence[str]) -> Iterator[pd.Dat
 def _stream(folder: Path, table: str, columns: Sequence[str]) -> Iterator[tuple[pyarrow.RecordBatch, int]]:
     path = find(folder, table)
     kinds = _columns(path, table)
-    types = {name: KINDS[kinds.get(name, "text")][0] for name in columns}  # of an unknown column the reader says so
+    types = {name: KINDS[kinds.get(name, "text")][0] for name in columns}  # the reader reports an unknown column
     return stream(path, types, table in MAY_BE_EMPTY)

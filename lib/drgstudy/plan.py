@@ -1,4 +1,4 @@
-"""Before and beside training: which runs make will train, and why; and keeping a run whose code alone has changed."""
+"""Which runs make will train, and why; and keeping a run of which only the code has changed."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def _seconds(training: runs.Training) -> float:
 
 
 def keep(profile: str, run: str = "") -> None:
-    """Take a run, though the code that shapes it has changed since it was trained, as if it had been trained by this code.
+    """Keep a run although code that shapes it has changed since: take it as if the present code had trained it.
 
-    Its ``run.json`` says so, and its page.
+    Its ``run.json`` and its page say so.
 
     Raises
     ------
     StudyError
-        If there is no such run, it was not trained to its end, or its key differs in anything but code.
+        If there is no such run, its training was not finished, or its key differs in anything but code.
     """
     found = [
         file for file in (places.NOTEBOOKS / "params" / profile).glob("*.yaml") if file.stem.endswith(f"-train-{run}")

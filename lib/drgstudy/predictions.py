@@ -1,8 +1,7 @@
-"""The predictions file: one schema for every model, so that statistics and report never ask who predicted.
+"""The predictions file: one schema for every model, so that statistics and report never ask which model predicted.
 
-``runs/<run>/predictions.npz`` holds the test stays' ids, the truth, the labels in column order and the logits, of a
-two-label run also its 345 outputs;
-``run.json`` beside it says what made them and what that cost.
+``runs/<run>/predictions.npz`` holds the test stays' ids, the truth, the labels in column order and the logits, and for
+a two-label run also its 345 outputs. ``run.json`` beside it says what made the predictions and what that cost.
 """
 
 from __future__ import annotations
@@ -32,12 +31,18 @@ class Predictions:
     truth : numpy.ndarray of int64, shape (stays,)
         Index into `labels` of each stay's billed DRG.
     labels : numpy.ndarray of str, shape (labels,)
-        DRG codes, ascending: v34's, or in the early study those of its system.
+        DRG codes, ascending: those of v34, or of its DRG system in the early-DRG study.
     logits : numpy.ndarray of float32, shape (stays, labels)
     run : dict
         The content of ``run.json``.
     outputs : numpy.ndarray of float32, shape (stays, 345), or None
-        What a two-label model said, from which `labels.TwoLabels` makes `logits`.
+        A two-label model's outputs, from which `labels.TwoLabels` makes `logits`.
+
+    Raises
+    ------
+    StudyError
+        If shapes do not fit, ids or labels are not unique, labels are not ascending, a logit is not finite, or a truth
+        is no index into the labels.
     """
 
     stay_ids: np.ndarray
@@ -63,15 +68,15 @@ class Predictions:
 
 
 def versions() -> dict[str, str]:
-    """Python's and the main packages' versions, as run.json records them."""
+    """Versions of Python and of the main packages, as run.json records them."""
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 @first_process_first()
 def write_predictions(folder: Path, predictions: Predictions, model: Path | None = None) -> None:
-    """Write ``predictions.npz``, then ``run.json``, which marks the run as complete.
+    """Write ``predictions.npz`` into `folder`, then ``run.json``, which marks the run as complete.
 
-    `model` is the folder in which the model lies, if that is another one.
+    `model` is the folder of the trained model, if it is another one.
     """
     arrays = {key: getattr(predictions, key) for key in ("stay_ids", "truth", "labels", "logits", "outputs")}
     types = {"labels": str, "logits": np.float32, "outputs": np.float32}
@@ -82,21 +87,21 @@ def write_predictions(folder: Path, predictions: Predictions, model: Path | None
 
 
 def read_predictions(folder: Path, stays: Path | None = None, inputs: Path | None = None) -> Predictions:
-    """Read one run; with `stays`, refuse predictions that were made on another cohort or are not of its test stays.
+    """Read one run; if `stays` is given, refuse predictions that were made on another cohort or other stays.
 
     Parameters
     ----------
     folder : Path
     stays : Path, optional
-        The cohort that lies there now.
+        The cohort's table as it lies there now.
     inputs : Path, optional
-        What else the run has read of it: notes or measurements.
+        The notes or measurements that the run has read besides.
 
     Raises
     ------
     StudyError
-        If a file is missing, damaged or was edited, or the cohort has changed since, or the predictions' stays are not
-        the cohort's test stays in its order, or the labels do not call them by what was billed.
+        If a file is missing, damaged or was edited; if the cohort or the inputs have changed since; if the stays are
+        not the cohort's test stays in its order, or the truth is not what was billed.
     """
     run = read_run_json(folder, "predictions.npz", stays, inputs)
     try:
@@ -118,7 +123,7 @@ def read_predictions(folder: Path, stays: Path | None = None, inputs: Path | Non
 
 
 def read_run_json(folder: Path, result: str, stays: Path | None = None, inputs: Path | None = None) -> dict:
-    """A run's record, if its result is the file that it describes, and `stays` and `inputs` those it was made on."""
+    """Read a run's record; raises StudyError unless it describes the file `result`, made from `stays` and `inputs`."""
     run, file = read_json(folder / "run.json"), folder / result
     if not isinstance(run, dict) or not {"run", "dataset"} <= run.keys():
         raise StudyError(f"{folder / 'run.json'} is no run's record, for it lacks run or dataset; run it again")
@@ -135,14 +140,14 @@ def read_run_json(folder: Path, result: str, stays: Path | None = None, inputs: 
 
 
 def model_files(folder: Path) -> dict[str, str]:
-    """Fingerprints of the files that a trained model left in its run's folder, by their names from there."""
+    """Fingerprints of the files that a trained model left in its run's folder, by their paths below it."""
     files = [file for where in ("*", "adapter/*") for file in folder.glob(where) if file.suffix in MODEL_FILES]
     ours = [file for file in files if file.name not in ("run.json", "predictions.npz") and file.name[0] != "."]
     return {file.relative_to(folder).as_posix(): fingerprint(file) for file in sorted(ours)}
 
 
 def check_model(folder: Path, run: dict) -> None:
-    """Raise StudyError if a file of the model in `folder` is not the one that the run, by its run.json, left there."""
+    """Raise StudyError if a file of the model in `folder` is not the one that `run`, a run's record, describes."""
     for name, found in model_files(folder).items():
         if found != run.get("model_files", {}).get(name):
             file = provenance.relative(folder / name)
@@ -150,13 +155,13 @@ def check_model(folder: Path, run: dict) -> None:
 
 
 def held_out(stays: Path, split: str, column: str) -> pd.Series:
-    """A column of the test stays of a split, by stay id, in the cohort's order."""
+    """A column of a split's test stays ("test", or fold 0), indexed by stay id, in the cohort's order."""
     table = pd.read_parquet(stays, columns=["stay_id", split, column]).set_index("stay_id")
     return table.loc[table[split].isin(["test", 0]), column]
 
 
 def read_runs(paths: Paths, names: list[str]) -> dict[str, Predictions]:
-    """The runs called `names`, in that order: made on this cohort and tested on the same stays.
+    """Read the runs called `names`, in that order. All were made on this cohort and tested on the same stays.
 
     Raises
     ------
@@ -176,12 +181,12 @@ def read_runs(paths: Paths, names: list[str]) -> dict[str, Predictions]:
 
 
 def read_folds(paths: Paths, run: str, hours: int = 48) -> list[Predictions]:
-    """What each fold's model of a run says of the hold-out stays at an hour, in the order of the folds.
+    """Read what each fold model of a run says of the hold-out stays at an hour, in the order of the folds.
 
     Raises
     ------
     StudyError
-        If the run has not been made at that hour, or as `predictions.read_predictions`.
+        If the run has no predictions at that hour, or as `read_predictions`.
     """
     folders = sorted((paths.runs / run).glob(f"fold-*/hour{hours:+03d}"))
     if not folders:
@@ -190,7 +195,7 @@ def read_folds(paths: Paths, run: str, hours: int = 48) -> list[Predictions]:
 
 
 def read_weights(paths: Paths, run: str) -> list[pd.DataFrame]:
-    """True and predicted relative weight of the hold-out stays (stay_id, true, predicted), a table a fold's model."""
+    """Read the hold-out stays' relative weights (stay_id, true, predicted), one table for each fold model."""
     files = sorted((paths.runs / run).glob("fold-*/weights.parquet"))
     if not files:
         raise StudyError(f"run {run!r} has predicted no weights under {paths.runs}; train it (notebook 23)")
@@ -206,6 +211,6 @@ def read_weights(paths: Paths, run: str) -> list[pd.DataFrame]:
 
 
 def _made_from(paths: Paths, folder: Path) -> tuple[Path, Path]:
-    """The cohort, and the notes or measurements, that the run in a folder was made from."""
+    """The files that the run in a folder was made from: the cohort, and the notes or measurements."""
     run = read_json(folder / "run.json")
     return paths.cohort(run["system"]), paths.notes if run["reads"] == "notes" else paths.measurements

@@ -1,10 +1,9 @@
-"""How each file of the study was made, kept beside it, so that nothing bent is read: neither a file that somebody
-changed, nor one whose inputs are no longer those it was made from.
+"""How each file of the study was made. A file is refused if it, or one of its inputs, was changed since it was written.
 
-``stays.made.json`` beside ``stays.parquet`` holds the file's fingerprint, the step that wrote it, its inputs with their
-fingerprints, and whose data it shows. It is written just before the file takes its name: a file that is there has its
-record, and one whose writing was cut off does not fit it and is refused until make has run that step again. Of a run,
-``run.json`` is the record.
+``stays.made.json`` beside ``stays.parquet`` is the file's record: its fingerprint, the step that wrote it, its inputs
+with their fingerprints, and whose data it shows. The record is written just before the file takes its name, so every
+file has one. If writing is cut off between the two, the old file does not fit the new record, and is refused until make
+has run the step again. The record of a run is its ``run.json``.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from drgstudy import study
 from drgstudy.study import StudyError, atomic, fingerprint, places
 
 USED: dict[Path, None] = {}
-"""The recorded files that this process has read or written, in that order."""
+"""The recorded files that this process has read or written, in the order of their first use."""
 
 
 def record_of(path: Path) -> Path:
@@ -28,17 +27,17 @@ def record_of(path: Path) -> Path:
 
 @contextlib.contextmanager
 def written(path: Path, by: str, inputs: Iterable[Path] = (), source: dict | None = None):
-    """As `study.atomic`, for a single file, and its record.
+    """As `study.atomic`, for a single file, which gets a record.
 
     Parameters
     ----------
     path : Path
     by : str
-        Name of the parameter file whose step writes it, such as "03-cohort".
+        Name of the parameter file whose step writes the file, such as "03-cohort".
     inputs : iterable of Path
-        The files it is made from: recorded ones, or raw tables, which are known by size and time of change too.
+        The files it is made from. Of those without a record, such as raw tables, size and time of change are noted too.
     source : dict, optional
-        kind and name; by default those of the least open input.
+        Whose data the file shows: kind and name. By default those of the least open recorded input.
     """
     known, recorded = {}, filter(Path.is_file, map(record_of, inputs := list(inputs)))
     for file in inputs:
@@ -63,21 +62,21 @@ def write_json(path: Path, content, by: str, inputs: Iterable[Path] = (), source
 
 
 def read_json(path: Path):
-    """As `study.read_json`, for a file that is `verified` unless it is missing."""
+    """As `study.read_json`, for a recorded file, which is `verified` first."""
     return study.read_json(verified(path) if path.is_file() else path)
 
 
 def verified(path: Path) -> Path:
-    """The path of a recorded file that is as it was written, and made from what lies there now.
+    """Return `path` if the file is as it was written, and its inputs are as they were then.
 
-    Inputs that are no longer there can't be compared: raw tables may be archived, and a folder copied in part.
+    Inputs that are no longer there are not compared: raw tables may be archived, or a folder copied in part.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     StudyError
-        If the file has no record or does not fit it, or an input, or an input's input, has changed since.
+        If the file has no record or does not fit it, or if an input, or an input's input, has changed since.
     """
     name, found = relative(path), fingerprint(path)
     if not record_of(path).is_file():
@@ -101,5 +100,5 @@ def verified(path: Path) -> Path:
 
 
 def relative(path: Path) -> str:
-    """A path as messages name it: from the repository's root."""
+    """A path as messages show it, from the repository's root."""
     return str(path.relative_to(places.ROOT) if path.is_relative_to(places.ROOT) else path)

@@ -1,4 +1,4 @@
-"""What both papers print: their tables, and the numbers that their texts quote. It stands beside ours, never among it."""
+"""What both papers print: their tables, and the numbers that their texts quote; shown beside ours, never mixed in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from drgstudy import drgs
 from drgstudy.study import REFERENCE
 
 FILES = {"DRG-LLaMA": "published_tables.csv", "Early DRG": "published_early.csv"}
-TEXT = {  # what the paper's text and captions quote: wording, format, and the published value's row and column
+TEXT = {  # what DRG-LLaMA's text and captions quote: wording, format, and the published value's row and column
     "train_stays": ("Training stays", ",.0f", "Cohort", "n_train"),
     "test_stays": ("Test stays", ",.0f", "Cohort", "n_test"),
     "train_labels": ("DRGs in the training set", ",.0f", "Training set", "n_labels"),
@@ -41,20 +41,20 @@ TEXT = {  # what the paper's text and captions quote: wording, format, and the p
 
 
 def table(name: str, study: str = "DRG-LLaMA") -> pd.DataFrame:
-    """One table, or the numbers of the text ("Text"), as a paper prints it.
+    """One published table in long form, or the numbers that a paper's text quotes.
 
     Parameters
     ----------
     name : str
-        "Table 1"
+        "Table 1" and the like; "Text" for the numbers of the text.
     study : str
         "DRG-LLaMA" or "Early DRG".
 
     Returns
     -------
     DataFrame
-        model, max_tokens, drg_set, metric, value and sd; of the early-DRG paper also system. Its micro-F1 is called acc_at_1,
-        which it is where each stay has one label and gets one.
+        row, model, max_tokens, drg_set, metric, value and sd; for the early-DRG paper also system. Its micro-F1 is
+        called acc_at_1: they are equal if each stay has one label and is given one.
     """
     values = pd.read_csv(REFERENCE / FILES[study]).rename(columns={"column": "metric"})
     values = values[values["table"] == name].replace({"metric": {"micro_f1": "acc_at_1"}})
@@ -62,7 +62,7 @@ def table(name: str, study: str = "DRG-LLaMA") -> pd.DataFrame:
 
 
 def costs() -> pd.DataFrame:
-    """Supplementary Table 1 as the paper prints it."""
+    """DRG-LLaMA's Supplementary Table 1 as it is printed."""
     theirs = table("Supplementary Table 1").astype({"max_tokens": int})
     theirs = theirs.set_index(["model", "max_tokens", "metric"])["value"].unstack(sort=False)
     theirs = theirs.map("{:g}".format).reset_index()
@@ -71,7 +71,7 @@ def costs() -> pd.DataFrame:
 
 
 def cases() -> pd.DataFrame:
-    """The early-DRG paper's Table 3 as it prints it, but for its phrases, which are MIMIC's."""
+    """The early-DRG paper's Table 3 as it is printed, without its phrases, which are from MIMIC's notes."""
     rows = pd.read_csv(REFERENCE / "published_early_cases.csv", dtype={"true_drg": str, "predicted_drg": str})
     weights = rows.groupby("case")["weight"].agg(lambda each: ", ".join(map("{:.4f}".format, each)))
     rows = rows.drop_duplicates("case").set_index("case").assign(weights=weights).reset_index()
@@ -83,7 +83,7 @@ def cases() -> pd.DataFrame:
 
 
 def listed(name: str) -> pd.DataFrame:
-    """The DRGs that a table of DRG-LLaMA's lists: "Table 4", or "Supplementary Table 2" to "4" with the titles of v34."""
+    """The DRGs in a table of DRG-LLaMA: "Table 4", or "Supplementary Table 2" to "4", these with the titles of v34."""
     rows = pd.read_csv(REFERENCE / "published_drgs.csv", dtype=str)
     rows = rows[rows["table"] == name].reset_index(drop=True)
     if name.startswith("Supplementary"):

@@ -1,4 +1,4 @@
-"""The pages that a reviewer opens in a browser, from the tables, figures and numbers that the notebooks wrote."""
+"""The report's pages, made from the tables, figures and numbers that the notebooks wrote."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ from drgstudy.study import (
 
 
 def build(profile: str) -> None:
-    """Write reports/<profile>: the merged numbers, a page for each executed notebook, and ``index.html``, which stands alone.
+    """Write a profile's report: merged numbers, a page for each executed notebook, and a self-contained ``index.html``.
 
-    Steps that have not run yet are named on the page; before a study's headline has, it has no part of the page. While
+    The page names the steps that have not run yet. A study has no part of the page before its headline has run. While
     another process writes the same pages, this one waits.
 
     Raises
     ------
     StudyError
-        If the profile does not exist, or numbers were changed or made from other files than lie there.
+        If the profile does not exist, or if a notebook's numbers were changed or do not fit the files that lie there.
     """
     paths, planned = Paths(profile), places.NOTEBOOKS / "params" / profile
     if not planned.is_dir():
@@ -117,11 +117,11 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
             shared, parts=list(enumerate(known, 1))[known.index(begun[0]) :], told=told
         ),
     )
-    os.utime(index, (began, began))  # for make: of what has come since, it shows nothing
+    os.utime(index, (began, began))  # for make: the page does not show what was made since it was begun
 
 
 def _further(folder: Path, told: str) -> dict[str, str]:
-    """The captions of the figures that have one and stand in no part of the page, by name."""
+    """The captions, by name, of the figures that have one and that no part of the page shows."""
     captions = {}
     for file in sorted(folder.glob("[!.]*.png")):
         with Image.open(file) as image:
@@ -130,12 +130,12 @@ def _further(folder: Path, told: str) -> dict[str, str]:
 
 
 def _is_current(file: Path, paths: Paths) -> bool:
-    """Whether a notebook's numbers were made from what lies there now; if not, make is about to make them again.
+    """Whether a notebook's numbers were made from what lies there now. If not, make will make them again.
 
     Raises
     ------
     StudyError
-        If make would not, for they are newer than what they should have been made from.
+        If make would not do so, for they are newer than the files that they should have been made from.
     """
     record = provenance.record_of(file)
     try:
@@ -156,7 +156,7 @@ def _describe(step: str) -> str:
 
 
 def _notebook(file: Path) -> dict:
-    """Name, page, title and time of an executed notebook."""
+    """File, name, page, time, title and run of an executed notebook."""
     notebook = nbformat.read(file, as_version=4)
     titles = re.findall(r"^# (.+)$", notebook.cells[0].source, re.MULTILINE)
     run = notebook.metadata.get("papermill", {}).get("parameters", {}).get("run", "")
@@ -166,14 +166,14 @@ def _notebook(file: Path) -> dict:
 
 
 class _Exporter(HTMLExporter):
-    """With nbconvert's own templates, whatever the user has in ``~/.local/share/jupyter``."""
+    """Uses nbconvert's own templates, whatever the user has in ``~/.local/share/jupyter``."""
 
     def get_prefix_root_dirs(self):
         return [str(Path(sys.prefix, "share", "jupyter"))]
 
 
 def _body(file: Path) -> Markup:
-    """An executed notebook as HTML; a figure is described by the heading it stands under."""
+    """An executed notebook as HTML; the text alternative of a figure is the heading above it."""
     notebook = results_only(nbformat.read(file, as_version=4))
     heading = file.stem
     for cell in notebook.cells:

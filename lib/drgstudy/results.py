@@ -1,4 +1,4 @@
-"""The long tables: predictions in, rows out; DRG by DRG, label by label, model by model, and what each cost."""
+"""Results as long tables, made from predictions: by DRG, by label and by model, and what each run cost."""
 
 from __future__ import annotations
 
@@ -16,34 +16,40 @@ from drgstudy.predictions import Predictions, read_folds, read_weights
 from drgstudy.study import Paths, progress
 
 TOP_DRGS = (300, 50, 30)
-"""DRG-LLaMA's, Table 1."""
+"""The sets of most frequent DRGs in DRG-LLaMA's Table 1."""
 EARLY_TOP_DRGS = (50, 30)
 MDCS = ("05", "01", "04")
-"""Circulatory, nervous and respiratory system: the early-DRG paper's, as the 50 and 30 most frequent DRGs are."""
+"""Circulatory, nervous and respiratory system: with `EARLY_TOP_DRGS`, the sets of the early-DRG paper's Table 2."""
 EARLY_METRICS = {key: METRICS[key] for key in ("macro_auc", "micro_auc", "macro_f1")} | {"acc_at_1": "micro-F1"}
-"""The early-DRG paper's. Where each stay has one label and gets one, micro-F1 is the accuracy."""
+"""Metrics of the early-DRG paper. If each stay has one label and is given one, micro-F1 equals top-1 accuracy."""
 RULES = {"DRG by rule (a)": "seen", "DRG by rule (b)": "mapped"}
-"""Of `TwoLabels.infer`, as DRG-LLaMA's Table 3 names them."""
+"""Rules of `TwoLabels.infer`, by their names in DRG-LLaMA's Table 3."""
 BATCH = {"llama": 4, "bert": 16, "caml": 32}
-"""DRG-LLaMA's evaluation batches, by model: its speeds are in steps."""
+"""Stays in an evaluation batch of DRG-LLaMA's, by model: the paper gives speeds in steps."""
 
 
 def drg_sets(
     labels: np.ndarray, cases: pd.Series, tops: Iterable[int], mdc: pd.Series | None = None
 ) -> dict[str, np.ndarray]:
-    """Label indices of the sets of DRGs that a paper's table has, those left out that would hold all DRGs, or none.
+    """The sets of DRGs that a paper's table has. Empty sets are left out, and top sets that would hold all DRGs.
 
     Parameters
     ----------
     labels : array of str, shape (k,)
-        Ascending.
+        DRG codes, ascending.
     cases : Series of int
-        Stays by DRG: of the whole cohort in DRG-LLaMA (Table 1, footnote), of the hold-out stays in the early-DRG paper.
+        Stays by DRG: of the whole cohort in DRG-LLaMA (Table 1, footnote), of the hold-out stays in the early-DRG
+        paper.
     tops : iterable of int
-        How many of the most frequent DRGs make a set; ties by code.
+        Sizes of the sets of most frequent DRGs; ties are broken by code.
     mdc : Series of str, optional
-        Each DRG's MDC: if given, the early-DRG paper's MDCs are sets, and so are the DRGs that make up 80 % of the cases
-        (its Table 2).
+        MDC by DRG. If given, there is also a set for each of `MDCS`, and one of the DRGs that make up 80 % of the cases
+        (early-DRG paper, Table 2).
+
+    Returns
+    -------
+    dict of str to array of int
+        Positions in `labels`, ascending, by name of the set.
     """
     cases = cases[cases > 0].sort_index().sort_values(ascending=False, kind="stable")
     ranked = cases.index
@@ -56,7 +62,7 @@ def drg_sets(
 
 
 def table1(scores: dict, sets: dict, resamples_sd: int, resamples_interval: int, seed: int) -> pd.DataFrame:
-    """Table 1 in long form.
+    """DRG-LLaMA's Table 1 in long form.
 
     Parameters
     ----------
@@ -68,8 +74,8 @@ def table1(scores: dict, sets: dict, resamples_sd: int, resamples_interval: int,
     Returns
     -------
     DataFrame
-        run, model, drg_set, metric (the six, then n_cases and percent_cases), value (unrounded), sd of the first
-        `resamples_sd` resamples, lower and upper of the 95 % percentile interval of `resamples_interval`.
+        run, model, drg_set, metric (the six, then n_cases and percent_cases), value (unrounded), sd over the first
+        `resamples_sd` resamples, lower and upper of the 95 % percentile interval over the first `resamples_interval`.
     """
     parts = []
     for run, drg_set in progress([(run, drg_set) for run in scores for drg_set in sets], desc="resampling"):
@@ -83,13 +89,13 @@ def table1(scores: dict, sets: dict, resamples_sd: int, resamples_interval: int,
 
 
 def whiskers(table: pd.DataFrame, sds: float) -> pd.DataFrame:
-    """The table with lower and upper: value ∓ so many of its sd, or the value itself where it has none."""
+    """The table with columns lower and upper: `sds` standard deviations from value, or value itself if sd is NaN."""
     reach = sds * table["sd"].fillna(0)
     return table.assign(lower=table["value"] - reach, upper=table["value"] + reach)
 
 
 def shown_by_system(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `by_fold`, or of the early-DRG paper's Table 2, for `plots.beside_published`: MS-DRG first, whiskers of one SD."""
+    """The table of `by_fold`, or the paper's Table 2, for `plots.beside_published`: MS-DRG first, whiskers of an SD."""
     if "run" in table:
         run = table["run"] + [f"-{hours}" if hours != 48 else "" for hours in table["hours"]]
     else:
@@ -99,12 +105,15 @@ def shown_by_system(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_drg(scores: Scores, labels: np.ndarray, train_cases: pd.Series) -> pd.DataFrame:
-    """Each DRG of the test set, the one with most training cases first: what Figure 2 shows.
+    """Each DRG of the test set, ordered by training cases, the most first: what Figure 2 shows.
 
     Parameters
     ----------
-    train_cases : Series
-        Training stays, indexed by DRG.
+    scores : Scores
+    labels : array of str, shape (k,)
+        DRG codes of v34, in the order of the scores' labels.
+    train_cases : Series of int
+        Training stays by DRG.
 
     Returns
     -------
@@ -118,7 +127,7 @@ def by_drg(scores: Scores, labels: np.ndarray, train_cases: pd.Series) -> pd.Dat
     table["test_cases"] = np.bincount(scores.truth)[tested]
     accuracy = scores.evaluate(tested[:, None] == scores.truth)  # each DRG's stays as one resample
     table = table.assign(acc_at_1=accuracy["acc_at_1"], acc_at_5=accuracy["acc_at_5"])
-    edges = [0, 0.2, 0.4, 0.6, np.nextafter(0.8, 1), 2]  # below 20, above 80: both strictly, as in the paper's text
+    edges = [0, 0.2, 0.4, 0.6, np.nextafter(0.8, 1), 2]  # 20 and 80 belong to the middle ranges, as in the paper's text
     table["acc_range"] = pd.cut(table["acc_at_5"], edges, right=False, labels=ACCURACY_RANGES).astype("str")
     table = table.sort_values(["train_cases", "drg"], ascending=[False, True], ignore_index=True)
     table.insert(0, "rank", table.index + 1)
@@ -126,7 +135,7 @@ def by_drg(scores: Scores, labels: np.ndarray, train_cases: pd.Series) -> pd.Dat
 
 
 def table3(two: Predictions, space: TwoLabels, resamples_sd: int, resamples_interval: int, seed: int) -> pd.DataFrame:
-    """Table 3 in long form: how well the two labels are named, and the DRG that follows from them.
+    """DRG-LLaMA's Table 3 in long form: how well the two labels are named, and the DRG that follows from them.
 
     Parameters
     ----------
@@ -134,12 +143,11 @@ def table3(two: Predictions, space: TwoLabels, resamples_sd: int, resamples_inte
         Of a two-label run.
     space : TwoLabels
         The labels that it was trained with.
-
     Returns
     -------
     DataFrame
-        component ("Base DRG", "CC/MCC", "DRG by rule (a)", "DRG by rule (b)", "DRG by probability"), metric (for the rules
-        acc_at_1 alone; for five CC/MCC labels no acc_at_5 and acc_at_10), value, sd, lower, upper and n_labels.
+        component ("Base DRG", "CC/MCC", "DRG by rule (a)", "DRG by rule (b)", "DRG by probability"), metric, value, sd,
+        lower, upper and n_labels. The rules have acc_at_1 alone; the five CC/MCC labels have no acc_at_5 and acc_at_10.
     """
     truth, n = two.labels[two.truth], space.n_bases
     base, cc = space.encode(truth).T
@@ -174,17 +182,21 @@ def by_fold(system: str, runs: dict[tuple[str, int], list[Predictions]]) -> pd.D
 
     Parameters
     ----------
-    runs : dict of (run, hours) to its predictions at that hour, one a fold model
+    system : str
+        A key of `drgs.SYSTEMS`.
+    runs : dict of (run, hours) to list of Predictions
+        A run's predictions at that hour, one for each fold model.
 
     Returns
     -------
     DataFrame
-        system, run, hours, model, drg_set, metric, value (mean over the models), sd (n - 1; NaN with one model), models,
-        n_drgs and n_stays of the set, percent_stays, and `each`: the list of the models' values (NaN left out).
+        system, run, hours, model, drg_set, metric, value (mean over the models), sd (n - 1; NaN with one model), each
+        (the list of the models' values, NaN left out), models (their number), n_drgs, n_stays and percent_stays of the
+        set.
 
     Notes
     -----
-    In a set count the hold-out stays whose true DRG is in it; all labels still compete.
+    In a set, the hold-out stays count whose true DRG is in it. Models still choose among all labels.
     """
     rows = []
     for (run, hours), models in runs.items():
@@ -215,7 +227,8 @@ def by_fold(system: str, runs: dict[tuple[str, int], list[Predictions]]) -> pd.D
 def weights_by_drg(paths: Paths, run: str, stay_ids: pd.Series, hours: int = 48, way: str = "top-1") -> np.ndarray:
     """The relative weights that a run gives some hold-out stays by naming DRGs: float, shape (models, stays).
 
-    `way` is one of `casemix.predicted_weights`: "top-1", the weight of the DRG it names, or "expected", the mean over all.
+    `way` is a key of `casemix.predicted_weights`: "top-1", the weight of the DRG that is named, or "expected", the mean
+    weight of all DRGs by their probabilities.
     """
     rows = []
     for made in read_folds(paths, run, hours):
@@ -225,12 +238,12 @@ def weights_by_drg(paths: Paths, run: str, stay_ids: pd.Series, hours: int = 48,
 
 
 def weights_by_regression(paths: Paths, run: str, stay_ids: pd.Series) -> np.ndarray:
-    """The relative weights of some hold-out stays that a run of target "weight" names: float, shape (models, stays)."""
+    """The relative weights that a run of target "weight" gives some hold-out stays: float, shape (models, stays)."""
     return np.array([made.set_index("stay_id").loc[stay_ids, "predicted"] for made in read_weights(paths, run)], float)
 
 
 def sizes(runs: dict[str, Predictions]) -> pd.DataFrame:
-    """What Table 2 varies, by run, as run.json records it: size (the base, and its layers if not all) and max_tokens."""
+    """What Table 2 varies, by run, from run.json: size (the base, and its layers if it doesn't use all), max_tokens."""
     settings = pd.DataFrame({name: p.run["settings"] for name, p in runs.items()}).T[["base", "layers", "max_tokens"]]
     layers = settings["layers"].astype(int)
     size = settings["base"] + np.where(layers > 0, ", first " + layers.astype(str) + " layers", "")
@@ -243,7 +256,10 @@ def cost_of(made: Predictions) -> dict:
 
 
 def costs(runs: dict[str, Predictions]) -> pd.DataFrame:
-    """What each run cost and the speeds that follow from it, a row a run; NaN where the run did not record it."""
+    """What each run cost, as run.json records it, and the speeds that follow from it; one row for each run.
+
+    What a run did not record is NaN. Steps of evaluation are counted in batches of `BATCH`.
+    """
     recorded = [
         "fit_seconds",
         "train_seconds",

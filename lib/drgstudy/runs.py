@@ -1,13 +1,14 @@
-"""Runs of both studies: a training is done once, and what its models say is read here.
+"""Runs of both studies: a training is done once.
 
-What identifies a training is its **key**: settings, seed, labels, the stays it reads, and a fingerprint of the code that
-shapes what is learned. It stands in the run's ``run.json``. A run of the same key is taken as it is, however often make
-calls its notebook; under any other key it is trained, and its page says why. A run whose key differs in code alone can be
-kept by naming it (``make keep RUN=llama``).
+A training is identified by its **key**: settings, seed, labels, the stays that it reads, and a fingerprint of the code
+that shapes what is learned. The key stands in the run's ``run.json``. A run of the same key is taken as it is, however
+often its notebook runs. A run of another key is trained again, and its page says why. If a key differs in code alone,
+the run can be kept by name (``make keep RUN=llama``).
 
-A run of DRG-LLaMA's study lies in ``runs/<run>/``. One of the early-DRG study has a model a fold: ``runs/<run>/fold-<k>/``
-holds the model that was trained without fold k, and below it one predictions file an hour, ``hour+48/`` and so on, of the
-hold-out stays as they were known then; a model of the relative weight leaves ``weights.parquet`` instead.
+A run of DRG-LLaMA's study lies in ``runs/<run>/``. A run of the early-DRG study has a model for each fold:
+``runs/<run>/fold-<k>/`` holds the model that was trained without fold k. Below it, ``hour+48/`` and the like hold its
+predictions for the hold-out stays by what was known at that hour. A model of the relative weight leaves
+``weights.parquet`` instead.
 """
 
 from __future__ import annotations
@@ -49,11 +50,11 @@ from drgstudy.study import (
 )
 
 SPLITS = ("fold", "fold_stays")
-"""Columns of the ICU cohorts: no patient in two folds, as in the paper; or drawn by stay, so that patients overlap."""
+"""Columns of the ICU cohorts: folds that share no patient, as in the paper; and folds drawn by stay, which do."""
 SHAPES = ("training", "inputs", "models.fast_lora", "models.pooling", "labels.TwoLabels.drg_logits")
-"""The code that shapes what is learned, beside the model's own module: of this what the model or its input is made by.
+"""The code that can shape what is learned, besides the model's own module; `code_of` picks what concerns a run.
 
-The runner, readers, progress and messages shape nothing. Which labels a stay has is in the key itself.
+The runner, readers, progress bars and messages shape nothing. Which labels a stay has is in the key itself.
 """
 CHANGED = {
     "dataset": "the stays, or what is read of them, are others than they were",
@@ -62,32 +63,33 @@ CHANGED = {
 }
 CODE = "the code has changed"
 BEGUN = ".begun.json"
-"""In a run's folder while it is trained: the key, and why."""
+"""A file in a run's folder while it is trained: the key, and why it is trained."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """One training: what identifies it, and how it comes by what it needs, which is read only if it must be done.
+    """One training: what identifies it, and callables for its data, which are read only if it must be done.
 
     Attributes
     ----------
     folder : Path
         Where the model lies.
     about : dict
-        What ``run.json`` says of it: run, model, settings, seed, split, dataset and so on.
+        What ``run.json`` says of the run: run, model, settings, seed, split, dataset and so on.
     key : dict
     outputs : list of str
         What each output of the model stands for.
     counts : dict of str to int
-        What it learns from, and what it is asked, for its page.
+        Numbers of stays and outputs, for the run's page.
     learn : callable
-        The training rows, what is to be learned of each, and the pair of both by which an epoch may be chosen, or None.
+        Returns the training rows, their targets, and None or a pair of validation rows and targets, by which a model
+        may choose its epoch.
     asked : dict of Path to callable
-        The rows of the test stays, by the folder of the result.
+        For the folder of each result, a callable that returns the rows of the test stays.
     write : callable
-        Writes a result: its folder, the model's outputs, and what run.json shall hold.
+        Writes a result, given its folder, the model's outputs, and the content of run.json.
     result : str
-        Name of the file that is written.
+        Name of the file of a result.
     """
 
     folder: Path
@@ -142,9 +144,21 @@ def of_icu_stays(
     paths: Paths, run: str, model: str, settings: dict, system: str, reads: str, target: str, space: str, split: str,
     folds: list[int], hours: list[int], seed: int,
 ) -> list[Training]:  # fmt: skip
-    """The trainings of a run of the early-DRG study, one a fold, by the parameters of notebook 23.
+    """The trainings of a run of the early-DRG study, one for each fold, by the parameters of notebook 23.
 
-    The model is trained on what was known at the last of the hours, and asked at each.
+    Each model is trained on what was known at the last of the hours. A model of the DRG is asked at each hour, a model
+    of the weight at the last one.
+
+    Parameters
+    ----------
+    reads, target : str
+        "notes" or "measurements"; "drg" or "weight".
+    space, split : str
+        As for `target_space`; one of `SPLITS`.
+    folds : list of int
+        Of 1 to 5; each is the validation set of one model.
+    hours : list of int
+        After ICU admission.
 
     Raises
     ------
@@ -223,14 +237,14 @@ def _write_weights(folder: Path, ids: np.ndarray, true: np.ndarray, predicted: n
 
 # --- a training is done once ------------------------------------------------------------------------------------------
 def code_of(model: str, more: str = "", library: Path = graph.LIBRARY) -> dict[str, str]:
-    """Fingerprints of the code that shapes what a run learns, by place: `graph.fingerprints`.
+    """Fingerprints of the code that shapes what a run learns, by place, from `graph.fingerprints`.
 
     Parameters
     ----------
     model : str
-        Its module counts, and of `SHAPES` what that imports, directly or not.
+        Its module counts, and so do the modules of `SHAPES` that it imports, directly or not.
     more : str
-        Where its input or its labels are made: what of `SHAPES` begins so counts too.
+        Places of `SHAPES` that begin with this count too: the code that makes its input or its labels.
     library : Path
         The folder of the code.
     """
@@ -251,10 +265,7 @@ def _key(about: dict, outputs: list[str], y: np.ndarray, more: str) -> dict:
 
 
 def differences(old: dict, new: dict) -> dict[str, str]:
-    """What of a key is another than it was, a sentence each, by the part of the key.
-
-    A setting that there was not yet counts as code.
-    """
+    """What has changed in a key, a sentence for each part that differs; a setting that is new counts as code alone."""
     said = {}
     for part in sorted(old.keys() | new.keys()):
         was, now = old.get(part), new.get(part)
@@ -270,11 +281,12 @@ def differences(old: dict, new: dict) -> dict[str, str]:
 
 
 def changed_places(was: dict, now: dict) -> list[str]:
+    """The keys whose values differ, or which only one of the two has."""
     return sorted(place for place in was.keys() | now.keys() if was.get(place) != now.get(place))
 
 
 def standing(training: Training) -> tuple[dict | None, str]:
-    """The record of the run that lies there, if it can be taken as it is; else None, and why it must be trained."""
+    """The record of the run that lies there and "", if it can be taken as it is; otherwise None, and why not."""
     if not any((place / "run.json").is_file() for place in training.asked):
         return None, "it had not been trained before"
     try:
@@ -290,18 +302,18 @@ def standing(training: Training) -> tuple[dict | None, str]:
 
 
 def train_once(training: Training) -> dict:
-    """The record of a run, which is taken as it is if it was trained under the same key, and else trained now.
+    """Train a run, unless it was trained under the same key before.
 
     Returns
     -------
     dict
-        The content of ``run.json``, of the last result where there are several.
+        The content of ``run.json``: that of the last result, if there are several.
     """
     record, why = standing(training)
     if record is None:
         return _train(training, why)
-    _end(training)  # of a training that was killed at its very end
-    for place in training.asked:  # what does not identify a training, such as the name of its dataset, may be new
+    _end(training)  # in case the training was killed at its very end
+    for place in training.asked:  # what does not identify a training, such as its dataset's name, may have changed
         record = read_json(place / "run.json")
         if record != (now := record | training.about):
             write_json(place / "run.json", now)
@@ -334,7 +346,7 @@ def _train(training: Training, why: str) -> dict:
 
 @first_process_first()
 def _begin(training: Training, why: str) -> str:
-    """Why it is trained, or was when it was begun under this key; of a training under another key nothing unfinished is left."""
+    """Return the reason for this training, as given when it was begun; remove what one under another key has left."""
     begun = training.folder / BEGUN
     if begun.is_file() and (said := read_json(begun))["key"] == training.key:
         return said["why"]
@@ -346,14 +358,14 @@ def _begin(training: Training, why: str) -> str:
 
 @first_process_first()
 def _end(training: Training) -> None:
-    """Remove what a training needs no more, and what an earlier one said at hours that nobody asks for any longer."""
+    """Remove what a finished training no longer needs, and results at hours that are no longer asked for."""
     for left in {*training.folder.glob("checkpoints-*"), *training.folder.glob("hour*")} - training.asked.keys():
         shutil.rmtree(left)
     (training.folder / BEGUN).unlink(missing_ok=True)
 
 
 def history(records: list[dict]) -> str:
-    """Why a run was trained, and what has changed since, as its page says it; a record for each of its models."""
+    """Why a run was trained, and despite what change it was kept, as its page says it; one record for each model."""
     whys = list(dict.fromkeys(record["trained_because"] for record in records))
     kept = list(dict.fromkeys(place for record in records for place in record.get("kept", [])))
     said = f"This run was trained because {'; or because '.join(whys)}."
@@ -364,7 +376,7 @@ def history(records: list[dict]) -> str:
 
 # --- runs of the early-DRG study --------------------------------------------------------------------------------------
 def target_space(system: str, codes: pd.Series, space: str) -> LabelSpace:
-    """The labels of a model: "official", every target of the DRG system (738 or 1,136), or "cohort", those that occur."""
+    """A model's labels: all targets of the DRG system (738 or 1,136) if `space` is "official", `codes` if "cohort"."""
     if space not in ("official", "cohort"):
         raise StudyError(f"parameter space: expected 'official' or 'cohort', got {space!r}")
     facts = drgs.fiscal_2013(system)
@@ -373,10 +385,12 @@ def target_space(system: str, codes: pd.Series, space: str) -> LabelSpace:
 
 
 def known_at(paths: Paths, stays: pd.DataFrame, reads: str, last: int) -> Callable:
-    """What a model may know: a function of some stays (bool mask), an hour, and the training stays (bool mask).
+    """Return a function that tells what a model may know of some stays at an hour.
 
-    With `reads` "notes" it returns texts (list of str), with "measurements" an array (stays, 48, 208), in which nothing
-    was measured after that hour; it is standardised by what the training stays had up to the `last` hour.
+    Its arguments are a mask of the stays asked for, the hour, and a mask of the training stays (bool, shape (stays,)).
+    If `reads` is "notes", it returns texts (list of str). If it is "measurements", it returns an array of shape (stays
+    asked for, 48, 208), in which nothing was measured after that hour. The array is standardised by what the training
+    stays had up to the hour `last`.
     """
     cohorts = [file for system in drgs.SYSTEMS if (file := paths.cohort(system)).is_file()]
     ours = set().union(*(pd.read_parquet(file, columns=["stay_id"])["stay_id"] for file in cohorts))
@@ -394,7 +408,7 @@ def known_at(paths: Paths, stays: pd.DataFrame, reads: str, last: int) -> Callab
 
 @first_process_first()
 def keep_folds(folder: Path, folds: list[int]) -> None:
-    """Remove a run's models of other folds, which an earlier parameter file asked for."""
+    """Remove a run's models of other folds than these, left by an earlier version of its parameter file."""
     for model in folder.glob("fold-*"):
         if int(model.name.removeprefix("fold-")) not in folds:
             shutil.rmtree(model)

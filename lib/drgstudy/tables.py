@@ -1,4 +1,4 @@
-"""Tables as they are printed and written, ours and the published ones, and the numbers that any text quotes."""
+"""Tables, ours and the published ones, as they are printed and written; and the numbers that any text quotes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from drgstudy.study import REFERENCE, Paths, atomic, source_of
 
 
 def printed1(table: pd.DataFrame, interval: bool = False) -> pd.DataFrame:
-    """Table 1 as it is printed, ours or the published one, with standard deviations or with intervals."""
+    """DRG-LLaMA's Table 1 as it is printed, ours or the published one, with SDs or, if `interval`, with intervals."""
     spread = [f"{r.lower:.3f} to {r.upper:.3f}" if interval else f"{r.sd:.3f}" for r in table.itertuples()]
     cell = [f"{value:.3f} ({inner})" for value, inner in zip(table["value"], spread, strict=True)]
     cells, values = (
@@ -32,7 +32,7 @@ def printed1(table: pd.DataFrame, interval: bool = False) -> pd.DataFrame:
 
 
 def printed2(table: pd.DataFrame) -> pd.DataFrame:
-    """Table 2 as it is printed: `table` has size, max_tokens, metric, value and sd."""
+    """DRG-LLaMA's Table 2 as it is printed; `table` has size, max_tokens, metric, value and sd."""
     table = table[table["metric"].isin(METRICS)]
     cells = table.assign(cell=[f"{row.value:.3f} ({row.sd:.3f})" for row in table.itertuples()])
     wide = cells.set_index(["size", "max_tokens", "metric"])["cell"].unstack(sort=False)[list(METRICS)]
@@ -41,7 +41,7 @@ def printed2(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def printed3(table: pd.DataFrame) -> pd.DataFrame:
-    """Table 3 as it is printed, ours or the published one (whose `row` is our `component`)."""
+    """DRG-LLaMA's Table 3 as it is printed, ours or the published one (whose column `row` is our `component`)."""
     table = table.rename(columns={"row": "component"})
     values = table[table["metric"] != "n_labels"]
     cells = values.assign(cell=[f"{row.value:.3f} ({row.sd:.3f})" for row in values.itertuples()])
@@ -55,7 +55,7 @@ def printed3(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def printed_folds(table: pd.DataFrame) -> pd.DataFrame:
-    """The early-DRG paper's Table 2 as it is printed, ours or the published one; mean (SD over the models), a dash where there is one model."""
+    """The early-DRG paper's Table 2 as it is printed, ours or the published one: mean (SD), a dash for a missing SD."""
     cells = table[table["metric"].isin(EARLY_METRICS)]
     spread = cells["sd"].map("{:.3f}".format).where(cells["sd"].notna(), "–")
     keys = ["system", "model", "drg_set"]
@@ -76,7 +76,7 @@ def printed_folds(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def printed_cohort(table: pd.DataFrame) -> pd.DataFrame:
-    """The early-DRG paper's Table 1 as it is printed, ours or the published one: a row for each metric, a column for each set."""
+    """The early-DRG paper's Table 1 as it is printed, ours (`icu_cohort.described`) or the published one."""
     counts = {"n_patients": "Patients", "n_stays": "Hospital stays", "n_drgs": "Unique DRGs"}
     columns = {}
     for drg_set, part in table.set_index("metric").groupby("drg_set", sort=False):
@@ -91,7 +91,7 @@ def printed_cohort(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def printed_costs(cost: pd.DataFrame, runs: dict[str, Predictions]) -> pd.DataFrame:
-    """Supplementary Table 1 as it is printed; `cost` is as `costs` returns it."""
+    """DRG-LLaMA's Supplementary Table 1 as it is printed; `cost` is as `results.costs` returns it."""
     shown = {
         "train_minutes": ("Training (minutes)", "{:.1f}"),
         "train_examples_per_second": ("Examples/s, training", "{:.1f}"),
@@ -108,7 +108,7 @@ def printed_costs(cost: pd.DataFrame, runs: dict[str, Predictions]) -> pd.DataFr
 
 
 def text_table(numbers: dict, dataset: str) -> pd.DataFrame:
-    """The numbers that the paper's text quotes, published and ours; a dash where the cohort has no such number."""
+    """The numbers that DRG-LLaMA's text quotes (`published.TEXT`), published and ours; a dash where we have none."""
     values = pd.read_csv(REFERENCE / "published_tables.csv").set_index(["row", "column"])["value"]
     rows = []
     for key, (wording, form, *place) in TEXT.items():
@@ -118,19 +118,19 @@ def text_table(numbers: dict, dataset: str) -> pd.DataFrame:
 
 
 def with_interval(table: pd.DataFrame, form: str, value: str = "value", unit: float = 1) -> list[str]:
-    """Each row's `value` and its 95 % interval (lower, upper), times `unit`, as a table prints them: "0.12 (−0.03 to 0.27)"."""
+    """Each row's `value` and 95 % interval (lower, upper), all times `unit`, in print: "0.12 (−0.03 to 0.27)"."""
     rows = (table[[value, "lower", "upper"]] * unit).itertuples(index=False, name=None)
     return [f"{v:{form}} ({lower:{form}} to {upper:{form}})".replace("-", "−") for v, lower, upper in rows]
 
 
 def spread(mean: float, sd: float, digits: int = 2) -> str:
-    """Mean and standard deviation over the models; dashes for what there is not, as with one model."""
+    """Mean and standard deviation as text, "1.23 (0.45)"; with a dash for a NaN, as the SD of one model is."""
     texts = [f"{value:.{digits}f}" if value == value else "–" for value in (mean, sd)]
     return f"{texts[0]} ({texts[1]})" if mean == mean else "–"
 
 
 def signed(value: float, digits: int) -> str:
-    """A number with its sign, a true minus."""
+    """A number with its sign, and with a typographic minus."""
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
@@ -140,7 +140,7 @@ def hour_name(hour: float) -> str:
 
 
 def write_table(table: pd.DataFrame, folder: Path, name: str, dataset: str) -> Styler:
-    """Write `name`.csv, the dataset in its last column, and `name`.md, the dataset above; a dash for what is missing.
+    """Write `name`.csv, with the dataset in its last column, and `name`.md, with the dataset above; a dash for a NaN.
 
     Returns
     -------
@@ -160,7 +160,7 @@ def write_table(table: pd.DataFrame, folder: Path, name: str, dataset: str) -> S
 
 
 def styled(table: pd.DataFrame, name: str, caption: str) -> Styler:
-    """The table for a notebook to show; whatever its cells, columns and caption say is text, not HTML."""
+    """The table for a notebook to show. Cells, column names and caption are shown as text, never read as HTML."""
     shown = table.style.set_uuid(name).hide().set_caption(escape(caption))
     return shown.format(precision=3, escape="html").format_index(escape="html", axis=1)
 
@@ -168,9 +168,17 @@ def styled(table: pd.DataFrame, name: str, caption: str) -> Styler:
 def write_numbers(paths: Paths, notebook: str, numbers: dict, *, text: dict | None = None, costs: dict | None = None):
     """Write what any page may quote from one notebook: ``reports/<profile>/numbers/<notebook>.json``.
 
-    `numbers` are the notebook's own, by topic; `text` holds those of `TEXT`; `costs` what no rerun repeats. The report
-    merges all of them into ``numbers.json`` and ``costs.json``. A number that is masked (None) or not finite is left out
-    of `text`. Kind and name of the data stand beside them; its record names all that this process has read.
+    The report merges these files into ``numbers.json`` and ``costs.json``. Kind and name of the data are written too,
+    and the file's record names all recorded files of the study that this process has read or written.
+
+    Parameters
+    ----------
+    notebook : str
+        Its name, such as "06-results".
+    text : dict, optional
+        Numbers by key of `published.TEXT`; one that is masked (None) or not finite is left out.
+    costs : dict, optional
+        Times and memory, which no rerun repeats.
     """
     finite = {key: value for key, value in (text or {}).items() if value is not None and np.isfinite(value)}
     content = {"dataset": source_of(paths), "numbers": numbers, "text": finite, "costs": costs or {}}
@@ -179,7 +187,7 @@ def write_numbers(paths: Paths, notebook: str, numbers: dict, *, text: dict | No
 
 
 def nested(table: pd.DataFrame, keys: list[str]) -> dict:
-    """The rows as dicts within dicts, a level a key; what is NaN is left out, for JSON has no such number."""
+    """The rows as nested dicts, one level for each of `keys`; NaN is left out, for JSON has no such number."""
     if len(keys) > 1:
         return {key: nested(part.drop(columns=keys[0]), keys[1:]) for key, part in table.groupby(keys[0], sort=False)}
     return {key: row.dropna().drop("model", errors="ignore").to_dict() for key, row in table.set_index(keys).iterrows()}

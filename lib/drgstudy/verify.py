@@ -1,15 +1,16 @@
-"""``make verify``: does a fresh report say what the one that git holds says? Table by table, by stated tolerances.
+"""``make verify``: does a fresh report agree with the one in git? Compared table by table, with stated tolerances.
 
-Two runs on one machine are equal bit for bit. Another processor, number of threads or numeric type orders or rounds sums
-otherwise, and training makes a slightly other model of that. So a number of ``numbers.json`` may differ by
+Two runs on one machine are equal bit for bit. Another processor, number of threads or numeric type orders or rounds
+sums differently, so that training ends with a slightly different model. Therefore a number in ``numbers.json`` may
+differ
 
-- rounding alone, 1e-9 of itself, where no trained model takes part: cohorts, settings, what was measured (`FIXED`);
-- its spread, where one stands beside it: half its 95 % interval, two standard deviations, or 1/√n of n stays (two
-  standard errors of a share, at most), whichever is the largest. The test stays can't tell such models apart;
-- any amount, where it has none (p values, sentences, counts of errors, medians of a few DRGs), but only if a number that
-  has one moved too: all follow from the same predictions.
+- by rounding alone, 1e-9 of itself, if no trained model takes part: cohorts, settings, what was measured (`FIXED`);
+- by its spread, if it has one: half its 95 % interval, two standard deviations, or 1/√n of n stays (at least two
+  standard errors of a share), whichever is largest. The test stays can't tell such models apart;
+- by any amount, if it has no spread (p values, sentences, counts of errors, medians of a few DRGs), but only if a
+  number with a spread, or what the report was made with, differs too: all follow from the same predictions.
 
-Versions and fingerprints of files say what a report was made with: they are told, not judged. Costs are not compared.
+Versions and fingerprints of files say what a report was made with. They are printed, not judged. Costs are left out.
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ from drgstudy.study import Paths, StudyError, places, read_json, run_and_exit
 
 ROUNDING = 1e-9
 MADE_WITH = re.compile(r"\b(versions\..*|\w*fingerprint|predictions)$")
-FIXED = re.compile(  # whole topics and tables, then numbers of these names in any
+FIXED = re.compile(  # whole topics and tables; then names of numbers in all of them
     r"^(early_cohort|measurements|hardness\.(about|shape|criteria)|(results|early_results)\.(dataset|models|runs))\b"
     r"|^text\.(train_|test_|top_|words_p|median_cases|above_)"
     r"|\b(bins|seed|payment|base_payment|resamples\w*|sample|draws|published_tokens|run|runs\..*|single|drg_set|models"
     r"|compared\..*|known_\w+|stays|stays\.\w+|test_stays|(n|percent)_\w+(\.value)?|(cmi|dollars)_true)$"
 )
-SPREAD_OF_OTHERS = {"p", "p_holm", "sentence"}  # they stand beside a spread that is not theirs
+SPREAD_OF_OTHERS = {"p", "p_holm", "sentence"}  # the spread beside these is not theirs
 
 
 def at_head(profile: str) -> dict:
-    """Numbers of the report that git holds at HEAD; raises StudyError if it holds none."""
+    """The numbers of the report at git's HEAD; raises StudyError if there is none."""
     file = f"reports/{profile}/numbers.json"
     try:
         if _git("rev-parse", "HEAD").returncode:
@@ -57,7 +58,7 @@ def _git(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def leaves(node, place: str = "", spread: float | None = None) -> Iterator[tuple[str, object, float | None]]:
-    """Place ("results.seed"), value and spread of every number, text and null; a list has the spread that it stands by."""
+    """Place ("results.seed"), value and spread of every number, text and null; a list's spread holds for its values."""
     if not isinstance(node, dict | list):
         yield place, node, None if place.rpartition(".")[2] in SPREAD_OF_OTHERS else spread
         return
@@ -87,9 +88,9 @@ def compare(held: dict, fresh: dict) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        table ("results.table_1"); held and fresh ("nothing" where missing); kind: what it is judged by, "made with",
-        "fixed", "spread" or "follows"; differs; absolute and relative difference; and share, the difference as a share of
-        its tolerance: beyond it above 1.
+        Indexed by place: table ("results.table_1"), held and fresh (the values; "nothing" where missing), kind (what it
+        is judged by: "made with", "fixed", "spread" or "follows"), differs, absolute and relative (the difference), and
+        share (the difference as a share of its tolerance, beyond which it is above 1).
     """
     old, new = ({place: rest for place, *rest in leaves(numbers)} for numbers in (held, fresh))
     rows = []
@@ -114,9 +115,9 @@ def compare(held: dict, fresh: dict) -> pd.DataFrame:
 
 
 def main(profile: str) -> int:
-    """Print the comparison table by table; 0 if everything is within its tolerance, else 1."""
+    """Print the comparison table by table; return 0 if everything is within its tolerance, otherwise 1."""
     report = Paths(profile).report
-    if not any(report.glob("numbers/*.json")):  # a numbers.json without them is the one that git holds
+    if not any(report.glob("numbers/*.json")):  # a numbers.json without these is the one from git
         raise StudyError(f"profile {profile} has no fresh report; run `make all PROFILE={profile}` first")
     values = compare(at_head(profile), read_json(report / "numbers.json"))
     changed, beyond = values[values["differs"]], values[values["share"] > 1]

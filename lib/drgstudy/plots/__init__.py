@@ -1,6 +1,6 @@
-"""The figures: counts, tables and fitted curves come in, and nothing is computed but layout.
+"""The figures. They are given counts, tables and fitted curves, and compute nothing but the layout.
 
-Names, colours, markers and their order are the same in every figure. A figure says on its face whose data it shows.
+Names, colours, markers and their order are the same in every figure. Each figure of data names its dataset.
 """
 
 from drgstudy.plots.canvas import save

@@ -1,4 +1,4 @@
-"""What figures are drawn on and with: panels, the dataset's name on their face, dots, boxes, arrows; and how they are saved."""
+"""What the figures share: panels, the dataset's name, dots, boxes and arrows, and how they are saved."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from drgstudy.study import atomic
 
 
 def save(figure: Figure, folder: Path, name: str, dataset: str, caption: str = "") -> Figure:
-    """Write `name`.png and `name`.svg into `folder` and return the figure; equal figures are equal bytes.
+    """Write `name`.png and `name`.svg into `folder` and return the figure; equal figures give equal bytes.
 
-    The dataset's name is in the metadata too, as `Source`, and the caption as `Description`: a figure that has one, and that no
-    template of the report places, comes under the report's further figures.
+    The files' metadata hold the dataset's name as ``Source`` and the caption as ``Description``. A figure that has a
+    caption, and that no template of the report places, is shown under the report's further figures.
     """
     stamped(figure, dataset)
     for suffix, without in {"png": ("Software",), "svg": ("Date", "Creator")}.items():
@@ -35,7 +35,7 @@ def save(figure: Figure, folder: Path, name: str, dataset: str, caption: str = "
 
 
 def _shrink(file: Path) -> None:
-    """Store an image as 256 colours, in a third of the bytes; flat ones stay as they are, edges move less than one can see."""
+    """Reduce an image to 256 colours, in a third of the bytes. Areas keep their colours; no change of edges is seen."""
     with Image.open(file) as image:
         about, dpi = PngInfo(), image.info["dpi"]
         for key, text in image.text.items():
@@ -45,7 +45,7 @@ def _shrink(file: Path) -> None:
 
 
 def _renumber(file: Path) -> None:
-    """Name an SVG's clip paths by their order: matplotlib names them by the last digits of a layout that is solved anew."""
+    """Name an SVG's clip paths by their order: matplotlib's names depend on the layout's last digits, which vary."""
     svg, order = file.read_text(encoding="utf-8"), {}
     named = re.sub(r"(?<=#)p[0-9a-f]{10}(?=\))", lambda found: order.setdefault(found[0], f"clip{len(order)}"), svg)
     for name, number in order.items():
@@ -54,14 +54,14 @@ def _renumber(file: Path) -> None:
 
 
 def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, Axes | np.ndarray]:
-    """A figure of so many inches and its panels; `options` are those of `plt.subplots`."""
+    """A figure of `width` by `height` inches, and its panels; `options` are those of `plt.subplots`."""
     figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
     plt.close(figure)  # a notebook would show an open figure a second time
     return figure, axes
 
 
 def bands(width: float, heights: list[float], titles: list[str]) -> tuple[Figure, list]:
-    """A figure of two bands, what is published above, on its own background, and this run's below."""
+    """A figure of two bands, each on its own background: above what is published, below this run's; sizes in inches."""
     figure = plt.figure(figsize=(width, sum(heights)), layout="constrained")
     plt.close(figure)
     parts = figure.subfigures(2, 1, height_ratios=heights)
@@ -72,7 +72,7 @@ def bands(width: float, heights: list[float], titles: list[str]) -> tuple[Figure
 
 
 def stamped(figure: Figure, dataset: str) -> Figure:
-    """Write the dataset's name, once, into the lower right corner, on a strip that the layout leaves free."""
+    """Write the dataset's name, unless it is there, into the lower right corner, on a strip that is kept free."""
     if not any(text.get_gid() == "dataset" for text in figure.texts):
         inch = 1 / figure.get_figheight()
         figure.get_layout_engine().set(rect=(0, 0.22 * inch, 1, 1 - 0.22 * inch))
@@ -82,7 +82,7 @@ def stamped(figure: Figure, dataset: str) -> Figure:
 
 
 def log_counts(ax: Axes) -> None:
-    """Counts on a logarithmic y axis, written out."""
+    """Make the y axis logarithmic, with counts written out at its ticks."""
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -90,7 +90,10 @@ def log_counts(ax: Axes) -> None:
 
 
 def dots(ax: Axes, rows: pd.DataFrame, column: str, form: str, order: list[str] | None = None) -> None:
-    """A dot with its interval and its number for each run, the first on top."""
+    """Draw for each run a marker at `column`, its interval from lower to upper, and its number in the format `form`.
+
+    `rows` has run, model, `column`, lower and upper; the first run in `order` is on top.
+    """
     rows = rows.set_index("run").loc[order or in_order(rows["run"])]
     for y, (run, row) in enumerate(rows.iterrows()):
         _, colour, marker = style_of(run)

@@ -14,7 +14,7 @@ from drgstudy.plots.style import FAINT, INK, SYSTEM_STYLES
 
 
 def case_mix(table: pd.DataFrame, dataset: str) -> Figure:
-    """What each model's errors cost in total and in a single stay; above by the top-1 weight, below by the expected one.
+    """What each model's errors cost in total and in a single stay; a row of panels for each way to predict the weight.
 
     `table` has run, model, way, measure ("error_percent" and "mae_dollars" are shown), value, lower and upper.
     """
@@ -36,8 +36,8 @@ def case_mix(table: pd.DataFrame, dataset: str) -> Figure:
 def cmi_by_hour(errors: pd.DataFrame, published: pd.DataFrame, mean_guess: dict[str, float], dataset: str) -> Figure:
     """Early DRG, Figure 1: error of the case-mix index by hour, mean and standard deviation over the fold models.
 
-    `errors` has system, hour, mean and sd; `published` system, hour, value and sd; `mean_guess` holds each system's error of a
-    guess that reads nothing.
+    `errors` has system, hour, mean and sd; `published` has system, hour, value and sd. `mean_guess` holds for each system
+    the error of a guess that reads nothing. All errors are in per cent.
     """
     figure, panels = _systems(errors)
     for ax, (system, rows) in panels.items():
@@ -59,8 +59,8 @@ def cmi_by_hour(errors: pd.DataFrame, published: pd.DataFrame, mean_guess: dict[
 def cmi_by_size(sizes: pd.DataFrame, published: dict[str, float], dataset: str) -> Figure:
     """Early DRG, Figure 2: error of the case-mix index by the population's size, with 95 % bootstrap intervals.
 
-    `sizes` has system, hour (the later one filled), size, mean, lower and upper; `published`
-    holds the bound under which each system's errors stay in the paper.
+    `sizes` has system, hour, size, mean, lower and upper; markers of the later hour are filled. `published` holds for
+    each system the bound below which the paper's errors stay. All errors are in per cent.
     """
     figure, panels = _systems(sizes)
     for ax, (system, rows) in panels.items():
@@ -81,9 +81,10 @@ def cmi_by_size(sizes: pd.DataFrame, published: dict[str, float], dataset: str) 
 
 
 def cmi_payments(table: pd.DataFrame, base_payment: float, dataset: str) -> Figure:
-    """Early DRG, Figure 3: true and predicted case-mix index of sampled stays, and what they are paid at `base_payment` dollars for a weight of 1.
+    """Early DRG, Figure 3: true and predicted case-mix index of sampled stays, and what is paid for them.
 
-    `table` has system and the columns of `casemix.payments`; the band spans the fold models.
+    `table` has system and the columns of `casemix.payments`; the band spans the fold models. `base_payment` is in dollars for a
+    relative weight of 1.
     """
     figure, panels = _systems(table)
     for ax, (system, rows) in panels.items():
@@ -102,10 +103,11 @@ def cmi_payments(table: pd.DataFrame, base_payment: float, dataset: str) -> Figu
 
 
 def weight_scatter(weights: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]], dataset: str) -> Figure:
-    """Predicted against true relative weight of each stay: a row for each model or DRG system, a column for each way to predict it.
+    """Predicted against true relative weight of each stay.
 
-    `weights` holds for each row the true weights and the predicted ones by way. A weight below the axis, as a regression may
-    predict it, is drawn at its lower end.
+    There is a row of panels for each key of `weights`, a model or a DRG system, and a column for each way to predict
+    the weight. `weights` holds for each row the true weights, and a dict of the predicted ones by way. A weight below
+    the axis, which a regression may predict, is drawn at the axis's lower end.
     """
     ways = list(next(iter(weights.values()))[1])
     shape = {"rows": len(weights), "columns": len(ways)}
@@ -132,14 +134,14 @@ def weight_scatter(weights: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]],
 
 
 def _systems(table: pd.DataFrame) -> tuple[Figure, dict[Axes, tuple[str, pd.DataFrame]]]:
-    """A panel for each DRG system in the table, with its rows."""
+    """A figure with a panel for each DRG system in the table; by panel, the system and its rows."""
     parts = list(table.groupby("system", sort=False))
     figure, grid = canvas(1 + 4.2 * len(parts), 3.9, columns=len(parts), sharey=True, squeeze=False)
     return figure, dict(zip(grid.flat, parts, strict=True))
 
 
 def _hours(ax: Axes, name: str) -> None:
-    """Hours on the x axis, a line at ICU admission, the legend."""
+    """Label hours on the x axis, draw a line at ICU admission, and add title and legend."""
     ax.axvline(0, color=FAINT, lw=0.8)
     ax.xaxis.set_major_locator(MultipleLocator(12))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:+.0f}".replace("-", "−") if x else "0"))

@@ -22,7 +22,7 @@ def bars(counts: pd.Series, xlabel: str, ylabel: str, dataset: str) -> Figure:
 
 
 def word_counts(stays: pd.DataFrame, dataset: str) -> Figure:
-    """Words in the hospital courses of the training and of the test stays."""
+    """Density of the words in the hospital courses of the training and of the test stays."""
     figure, ax = canvas(7, 3.4)
     for part, colour, style in (("train", PALETTE[0], "-"), ("test", PALETTE[1], "--")):
         words = stays.loc[stays["split"] == part, "words"]
@@ -47,7 +47,7 @@ def drg_frequencies(stays: pd.DataFrame, dataset: str) -> Figure:
 
 
 def words_known(words: dict[int, pd.Series], dataset: str) -> Figure:
-    """How many words are known of a stay at each hour in `words`, the earliest drawn filled; vertical lines: means."""
+    """How many words are known of a stay at each hour in `words`, the first drawn filled; vertical lines are means."""
     figure, ax = canvas(7, 3.2)
     top = max(counts.quantile(0.99) for counts in words.values())
     for i, (hour, counts) in enumerate(words.items()):
@@ -65,9 +65,9 @@ def words_known(words: dict[int, pd.Series], dataset: str) -> Figure:
 
 
 def note_hours(notes: pd.DataFrame, dataset: str) -> Figure:
-    """Notes charted in each hour around ICU admission, a panel for each of the four most frequent categories.
+    """Notes charted in each hour around ICU admission, one panel for each of the four most frequent categories.
 
-    `notes` has hours and category; what was charted more than a day before admission is not drawn.
+    `notes` has hours (after ICU admission) and category. Notes from more than a day before admission are not drawn.
     """
     figure, axes = canvas(8, 4.2, rows=2, columns=2, sharex=True)
     common = notes["category"].value_counts().sort_index().sort_values(ascending=False, kind="stable").index
@@ -89,7 +89,7 @@ def note_hours(notes: pd.DataFrame, dataset: str) -> Figure:
 
 
 def measured_by_hour(shares: pd.DataFrame, dataset: str) -> Figure:
-    """The share of stays with a value in each hour: a row a group, a column an hour after ICU admission."""
+    """Share of stays with a value in each hour; `shares` (0 to 1) has a row for each group, a column for each hour."""
     figure, ax = canvas(10, 1.4 + 0.21 * len(shares))
     bar = {"label": "stays with a value (%)", "format": PercentFormatter(1, symbol=""), "shrink": 0.6, "pad": 0.01}
     sns.heatmap(shares, cmap="Blues", vmin=0, vmax=1, yticklabels=True, xticklabels=6, cbar_kws=bar, ax=ax)
@@ -100,9 +100,9 @@ def measured_by_hour(shares: pd.DataFrame, dataset: str) -> Figure:
 
 
 def course(stay: pd.DataFrame, units: pd.Series, dataset: str) -> Figure:
-    """One stay, hour by hour: a panel a group, dots where it was measured, a line where a value still stands.
+    """One stay, hour by hour: one panel for each group, a dot for each measured value, and a line at the latest one.
 
-    `stay` has an hour a row and a group a column, NaN where not measured; `units` is by group.
+    `stay` has a row for each hour and a column for each group, NaN where it was not measured. `units` is by group.
     """
     figure, axes = canvas(10, 0.7 + 1.05 * stay.shape[1], rows=stay.shape[1], sharex=True, squeeze=False)
     for ax, (name, values) in zip(axes[:, 0], stay.items(), strict=True):
@@ -115,9 +115,9 @@ def course(stay: pd.DataFrame, units: pd.Series, dataset: str) -> Figure:
 
 
 def threshold_curve(evidence: pd.DataFrame, scorer: str, threshold: int, dataset: str) -> Figure:
-    """Titles matched rightly, wrongly or not at all, by threshold and scorer; the chosen ones are marked.
+    """Titles matched rightly, wrongly or not at all, by threshold and scorer; the chosen ones of both are marked.
 
-    `evidence` is as `harmonize.evidence` returns it: a row of panels for each kind of held-out titles.
+    `evidence` is as `harmonize.evidence` returns it; each kind of held-out titles gets a row of panels.
     """
     kinds = evidence["held_out"].unique()[::-1]
     figure, grid = canvas(9.5, 2.4 * len(kinds) + 0.7, rows=len(kinds), columns=3, sharex=True, squeeze=False)
@@ -140,10 +140,10 @@ def threshold_curve(evidence: pd.DataFrame, scorer: str, threshold: int, dataset
 
 
 def dials(by_tail: dict[float, pd.Series], by_words: dict[int, pd.Series], dataset: str) -> Figure:
-    """What two dials of the synthetic hospital do.
+    """What two parameters of the synthetic hospital do, ``tail`` and ``course_words``.
 
-    `by_tail` holds the stays of each DRG for values of `tail`, `by_words` the words of each hospital course for values of
-    `course_words`.
+    `by_tail` holds for values of the first the stays of each DRG, `by_words` for values of the second the words of each
+    hospital course.
     """
     figure, (left, right) = canvas(10, 3.6, columns=2)
     styles = ["-", "--", "-.", ":"]
@@ -163,10 +163,10 @@ def dials(by_tail: dict[float, pd.Series], by_words: dict[int, pd.Series], datas
 
 
 def hardness(hardness: dict, dataset: str) -> Figure:
-    """Top-1 accuracy of TF-IDF by training stays, beside the documentation ceiling and the inversion attack.
+    """Top-1 accuracy of TF-IDF by number of training stays, beside the documentation ceiling and the inversion attack.
 
-    `hardness` holds ``ceiling`` and ``attack``, each {"value", "lower", "upper"}, and ``curve``, a list of the same with
-    "train_stays".
+    `hardness` holds ``ceiling`` and ``attack``, each a dict of value, lower and upper; and ``curve``, a list of such
+    dicts that also have train_stays.
     """
     figure, ax = canvas(7.5, 4)
     for key, name, colour, style in (

@@ -1,4 +1,4 @@
-"""What a study does, drawn: which file comes of which, what each step of a cohort kept, one label and two."""
+"""Diagrams: which file is made from which, what each step of a cohort kept, and one label beside two."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from drgstudy.study import studies
 
 
 def study_map() -> Figure:
-    """Every study as a chain of files: which notebook turns what into what, by its entry in ``studies.yaml``."""
+    """Every study as a chain of files, each with the notebook that makes it, from the entries of ``studies.yaml``."""
     known = studies()
     figure, ax = canvas(10, 1.6 * len(known))
     ax.axis("off")
@@ -28,7 +28,7 @@ def study_map() -> Figure:
 
 
 def approaches() -> Figure:
-    """Figure 3: one network and two ways from its hidden state to a DRG, told on the DRGs 291 to 293."""
+    """Figure 3: one network, and two ways from its hidden state to a DRG; the example is DRGs 291 to 293."""
     figure, ax = canvas(9.5, 6.4)
     ax.axis("off")
     ax.set(xlim=(0, 9.5), ylim=(0, 6.4))
@@ -54,7 +54,7 @@ def approaches() -> Figure:
     arrow(ax, (2.1, 4.1), (2.5, 4.1))
     arrow(ax, (2.1, 1.78), (2.5, 2.4))
     arrow(ax, (2.1, 1.52), (2.5, 1))
-    # An invented example: the likeliest CC/MCC label is none of this base DRG's own, so that the rules part.
+    # An invented example: the likeliest CC/MCC label is not one of this base DRG, so that the two rules differ.
     single = {"291 heart failure … with MCC": 0.5, "292 heart failure … with CC": 0.25, "193 pneumonia … with MCC": 0.1}
     bases = {"heart failure and shock": 0.7, "simple pneumonia and pleurisy": 0.15, "renal failure": 0.1}
     labels = {"without MCC": 0.35, "with MCC": 0.3, "with CC": 0.2, "without CC/MCC": 0.1, "not applicable": 0.05}
@@ -99,8 +99,8 @@ def flow_diagram(flow: dict, dataset: str) -> Figure:
     Parameters
     ----------
     flow : dict
-        A list of {step, kept, removed} for each of two columns: notes and DRG rows, which meet in the cohort and its parts
-        (`cohort.build_cohort`), or a cohort for each DRG system (`icu_cohort.build`).
+        A list of {step, kept, removed} for each of two columns. These are either notes and DRG rows, which meet in the
+        cohort and its parts (`cohort.build_cohort`), or the cohorts of the two DRG systems (`icu_cohort.build`).
     """
     chains = {name: flow[name] for name in ("notes", "drg_rows", *SYSTEMS) if name in flow}
     depth, meet = max(map(len, chains.values())), "splits" in flow

@@ -16,9 +16,9 @@ from drgstudy.plots.style import INK, OURS, PALETTE, THEIRS
 
 
 def error_classes(table: pd.DataFrame, dataset: str) -> Figure:
-    """How far off the wrong predictions are: `errors.tally` of `errors.CLASSES`, a colour each for base and MDC.
+    """How far off the wrong predictions are. `table` is as `errors.tally` returns it for `errors.CLASSES`.
 
-    What is masked for print, as "< 11", has no bar.
+    Bars share a colour within the base DRG, within the MDC, and beyond it. A count that is masked as "< 11" has no bar.
     """
     figure, ax = canvas(8.5, 3.2)
     _counted(ax, table, [PALETTE[0], *[PALETTE[1]] * 3, *["0.25"] * 3])
@@ -27,7 +27,7 @@ def error_classes(table: pd.DataFrame, dataset: str) -> Figure:
 
 
 def error_categories(published: pd.DataFrame, ours: dict[str, pd.DataFrame], dataset: str) -> Figure:
-    """The categories of Table 4: the paper's ten errors, and sets of ours by name; each a table of `errors.tally`."""
+    """The categories of Table 4, for the paper's ten errors and for sets of ours by name; each is an `errors.tally`."""
     figure, panels = canvas(3.4 + 2.5 * (1 + len(ours)), 2.9, columns=1 + len(ours), sharey=True)
     shown = {"MIMIC-IV (published)": published} | ours
     for ax, (title, table) in zip(panels, shown.items(), strict=True):
@@ -39,9 +39,9 @@ def error_categories(published: pd.DataFrame, ours: dict[str, pd.DataFrame], dat
 
 
 def mdc_confusion(counts: pd.DataFrame, dataset: str, mask_below: int = 0) -> Figure:
-    """Stays by true and predicted MDC, as `errors.by_mdc` returns them; shaded by their share of the true MDC.
+    """Stays by true (rows) and predicted MDC (columns), as `errors.by_mdc` returns them; shaded by share of the row.
 
-    Counts under `mask_below` are masked.
+    Counts below `mask_below` are masked.
     """
     n = len(counts)
     figure, ax = canvas(3.2 + 0.34 * n, 2.3 + 0.3 * n)
@@ -59,7 +59,7 @@ def mdc_confusion(counts: pd.DataFrame, dataset: str, mask_below: int = 0) -> Fi
 
 
 def _counted(ax: Axes, table: pd.DataFrame, colour) -> None:
-    """A bar for each row of an `errors.tally`, the first on top, with its number and share."""
+    """Draw a bar for each row of a table from `errors.tally`, the first on top, with its number and share."""
     long = pd.to_numeric(table["errors"], errors="coerce").fillna(0)
     ax.barh(table["name"], long, color=colour, height=0.7)
     for y, row in enumerate(table.itertuples()):

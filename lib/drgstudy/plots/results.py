@@ -1,4 +1,4 @@
-"""How well the models name the DRG, beside what is published and beside each other."""
+"""How well the models name the DRG, compared with what is published and with each other."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from drgstudy.spline import SmoothingSpline
 
 
 def learning_curve(histories: dict[str, list[dict]], dataset: str) -> Figure:
-    """Training loss by step, a panel a run; dashed, by what the run was judged on stays kept back, where it was.
+    """Training loss by step, one panel for each run; dashed, its score on the validation stays, if it has any.
 
-    `histories` holds each run's ``cost["history"]``: entries {"step", "loss"} or {"step", "eval_accuracy"} (or
+    `histories` holds each run's ``cost["history"]``: entries {"step", "loss"} and {"step", "eval_accuracy"} (or
     "eval_mean_absolute_error").
     """
     columns = min(3, len(histories))
@@ -45,16 +45,16 @@ def learning_curve(histories: dict[str, list[dict]], dataset: str) -> Figure:
 def beside_published(
     theirs: pd.DataFrame, ours: pd.DataFrame, metrics: dict[str, str], titles: list[str], dataset: str
 ) -> Figure:
-    """All models on all DRGs: the published ones above, this run's below, a panel a metric, each dataset on its own axes.
+    """All models on all DRGs, one panel for each metric: published ones above, this run's below, on axes of their own.
 
     Parameters
     ----------
     theirs, ours : DataFrame
-        run, model, drg_set, metric, value, lower and upper; the models in the order in which they are shown.
-    metrics : dict
-        The metrics that are shown, and their names.
+        run, model, drg_set, metric, value, lower and upper; models in the order in which they are shown.
+    metrics : dict of str to str
+        Names of the metrics that are shown.
     titles : two str
-        Whose models each band shows, and what the whiskers are.
+        For each band, whose models it shows and what the whiskers are.
     """
     tables = [rows[rows["drg_set"] == "All DRGs"] for rows in (theirs, ours)]
     heights = [1.25 + 0.31 * rows["run"].nunique() for rows in tables]
@@ -67,7 +67,7 @@ def beside_published(
 
 
 def differences(table: pd.DataFrame, name: str, dataset: str) -> Figure:
-    """The model called `name` minus every other one, a panel a metric; `table` is as `comparisons.differences` returns it."""
+    """The model `name` minus each other one, one panel for each metric; `table` is from `comparisons.differences`."""
     figure, grid = canvas(9, 2.4 + 0.55 * table["run"].nunique(), rows=2, columns=3, sharey=True)
     for ax, (metric, label) in zip(grid.flat, METRICS.items(), strict=True):
         ax.axvline(0, color=FAINT, lw=1, ls="--")
@@ -78,7 +78,7 @@ def differences(table: pd.DataFrame, name: str, dataset: str) -> Figure:
 
 
 def severity_confusion(counts: pd.DataFrame, dataset: str, mask_below: int = 0) -> Figure:
-    """True CC/MCC label (rows) by predicted label (columns): stays (under `mask_below` masked), shaded by their share of the row."""
+    """Stays by true (rows) and predicted CC/MCC label (columns), shaded by share of the row, small counts masked."""
     figure, ax = canvas(6.6, 3.9)
     share = counts.div(counts.sum(axis=1).clip(lower=1), axis=0).mask(is_small(counts, mask_below), 0)
     numbers = counts.astype(object).mask(is_small(counts, mask_below), f"< {mask_below}")
@@ -89,7 +89,7 @@ def severity_confusion(counts: pd.DataFrame, dataset: str, mask_below: int = 0) 
 
 
 def sweep(table: pd.DataFrame, published: pd.DataFrame, dataset: str) -> Figure:
-    """Table 2 as lines: three metrics by maximum input tokens, a line a model size, each dataset on its own axes.
+    """Table 2 as lines: three metrics by maximum input tokens, a line for each model size, each dataset on its axes.
 
     Both tables have size, max_tokens, metric, value and sd.
     """
@@ -111,7 +111,10 @@ def sweep(table: pd.DataFrame, published: pd.DataFrame, dataset: str) -> Figure:
 
 
 def split_effect(table: pd.DataFrame, dataset: str) -> Figure:
-    """Each model's scores with patients on both sides of the split (filled) and apart (open), three metrics."""
+    """Each model's scores in three metrics, with patients on both sides of the split (filled) and apart (open).
+
+    `table` is as `comparisons.split_effect` returns it.
+    """
     figure, grid = canvas(9, 1.5 + 0.5 * table["run"].nunique(), columns=3, sharey=True)
     runs = in_order(table["run"].unique())
     for ax, metric in zip(grid, ("macro_f1", "acc_at_1", "acc_at_5"), strict=True):
@@ -130,9 +133,9 @@ def split_effect(table: pd.DataFrame, dataset: str) -> Figure:
 
 
 def accuracy_by_rank(drgs: pd.DataFrame, spline: SmoothingSpline, dataset: str) -> Figure:
-    """Figure 2a: top-5 accuracy of each DRG by its rank in training cases, with the smoothing spline and its band.
+    """Figure 2a: top-5 accuracy of each DRG by its rank in training cases, with the smoothing spline and its interval.
 
-    `drgs` is as `results.by_drg` returns it; `spline` is fitted to its rank and acc_at_5.
+    `drgs` is as `results.by_drg` returns it; `spline` is fitted to its columns rank and acc_at_5.
     """
     figure, ax = canvas(7.5, 4.2)
     ax.fill_between(spline.x, spline.lower, spline.upper, color="0.82", lw=0, label="95 % Bayesian interval")
@@ -147,7 +150,10 @@ def accuracy_by_rank(drgs: pd.DataFrame, spline: SmoothingSpline, dataset: str) 
 
 
 def cases_by_accuracy(drgs: pd.DataFrame, dataset: str) -> Figure:
-    """Figure 2b: training cases of the DRGs by range of top-5 accuracy; whiskers reach 1.5 interquartile ranges."""
+    """Figure 2b: training cases of the DRGs by range of top-5 accuracy; whiskers reach 1.5 interquartile ranges.
+
+    `drgs` is as `results.by_drg` returns it.
+    """
     figure, ax = canvas(7.5, 3.8)
     groups = {name: drgs.loc[drgs["acc_range"] == name, "train_cases"] for name in ACCURACY_RANGES}
     names = [f"{name} %\n{len(cases)} DRG{'s' * (len(cases) != 1)}" for name, cases in groups.items()]
@@ -159,7 +165,7 @@ def cases_by_accuracy(drgs: pd.DataFrame, dataset: str) -> Figure:
 
 
 def case_density(cases: pd.Series, dataset: str) -> Figure:
-    """Supplementary Figure 1: density of the training cases per DRG, their median, and how many DRGs exceed 2,000."""
+    """Supplementary Figure 1: density of the DRGs' training cases, their median, and how many DRGs exceed 2,000."""
     figure, ax = canvas(7.5, 3.6)
     sns.kdeplot(cases, ax=ax, cut=0, fill=True, color=PALETTE[0], lw=1.8)
     sns.rugplot(cases, ax=ax, color=INK, height=0.03, lw=0.7)

@@ -1,4 +1,4 @@
-"""Names, colours, markers and their order, the same in every figure; brightness and shape differ too, so grey is enough."""
+"""Names, colours, markers and order, the same in every figure; brightness and shape differ too, so grey is enough."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ MODELS = {  # run: name, colour, marker
     "clinicalbert": ("ClinicalBERT", PALETTE[9], "<"),
 }
 PUBLISHED = {"DRG-LLaMA-7B": "llama", "ClinicalBERT": "bert", "CAML": "caml"}
-"""DRG-LLaMA's models, and the run whose look each gets."""
-SYSTEM_STYLES = {  # DRG system: colour, and how its markers and lines look
+"""DRG-LLaMA's published models, and the run in whose style each is drawn."""
+SYSTEM_STYLES = {  # DRG system: colour, and style of its markers and lines
     "ms": (PALETTE[0], {"marker": "o", "ls": "-", "mfc": PALETTE[0]}),
     "apr": (PALETTE[3], {"marker": "s", "ls": "--", "mfc": "white"}),
 }
 ACCURACY_RANGES = ("< 20", "20–40", "40–60", "60–80", "> 80")  # per cent, for Figure 2b
 INK, FAINT = "0.15", "0.42"
 THEIRS, OURS = "#e9eef6", "#fdf3e1"
-"""Backgrounds of what is published and of this run's; the report has them too."""
+"""Backgrounds of published results and of this run's; the report uses them too."""
 
-plt.rcdefaults()  # a matplotlibrc of the user's has no say
+plt.rcdefaults()  # the user's matplotlibrc is ignored
 sns.set_theme(
     style="ticks",
     rc={
@@ -53,8 +53,8 @@ sns.set_theme(
 def style_of(run: str) -> tuple[str, str, str]:
     """Name, colour and marker of a run.
 
-    A variant ("llama-64", "caml-ms") looks like its model ("llama") and says what it varies; what `MODELS` does not
-    know at all keeps its own name and gets a grey cross.
+    A variant ("llama-64", "caml-ms") is drawn like its model ("llama"), and its name says what varies. A run whose
+    model is not in `MODELS` keeps its own name and gets a grey cross.
     """
     model, *variant = run.split("-")
     if run not in MODELS and model in MODELS:

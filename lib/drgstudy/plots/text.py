@@ -13,9 +13,9 @@ from drgstudy.plots.style import FAINT, PALETTE, in_order, style_of
 
 
 def strongest_words(panels: dict[str, tuple[str, str, pd.Series]], dataset: str) -> Figure:
-    """The phrases that moved one stay's prediction, a panel a run: blue speaks for the DRG, hatched orange against it.
+    """The phrases that moved one stay's prediction, a panel for each run: blue for the DRG, hatched orange against it.
 
-    `panels` holds for each run the panel's subtitle, the scores' unit and the scores by phrase, as
+    `panels` holds for each run the panel's subtitle, the unit of the scores, and the scores by phrase, which are as
     `attribution.strongest` returns them.
     """
     rows = -(-len(panels) // 2)
@@ -39,5 +39,5 @@ def strongest_words(panels: dict[str, tuple[str, str, pd.Series]], dataset: str)
 
 
 def _plain(text: str, width: int) -> str:
-    """The text, cut to so many characters, for matplotlib to draw as it is: two dollars are no formula."""
+    """The text, cut to `width` characters, and with dollar signs escaped, for matplotlib sets a formula between two."""
     return textwrap.shorten(text, width, placeholder=" …").replace("$", r"\$")

@@ -12,7 +12,7 @@ from drgstudy.plots.style import FAINT, in_order, style_of
 
 
 def reliability(tables: dict[str, pd.DataFrame], errors: dict[str, float], dataset: str) -> Figure:
-    """Accuracy by stated confidence, a panel a run; on the diagonal a model is as often right as it says.
+    """Accuracy by stated confidence, one panel for each run. On the diagonal, a model is right as often as it says.
 
     `tables` holds each run's `calibration.reliability`, `errors` its expected calibration error.
     """
@@ -40,7 +40,7 @@ def reliability(tables: dict[str, pd.DataFrame], errors: dict[str, float], datas
 
 
 def coverage(curves: dict[str, pd.DataFrame], targets: list[float], dataset: str) -> Figure:
-    """Accuracy on the stays that a model answers, by the share that it answers; `curves` as `calibration.coverage`."""
+    """Accuracy on the stays that a model answers, by their share; `curves` holds each run's `calibration.coverage`."""
     figure, ax = canvas(7.5, 4.2)
     for target in targets:
         ax.axhline(target, color=FAINT, lw=1, ls="--")

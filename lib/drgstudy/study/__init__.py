@@ -1,7 +1,7 @@
-"""The study as a set of files: where they lie, how they are written and read, and how a notebook is run over them.
+"""A study's files: where they lie, how they are written and read, and how notebooks are run.
 
-Nothing here knows any science. A profile is a folder of YAML files under ``notebooks/params``; a run is one of these
-files, executed over the notebook whose name begins the file's name.
+Nothing here knows any science. A profile is a folder of YAML files under ``notebooks/params``. Each of these files is
+one run of a notebook: the file's name begins with the notebook's.
 """
 
 from drgstudy.study.datasets import OPENNESS, least_open, source_of

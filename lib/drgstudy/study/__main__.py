@@ -13,11 +13,11 @@ from drgstudy.study.processes import rank
 
 
 def main(arguments: list[str]) -> int:
-    """``python -m drgstudy.study PARAMS.yaml …``: run these parameter files in order.
+    """Run parameter files in order: ``python -m drgstudy.study PARAMS.yaml …``. Return the exit status, 0 or 1.
 
-    ``torchrun --nproc-per-node 4 -m drgstudy.study PARAMS.yaml``, or ``accelerate launch -m drgstudy.study PARAMS.yaml``,
-    trains on several devices or machines, which share the study's folder: every process runs the whole notebook in a
-    kernel of its own, the trainer brings their gradients together, and only the first process writes.
+    ``torchrun --nproc-per-node 4 -m drgstudy.study PARAMS.yaml``, or ``accelerate launch -m drgstudy.study
+    PARAMS.yaml``, trains on several devices, or on several machines that share the study's folder. Every process then
+    runs the whole notebook in its own kernel, the trainer combines their gradients, and only the first process writes.
     """
     parser = argparse.ArgumentParser(prog="python -m drgstudy.study")
     parser.add_argument("params", nargs="+", type=Path, help="parameter files, run in this order")
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
         for params in options.params:
             run_notebook(params, options.unless_made)
     except StudyError as error:
-        if rank():  # most errors meet every process: the first one says so, and its end ends this one here
+        if rank():  # most errors occur in every process: the first one reports it, and the launcher ends the others
             time.sleep(3)
         print(f"error: {error}", file=sys.stderr)
         return 1

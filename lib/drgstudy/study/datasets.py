@@ -6,11 +6,11 @@ from drgstudy.study.files import read_json
 from drgstudy.study.places import Paths
 
 OPENNESS = ("synthetic", "open demo", "credentialed")
-"""The kinds of data, the openest first."""
+"""The kinds of data, the most open first."""
 
 
 def least_open(found: list[dict]) -> dict:
-    """Kind and name of the least open of several datasets; what is unknown counts as credentialed."""
+    """Kind and name of the least open of several datasets; an unknown kind, or no dataset, counts as credentialed."""
     unknown = {"kind": "credentialed", "name": "unknown"}
     found = [about if about.get("kind") in OPENNESS else unknown for about in found] or [unknown]
     chosen = max(found, key=lambda about: OPENNESS.index(about["kind"]))
@@ -18,6 +18,6 @@ def least_open(found: list[dict]) -> dict:
 
 
 def source_of(paths: Paths) -> dict:
-    """Kind and name of a study's data, as its source.json and its cohort's flow.json say."""
+    """Kind and name of a study's data, from its source.json and its cohort's flow.json."""
     contents = [read_json(file) for file in (paths.source, paths.flow) if file.is_file()]
     return least_open([content.get("source", content) for content in contents])

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside, then renamed; locked; read with a sentence for what is wrong."""
+"""Writing, reading and locking files. A file is complete or absent: it is written under another name, then renamed."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from drgstudy.study.processes import rank
 
 @contextlib.contextmanager
 def room_for(path: Path):
-    """Make one sentence that names `path` of what any writer raises in the block when a disk or a quota is full."""
+    """Replace whatever a writer in the block raises for a full disk or quota by a StudyError that names `path`."""
     try:
         yield
     except StudyError:
         raise
     except Exception as error:
         said = any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
-        # torch alone does not say why it can't write
+        # torch raises a RuntimeError that does not say why it can't write
         if said or (isinstance(error, RuntimeError) and shutil.disk_usage(path.parent).free < 2**20):
             raise StudyError(
                 f"no space left while writing {path}; free some there (or in {tempfile.gettempdir()}, where temporary "
@@ -38,15 +38,15 @@ def room_for(path: Path):
 
 @contextlib.contextmanager
 def atomic(path: Path):
-    """Yield a temporary path beside `path`; it takes the final name only if the block succeeds.
+    """Yield a temporary path beside `path`; what is written there takes the final name only if the block succeeds.
 
-    The temporary name keeps the suffixes, so writers that look at them (``.csv.gz``, ``.npz``) behave. A folder
-    replaces an existing folder. Of a run's processes all do the same, but only the first one's files remain.
+    The temporary name keeps the suffixes, for writers that look at them (``.csv.gz``, ``.npz``). A folder replaces an
+    existing folder. If a run has several processes, all go through the block, but only the first one's files are kept.
 
     Raises
     ------
     StudyError
-        If the disk is full; what was written so far is removed, and `path` is as it was.
+        If the disk is full. What was written so far is removed, and `path` is as it was.
     """
     path = Path(path)
     if rank():
@@ -62,7 +62,7 @@ def atomic(path: Path):
     try:
         with room_for(path):
             yield beside
-        if beside.is_dir() and path.exists():  # no system call replaces a folder: two renames, and never half a folder
+        if beside.is_dir() and path.exists():  # no system call replaces a folder; two renames never leave half of one
             os.replace(path, old)
         os.replace(beside, path)
         _remove(old)
@@ -87,15 +87,15 @@ def _remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(file: Path, what: str):
-    """Hold the lock `file` for the block; while another process holds it, say so of `what` and wait.
+    """Hold the lock `file` during the block. While another process holds it, print that `what` waits for it, and wait.
 
-    The system takes the lock from a process that ends, however it ends. It holds between the machines that share a folder
-    where that file system knows locks (NFS does); where it does not, nobody is held up.
+    The operating system releases the lock when its process ends, however it ends. The lock also holds between machines
+    that share the folder if the file system has locks, as NFS does. If it has none, nobody waits.
 
     Yields
     ------
     int
-        The lock's file descriptor: a child process that inherits it holds the lock too.
+        The lock's file descriptor. A child process that inherits it holds the lock too.
     """
     with room_for(file):
         lock = _take(file, what)
@@ -122,19 +122,25 @@ def _take(file: Path, what: str):
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {os.uname().nodename}".encode())
             return lock
-    lock.close()  # who held it has removed it
+    lock.close()  # the process that held the lock has removed this file
     return _take(file, what)
 
 
 def write_json(path: Path, content) -> None:
-    """Write JSON with sorted keys, so that equal content is equal bytes."""
+    """Write JSON with sorted keys, so that equal contents give equal bytes; raises ValueError for NaN and infinity."""
     with atomic(path) as beside:
         text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
         beside.write_text(text + "\n", encoding="utf-8")
 
 
 def read_text(path: Path, missing: str) -> str:
-    """A UTF-8 text file, with or without a byte order mark; raises StudyError, with `missing` where there is none."""
+    """Read a UTF-8 text file, with or without a byte order mark.
+
+    Raises
+    ------
+    StudyError
+        If it is not UTF-8 or can't be read. If there is no such file, the message is its path and `missing`.
+    """
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -159,7 +165,7 @@ def _no_number(literal: str):
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a file's bytes, the first 16 hexadecimal digits; computed once while the file stays as it is."""
+    """The first 16 hexadecimal digits of the SHA-256 of a file's bytes; cached for as long as the file is unchanged."""
     state = os.stat(path)
     return _fingerprint(path, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 

@@ -1,10 +1,11 @@
-"""What each step of a study reads, found in the code itself and written as an include file for make.
+"""What each step of a study depends on: found in the code, and written as an include file for make.
 
-A notebook reads what its first cell says it *reads*, the modules that it imports and those that these import, and its
-parameter file with the files that this one is like; a module reads the files of ``data/reference`` that it names. Nobody
-keeps a list of it by hand. As compilers do with ``-MMD``, ``python -m drgstudy.study.graph demo FILE`` writes it all down.
+A notebook depends on what its first cell says it *reads*, on the modules that it imports directly or not, on its
+parameter file and on the files that this one names by `like`. A module depends on the files of ``data/reference`` that
+it names. Nobody keeps a list by hand: ``python -m drgstudy.study.graph demo FILE`` writes the rules, as a compiler's
+``-MMD`` does.
 
-The code of a training has a fingerprint here too: of what it does, not of how it is written (`fingerprints`).
+The code of a training also has a fingerprint here, of what it does and not of how it is laid out (`fingerprints`).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ INTERFACE = re.compile(r"\*Reads\*(.*?)\*Writes\*(.*?)(?:\n\n|\Z)", re.DOTALL)
 # --- code -------------------------------------------------------------------------------------------------------------
 @functools.cache
 def _tree(file: Path) -> ast.Module:
-    """What a module, or a notebook, holds as code."""
+    """The syntax tree of a module, or of a notebook's code cells."""
     try:
         return ast.parse(notebook_code(file) if file.suffix == ".ipynb" else file.read_text(encoding="utf-8"))
     except SyntaxError as error:
@@ -42,21 +43,21 @@ def _tree(file: Path) -> ast.Module:
 
 
 def notebook_code(notebook: Path) -> str:
-    """The code of a notebook's cells, without IPython's own commands."""
+    """The code of a notebook's cells, without IPython's own commands (lines that begin with % or !)."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     return re.sub(r"^\s*[%!].*$", "", code, flags=re.MULTILINE)
 
 
 def module_file(module: str, library: Path = LIBRARY) -> Path | None:
-    """The file of one of our modules, named from the library on ("models.llama"); None if there is no such module."""
+    """The file of a module of the library, named without "drgstudy." ("models.llama"); None if there is none."""
     place = library.joinpath(*module.split("."))
     return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
 
 
 @functools.cache
 def imports(file: Path, library: Path = LIBRARY) -> frozenset[str]:
-    """Our modules that a module or notebook imports anywhere, functions included: their names from the library on."""
+    """The library's modules that a file imports, functions included, and their packages, named as for `module_file`."""
     named = set()
     for node in ast.walk(_tree(file)):
         if isinstance(node, ast.Import):
@@ -71,7 +72,7 @@ def imports(file: Path, library: Path = LIBRARY) -> frozenset[str]:
 
 
 def closure(modules: Iterable[str], library: Path = LIBRARY) -> set[str]:
-    """These modules of ours and all that they import, directly or not."""
+    """These modules, and all modules of the library that they import, directly or not."""
     found, waiting = set(), set(modules)
     while waiting:
         module = waiting.pop()
@@ -81,21 +82,21 @@ def closure(modules: Iterable[str], library: Path = LIBRARY) -> set[str]:
 
 
 def files_of(modules: Iterable[str]) -> set[Path]:
-    """The files that code which imports these modules reads: theirs and the reference data that they name."""
+    """The files on which code that imports these modules depends: their source, and the reference data it names."""
     code = {module_file(module) for module in closure(modules)} | {LIBRARY / "__init__.py"}
     return code.union(*map(_data_named, code))
 
 
 @functools.cache
 def _data_named(file: Path) -> frozenset[Path]:
-    """The files of ``data/reference`` whose names stand in a module or notebook."""
+    """The files of ``data/reference`` that a module or notebook names in a string."""
     texts = {node.value for node in ast.walk(_tree(file)) if isinstance(node, ast.Constant)}
     return frozenset(data for data in places.REFERENCE.rglob("*") if data.name in texts and data.is_file())
 
 
 # --- the fingerprint of what code does --------------------------------------------------------------------------------
 class _Bare(ast.NodeTransformer):
-    """Without what no result hangs on: docstrings, messages, limits and help of settings, progress bars, our own imports."""
+    """Removes what no result depends on: docstrings, messages, bars, help and limits of settings, our own imports."""
 
     def visit_Expr(self, node):
         call = node.value.func if isinstance(node.value, ast.Call) else None
@@ -121,12 +122,12 @@ class _Bare(ast.NodeTransformer):
 
 
 def _called(node) -> str:
-    """The name of the function that is called, if it is called by its name."""
+    """The name of the function that is called; "" for anything but a call by a plain name."""
     return getattr(getattr(node, "func", None), "id", "")
 
 
 def _plain(node):
-    """A syntax tree as lists and texts, equal in all versions of Python: what is empty is left out."""
+    """A syntax tree as nested lists and strings, without empty fields: so it is the same in all versions of Python."""
     if isinstance(node, ast.AST):
         parts = ((name, _plain(value)) for name, value in ast.iter_fields(node))
         return [type(node).__name__, *([name, value] for name, value in parts if value not in ("None", []))]
@@ -134,12 +135,12 @@ def _plain(node):
 
 
 def fingerprints(places: Iterable[str], library: Path = LIBRARY) -> dict[str, str]:
-    """A fingerprint of what the code in each place does: 16 hexadecimal digits, equal however it is laid out.
+    """A fingerprint of what the code in each place does: 16 hexadecimal digits, equal however the code is laid out.
 
     Parameters
     ----------
     places : iterable of str
-        Modules, from the library on ("models.llama"), or classes and functions in them ("labels.TwoLabels.encode").
+        Modules, named as for `module_file`, or classes and functions in them ("labels.TwoLabels.encode").
     """
     return {place: _fingerprint(place, library) for place in sorted(places)}
 
@@ -158,15 +159,15 @@ def _fingerprint(place: str, library: Path) -> str:
 # --- steps ------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Step:
-    """One run of a notebook: a parameter file, and what its notebook says that it reads and writes.
+    """One run of a notebook: a parameter file, and what the notebook says it reads and writes.
 
     Attributes
     ----------
     params : Path
     values : dict
-        All its parameters.
+        All parameters, the notebook's defaults included.
     reads, writes : list of str
-        As the notebook's first cell names them, from ``data/<profile>`` or the repository's root on.
+        Paths, or patterns of paths, of the notebook's first cell: from ``data/<profile>`` or the repository's root.
     """
 
     params: Path
@@ -183,7 +184,7 @@ class Step:
         return {"run", "model"} <= self.values.keys()
 
     def files(self) -> set[Path]:
-        """What it reads that no step writes: notebook, parameter files, code, reference data, the user's own files."""
+        """What it reads that no step writes: notebook, parameter files, code, reference data, the user's files."""
         notebook, files = notebook_of(self.params), {self.params}
         params = self.params
         while like := own_params(params).get("like"):
@@ -194,7 +195,7 @@ class Step:
         return {notebook} | files | files_of(modules) | _data_named(notebook) | self._users_files()
 
     def _users_files(self) -> set[Path]:
-        """Files that its parameters or settings name: a review sheet, a note, word vectors."""
+        """Files that its parameters or settings name, such as a review sheet, a note or word vectors."""
         values = [*self.values.values(), *self.values.get("settings", {}).values()]
         named = [Path(value).expanduser() for value in values if isinstance(value, str) and value]
         return {
@@ -203,12 +204,12 @@ class Step:
 
 
 def steps(profile: str) -> dict[str, Step]:
-    """The steps of a profile, a parameter file each, by name.
+    """The steps of a profile by name, one for each parameter file.
 
     Raises
     ------
     StudyError
-        As `study.read_params`; if there is no such profile, or a notebook does not say what it reads and writes.
+        If there is no such profile, a notebook does not say what it reads and writes, or as `study.read_params`.
     """
     folder = places.NOTEBOOKS / "params" / profile
     if not folder.is_dir():
@@ -228,7 +229,7 @@ def _step(params: Path) -> Step:
 
 
 def _filled(place: str, values: dict) -> list[str]:
-    """A place with its <parameters> filled in: one for each value of a list, none where a value is empty."""
+    """A path with its ``<parameter>`` marks filled in: one path for each value of a list, none if a value is empty."""
     for name in re.findall(r"<(\w+)>", place):
         value = values.get(name, values.get("settings", {}).get(name, ""))
         each = value if isinstance(value, list) else [value]
@@ -237,12 +238,12 @@ def _filled(place: str, values: dict) -> list[str]:
 
 
 def needed(step: Step, among: dict[str, Step]) -> tuple[set[str], set[Path]]:
-    """The steps, and the files that none of them writes, that a step waits for by what its notebook reads.
+    """What a step waits for because its notebook reads it: names of other steps, and files that no other step writes.
 
     Raises
     ------
     StudyError
-        If its parameters name a run that no parameter file trains.
+        If the step reads a run that no parameter file of its profile trains.
     """
     names, files = set(), set()
     for place in step.reads:
@@ -258,9 +259,17 @@ def needed(step: Step, among: dict[str, Step]) -> tuple[set[str], set[Path]]:
 
 
 def wanted(among: dict[str, Step], goal: str) -> list[str]:
-    """The steps that a goal of make ends with, in the order in which it shall make them, and no others.
+    """The steps that a goal of make asks for, in the order in which make shall run them.
 
-    Of a study first comes the headline; then the analyses, those first that wait for fewer further trainings.
+    A study's headline and what it waits for come first, without trainings. The other analyses follow, those first that
+    wait for fewer further trainings. The trainings come last: make does them before, as far as an analysis needs them.
+
+    Parameters
+    ----------
+    among : dict of str to Step
+        As `steps` returns them.
+    goal : str
+        A study's goal; "headline" or "train", both of the first study; or an executed notebook.
     """
     known = {study.goal: study for study in studies()}
     study = known.get(goal) or (studies()[0] if goal in ("headline", "train") else None)
@@ -277,12 +286,12 @@ def wanted(among: dict[str, Step], goal: str) -> list[str]:
 
 
 def trainings(among: dict[str, Step], names: Iterable[str]) -> set[str]:
-    """The trainings among some steps and those that they wait for, directly or not."""
+    """The trainings among these steps and all that they wait for, directly or not."""
     return {name for name in waits_for(among, names) if among[name].is_training}
 
 
 def waits_for(among: dict[str, Step], names: Iterable[str]) -> set[str]:
-    """Some steps, as far as the profile has them, and those that they wait for, directly or not."""
+    """These steps, if the profile has them, and all that they wait for, directly or not."""
     found, waiting = set(), {name for name in names if name in among}
     while waiting:
         found.add(name := waiting.pop())
@@ -292,7 +301,7 @@ def waits_for(among: dict[str, Step], names: Iterable[str]) -> set[str]:
 
 # --- the include file -------------------------------------------------------------------------------------------------
 def rules(profile: str) -> str:
-    """The graph of a profile for make: each step's executed notebook with what it waits for, and what each goal ends with."""
+    """The graph of a profile as rules for make: what each executed notebook waits for, and the steps of each goal."""
     among = steps(profile)
     done = {name: f"data/{profile}/executed/{name}.ipynb" for name in among}
     lines = [f"# What the steps of profile {profile} read, by drgstudy.study.graph; make writes it again each time."]
@@ -308,7 +317,7 @@ def rules(profile: str) -> str:
         before = [done[other] for other in sorted(others)] + sorted(map(_target, files | step.files()))
         said = places.ROOT / "reports" / profile / "numbers" / f"{name}.json"
         if name in told and not said.is_file():
-            before.append("FORCE")  # what an analysis says lies in the report; where that was removed, it says it again
+            before.append("FORCE")  # an analysis whose numbers were removed from the report runs again
         lines.append(f"{done[name]}: {' '.join(before)}")
     pages = files_of({"report"}) | set(TEMPLATES.iterdir())
     lines.append(f"reports/{profile}/index.html: {' '.join(sorted(map(_target, pages)))}")
@@ -321,7 +330,7 @@ def _target(file: Path) -> str:
 
 
 def write(profile: str, file: str) -> None:
-    """Write the rules of a profile, unless the file holds just these: make reads an include file again that has changed."""
+    """Write the rules of a profile, unless the file holds them already: make starts over if an include file changes."""
     text, place = rules(profile), Path(file)
     if not place.is_file() or place.read_text(encoding="utf-8") != text:
         with atomic(place) as beside:

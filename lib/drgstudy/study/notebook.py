@@ -1,4 +1,4 @@
-"""Running a notebook: by papermill, in a kernel of this very Python, with its progress on this terminal."""
+"""Running a notebook by papermill, in a kernel of this Python interpreter, with its progress on this terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from drgstudy.study.processes import rank
 from drgstudy.study.registry import study_of
 
 _PLACE = re.compile(r'"[/~](?:[^"\\]|\\.)*"')  # a quoted path of this machine
-# A kernel that reads no settings of the machine's and none of the user's; these would name some, or bend its figures.
+# A kernel that reads neither the machine's settings nor the user's. It doesn't get the variables of `_HAS_A_SAY`, which
+# would name such settings or change its figures.
 _KERNEL = (
     "import sys; del sys.path[0]; from IPython.core import application as app; app.SYSTEM_CONFIG_DIRS.clear(); "
     "app.ENV_CONFIG_DIRS.clear(); from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
@@ -33,15 +34,16 @@ _NO_RESULT = {"stderr", "application/vnd.jupyter.widget-view+json"}
 
 
 def run_notebook(params: Path, unless_made: list[Path] = ()) -> Path:
-    """Execute the notebook of one parameter file with papermill; progress bars appear on this process's stderr.
+    """Execute the notebook of one parameter file; progress bars appear on this process's stderr.
 
     While another process runs the same file, this one waits.
 
     Parameters
     ----------
+    params : Path
     unless_made : list of Path
-        A target of make and its prerequisites. If another process has made the target, later than these and since this
-        make began, nothing is left to do.
+        A target of make, then its prerequisites. If another process has made the target since this make began, and
+        after all prerequisites, the notebook is not run.
 
     Returns
     -------
@@ -51,9 +53,9 @@ def run_notebook(params: Path, unless_made: list[Path] = ()) -> Path:
     Raises
     ------
     StudyError
-        With the notebook's own sentence where the notebook raised one; otherwise with the place of the traceback, which
-        may quote a note, and so is in an ignored folder. The exception's own words are left out if the data are
-        credentialed.
+        With the notebook's own message if the notebook raised a StudyError. After any other exception the message names
+        the file of the traceback, which lies in an ignored folder, for it may quote a note. If the data are
+        credentialed, the message does not repeat the exception's.
     """
     values, name = read_params(params), f"{params.parent.name}/{params.stem}"
     paths = Paths(values["profile"])
@@ -83,27 +85,27 @@ def _execute(params: Path, values: dict, lock: int | None) -> Path:
     busy = threading.Event()
 
     class Kernel(AsyncKernelManager):
-        # This very interpreter, whatever is installed as the kernel "python3", and nothing of the user's own settings.
+        # This interpreter, whatever is installed as the kernel "python3", without the user's own settings.
         kernel_spec = KernelSpec(
             argv=[sys.executable, "-c", _KERNEL, "-f", "{connection_file}"],
             language="python",
             metadata={"supported_encryption": ["curve"]},
         )
 
-        # A kernel outlives a killed parent for a second or more: until its end, it holds the lock too.
+        # A kernel outlives a killed parent by a second or more, so it holds the lock too until it ends.
         async def _async_launch_kernel(self, command, env, **options):
             env = {key: value for key, value in env.items() if key not in _HAS_A_SAY}
             env["IPYTHONDIR"] = f"{folder}/ipython"
             await super()._async_launch_kernel(command, env=env, pass_fds=[lock] if lock else [], **options)
 
-        # Before it is shut down it is interrupted; at rest, it would say on the terminal that this was an error.
+        # A kernel is interrupted before it is shut down; an idle one would report that on the terminal as an error.
         async def _async_interrupt_kernel(self):
             if busy.is_set():
                 await super()._async_interrupt_kernel()
 
     notebook = notebook_of(params)
     if values.get("like") or notebook_parameters(notebook).get("like"):
-        values = values | {"like": ""}  # the values that it names are among these
+        values = values | {"like": ""}  # the values of that file are among these
     paths = study_of(notebook.stem).paths(values["profile"])
     executed, failed = paths.executed / f"{params.stem}.ipynb", paths.failed / f"{params.stem}.txt"
     start = time.perf_counter()
@@ -114,13 +116,13 @@ def _execute(params: Path, values: dict, lock: int | None) -> Path:
         try:
             made = papermill.execute_notebook(
                 notebook,
-                None,  # nothing is on the disk before every cell has succeeded
+                None,  # nothing is written before every cell has succeeded
                 values,
                 cwd=places.NOTEBOOKS,
                 kernel_name="python3",
                 progress_bar=False,
-                # Sockets of the file system, not of the network: nobody else on the machine can listen to a kernel. By
-                # their default names two notebooks that run at once would share them.
+                # Sockets in the file system, not on the network, so that nobody else on the machine can listen to a
+                # kernel. Under their default names, two notebooks that run at once would share them.
                 config=Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"}),
                 kernel_manager_class=Kernel,
                 on_cell_execute=lambda **_: busy.set(),
@@ -147,9 +149,9 @@ def _execute(params: Path, values: dict, lock: int | None) -> Path:
 
 
 def results_only(notebook):
-    """Strip an executed notebook, in place, of what another day or machine would change: times, places and warnings.
+    """Remove from an executed notebook, in place, what differs by day or machine: times, paths and warnings.
 
-    Widgets go too, for they need a script, and so does the value of a parameter that is a place on this machine.
+    Widgets are removed too, for they need a script. A parameter that is a path of this machine is shown as "…".
     """
     notebook.metadata.pop("widgets", None)
     parameters = json.dumps(notebook.metadata.get("papermill", {}).get("parameters", {}))
@@ -162,13 +164,13 @@ def results_only(notebook):
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if not {o.get("name"), *o.get("data", {})} & _NO_RESULT]
             for data in (output["data"] for output in cell.outputs if "text/html" in output.get("data", {})):
-                data.pop("text/plain", None)  # of a table no more than its place in memory
+                data.pop("text/plain", None)  # for a table, no more than its address in memory
     return notebook
 
 
 @contextlib.contextmanager
 def _relayed_progress():
-    """Show what the notebook's kernel writes to its progress channel (a kernel's own stderr ends up in the notebook).
+    """Show what the kernel writes to its progress channel, for its stderr ends up in the notebook.
 
     Yields the temporary folder that holds the channel.
     """
@@ -186,7 +188,7 @@ def _relayed_progress():
                     finished = done.wait(0.3)
                     text = file.read()
                     last = (last + text)[-1]
-                    sys.stderr.write(text if not finished or last == "\n" else text + "\n")  # a bar that was cut off
+                    sys.stderr.write(text if not finished or last == "\n" else text + "\n")  # a bar was cut off
                     sys.stderr.flush()
 
         thread = threading.Thread(target=relay)

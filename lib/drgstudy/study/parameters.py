@@ -1,4 +1,4 @@
-"""Parameter files: strict YAML over a notebook's own parameters, and over the file that one is like."""
+"""Parameter files: strict YAML that overrides a notebook's defaults, and the values of a file named by `like`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LONGEST_PARAMS = 100_000  # characters; ours have some 800
 
 
 def notebook_of(params: Path) -> Path:
-    """The notebook that a parameter file belongs to: the one whose name begins the file's name."""
+    """The notebook that a parameter file belongs to: the file's name begins with the notebook's."""
     fitting = [
         n for n in places.NOTEBOOKS.glob("*.ipynb") if params.stem == n.stem or params.stem.startswith(n.stem + "-")
     ]
@@ -29,9 +29,9 @@ def notebook_of(params: Path) -> Path:
 
 
 def notebook_parameters(notebook: Path, text: str = "") -> dict:
-    """Names and defaults in the notebook's cell tagged ``parameters``: plain literals, read without running it.
+    """Names and defaults in the notebook's cell tagged ``parameters``: plain literals, read without running the cell.
 
-    `text` is read instead of the file, if it is given.
+    If `text` is given, it is read instead of the file.
     """
     cells = json.loads(text or notebook.read_text(encoding="utf-8"))["cells"]
     source = next("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", []))
@@ -39,14 +39,15 @@ def notebook_parameters(notebook: Path, text: str = "") -> dict:
 
 
 def plain_yaml(text: str):
-    """The value of a YAML text without what a parameter file has no use for: anchors, aliases, tags, and keys said twice.
+    """The value of a YAML text, which must have no anchors, aliases or tags, and no key twice in one mapping.
 
-    Aliases let a text of a few lines grow to gigabytes, and of two equal keys PyYAML would silently take the last.
+    A parameter file needs none of these. Aliases let a few lines grow to gigabytes, and of two equal keys PyYAML would
+    silently take the last.
 
     Raises
     ------
     ValueError
-        With one line that says why it isn't such a text.
+        If it is no such text. The message is one line.
     """
     import yaml
 
@@ -65,31 +66,32 @@ def plain_yaml(text: str):
 
     try:
         values = yaml.load(text, Plain)
-        repr(values)  # Python refuses to write numbers of thousands of digits
+        repr(values)  # fails for integers of thousands of digits, which no message could show
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(one_line(error)) from None
     return values
 
 
 def read_params(params: Path, heirs: tuple[Path, ...] = ()) -> dict:
-    """The values of one parameter file, over those of the file that its `like` names, checked against its notebook.
+    """The values of one parameter file, checked against its notebook. They override those of the file named by `like`.
 
     Parameters
     ----------
     params : Path
     heirs : tuple of Path
-        The files that are, one after the other, like this one: none of them can be its base again.
+        The files whose `like` led to this one; none of them may be named again.
 
     Returns
     -------
     dict
-        What the files say; the notebook's own defaults are left out.
+        The values that the files give, without the notebook's own defaults.
 
     Raises
     ------
     StudyError
-        If a file is no flat YAML mapping, names an unknown parameter, gives a value of the wrong type, or is like a
-        file that there is not, that belongs to another notebook, or that is like itself.
+        If a file is no flat YAML mapping, names an unknown parameter, or gives a value of the wrong type; if its `like`
+        names a file that does not exist, belongs to another notebook, or leads back to this one; or if the name of a
+        training's file does not end with its run.
     """
     values, notebook = own_params(params), notebook_of(params)
     if like := values.get("like"):
@@ -105,7 +107,7 @@ def read_params(params: Path, heirs: tuple[Path, ...] = ()) -> dict:
 
 
 def own_params(params: Path) -> dict:
-    """What one parameter file says itself, checked as `read_params` does."""
+    """The values that one parameter file gives itself, without those of its `like`; checked as in `read_params`."""
     text = read_text(params, f"does not exist; the profiles are the folders of {places.NOTEBOOKS / 'params'}")
     if len(text) > LONGEST_PARAMS:
         raise StudyError(f"{params} has {len(text):,} characters; expected some lines of the form `name: value`")
@@ -122,17 +124,17 @@ def own_params(params: Path) -> dict:
                 f"{params}: unknown parameter {short_repr(name)}; the parameters are {', '.join(defaults)}"
             )
         values[name] = value = checked_value(f"{params}: parameter {name}", value, defaults[name])
-        if isinstance(value, int | float) and value < 0 and name != "hours":  # which count from ICU admission
+        if isinstance(value, int | float) and value < 0 and name != "hours":  # which may lie before ICU admission
             raise StudyError(f"{params}: parameter {name}: expected 0 or more, got {value}")
     if values.get("profile") != params.parent.name:
         raise StudyError(f"{params}: parameter profile must be {params.parent.name!r}, the name of the file's folder")
-    if values.get("seed", 0) >= 2**31:  # numpy's old generator, which transformers seeds, takes little more
+    if values.get("seed", 0) >= 2**31:  # transformers seeds numpy's old generator, which takes less than 2**32
         raise StudyError(f"{params}: parameter seed: expected less than 2**31, got {values['seed']}")
     return values
 
 
 def base_of(params: Path, like: str) -> Path:
-    """The parameter file that `like` names in the file `params`: "05-train-llama", or "paper/05-train-llama".
+    """The parameter file that `params` names by `like`: "05-train-llama", or "paper/05-train-llama" of another profile.
 
     Raises
     ------
@@ -150,29 +152,30 @@ def base_of(params: Path, like: str) -> Path:
 
 
 def over(base: dict, values: dict) -> dict:
-    """`values` over those of `base`; of a parameter that is a dict, such as settings, key by key."""
+    """`base` overridden by `values`; parameters that are dicts, such as settings, are overridden key by key."""
     both = {name: base[name] | value for name, value in values.items() if isinstance(base.get(name), dict)}
     return base | values | both
 
 
 def resolved(notebook: str, values: dict) -> dict:
-    """The parameters of a notebook that runs by hand, or by papermill alone, over those that its `like` names.
+    """The parameters of a notebook that runs by hand, or by papermill alone, over those of the file named by `like`.
 
-    Each notebook calls this after its parameters, and takes what it returns. What papermill has set is known from the
-    cell in which it did. By hand, what still has the notebook's default counts as not set; so that nobody is surprised,
-    it is printed what is taken from elsewhere. A step that make runs is like no other any more: `run_notebook` sets all.
+    Each notebook calls this after its parameters and takes over what it returns. What papermill has set is read from
+    the cell that papermill inserts. By hand, a parameter that still has the notebook's default counts as not set. What
+    is taken from the other file is printed. A notebook that make runs gets all values, and an empty `like`, from
+    `run_notebook`.
 
     Parameters
     ----------
     notebook : str
-        Its name, "05-train".
+        Its name, such as "05-train".
     values : dict
-        Its variables.
+        The notebook's variables, parameters among them.
 
     Returns
     -------
     dict
-        The parameters' values; nothing where `like` is empty.
+        Values by parameter; empty if `like` is empty.
     """
     if not (like := values["like"]):
         return {}
@@ -187,14 +190,14 @@ def resolved(notebook: str, values: dict) -> dict:
 
 
 def _set_by_papermill() -> set[str]:
-    """The parameters that papermill has set in the running notebook, in a cell that begins with its comment."""
+    """The parameters that papermill has set in the running notebook, in the cell that begins with its comment."""
     ran = getattr(sys.modules.get("__main__"), "In", [])  # IPython's cells so far
     cell = next((source for source in reversed(ran) if source.startswith("# Parameters\n")), "")
     return {node.targets[0].id for node in ast.parse(cell).body if isinstance(node, ast.Assign)}
 
 
 def _defaults(notebook: Path) -> dict:
-    """As `notebook_parameters`, of the notebook that git holds, if it holds it: Jupyter saves what was changed by hand."""
+    """As `notebook_parameters`, with the defaults at git's HEAD if it has them: Jupyter saves what a person changes."""
     command = ["git", "show", f"HEAD:./{notebook.name}"]
     with contextlib.suppress(OSError):
         held = subprocess.run(command, cwd=notebook.parent, capture_output=True, encoding="utf-8")

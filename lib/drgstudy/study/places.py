@@ -17,10 +17,10 @@ class Paths:
     Attributes
     ----------
     profile : str
-        "demo", a folder of ``notebooks/params``.
+        A folder of ``notebooks/params``, such as "demo".
     study : str
-        The folder of ``data/<profile>`` in which the study keeps its own, "early"; "" if that is ``data/<profile>`` itself.
-        Executed notebooks, what is being run, what has failed and the report are the profile's.
+        The folder below ``data/<profile>`` in which the study keeps its files, such as "early"; "" for
+        ``data/<profile>`` itself. All studies of a profile share `executed`, `failed`, `running` and the report.
     """
 
     profile: str
@@ -51,7 +51,7 @@ class Paths:
         return self.data / "stays.parquet"
 
     def cohort(self, system: str) -> Path:
-        """The stays of a DRG system, "ms" or "apr", where a study has a cohort for each."""
+        """The stays of a DRG system, "ms" or "apr", if the study has a cohort for each system."""
         return self.data / f"{system}.parquet"
 
     @property
@@ -76,12 +76,12 @@ class Paths:
 
     @property
     def failed(self) -> Path:
-        """Tracebacks of steps that failed: they may quote notes, so they stay here."""
+        """Tracebacks of steps that failed. They may quote notes, so they stay below ``data``, which git ignores."""
         return self.of_profile / "failed"
 
     @property
     def running(self) -> Path:
-        """One file for each step that is being run, which names the process."""
+        """Locks: one file for each step that is being run, which names the process."""
         return self.of_profile / "running"
 
     @property

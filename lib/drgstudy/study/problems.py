@@ -1,4 +1,4 @@
-"""What a user can mend, and how it is said: one sentence."""
+"""Errors that a user can correct, each told in one sentence."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import NoReturn
 
 
 class StudyError(Exception):
-    """What a user can mend: the message names the file, column or parameter, what was expected and what to do."""
+    """An error that a user can correct. It names the file, column or parameter, what was expected, and what to do."""
 
 
 def short_repr(value) -> str:
-    """`repr` for an error's sentence: one short line, however large or deep the value is."""
+    """`repr` for an error message: one short line, however large or deeply nested the value is."""
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother = 2, 40, 40
     return short.repr(value)
 
 
 def one_line(error: Exception) -> str:
-    """What a library's error says, as part of a sentence: one line of at most 200 characters."""
+    """The message of a library's error in one line of at most 200 characters; the error's type if it has no message."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def quoted(value) -> str:
-    """A value for an error's sentence; a long one may be a piece of a note and is not repeated."""
+    """A value for an error message; only the length of a text above 22 characters, which may be part of a note."""
     text = " ".join(str(value).split())
     return text if len(text) <= 22 else f"a text of {len(text):,} characters"
 
 
 def run_and_exit(command, *arguments) -> NoReturn:
-    """End this process with what a command line's function returns; what a user can mend is one sentence, and 1."""
+    """Call `command` and end this process with the status it returns; after a StudyError, with its message and 1."""
     try:
         sys.exit(command(*arguments))
     except StudyError as error:

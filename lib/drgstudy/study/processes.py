@@ -1,4 +1,4 @@
-"""The processes of one run: which one this is, who goes first, how much memory it takes, and its progress bars."""
+"""The processes of one run: which one this is, which goes first, how much memory it takes, and its progress bars."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import sys
 
 
 def rank() -> int:
-    """Number of this process among those that torchrun or ``accelerate launch`` started for one run; alone, 0."""
+    """Number of this process among those that torchrun or ``accelerate launch`` started for a run; 0 if it is alone."""
     return int(os.environ.get("RANK", 0))
 
 
 @contextlib.contextmanager
 def first_process_first():
-    """The first process of a run goes through the block alone; then the others, who find there what it has written.
+    """Let the first process of a run through the block alone, then the others, which find what it has written.
 
-    Every process must come by, in the same order of blocks. A lone process is not held up.
+    Every process must enter these blocks, and in the same order. A process that is alone does not wait.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
@@ -26,14 +26,14 @@ def first_process_first():
     import torch
     from accelerate import PartialState
 
-    # The others may wait long; if the first fails, the launcher ends them.
+    # The others may have to wait long. If the first one fails, the launcher ends them.
     group = PartialState(cpu=not torch.cuda.is_available(), timeout=datetime.timedelta(days=1))
     with group.main_process_first():
         yield
 
 
 def peak_memory_gb() -> float:
-    """Peak memory of this process so far, in GB: the GPU's where one was used, else the resident set."""
+    """Peak memory of this process in GB: the GPU's if torch is loaded and finds one, otherwise the resident set."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
@@ -42,7 +42,7 @@ def peak_memory_gb() -> float:
 
 
 def progress(iterable=None, **options):
-    """A tqdm bar: on the terminal that runs the study, or in the notebook when a person runs it by hand."""
+    """A tqdm bar, for the first process alone: on the terminal that runs the study, or in a notebook run by hand."""
     from tqdm.auto import tqdm
     from tqdm.std import tqdm as plain
 

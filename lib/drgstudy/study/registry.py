@@ -1,4 +1,4 @@
-"""Which studies there are: the entries of ``notebooks/studies.yaml``, in the order in which the report tells them."""
+"""The studies: entries of ``notebooks/studies.yaml``, in the order of the report."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from drgstudy.study.problems import StudyError
 
 @dataclass(frozen=True)
 class Study:
-    """One entry.
+    """One entry of ``studies.yaml``.
 
     Attributes
     ----------
     name : str
-        As people call it, "DRG-LLaMA".
+        For readers, such as "DRG-LLaMA".
     goal : str
         The target of make that runs it.
     notebooks : list of int
-        The numbers of its first and of its last notebook.
+        The numbers of its first and its last notebook.
     headline : str
-        The notebook without whose numbers it has no part of the report.
+        The notebook whose numbers the study's part of the report can't do without.
     part : str
-        The template of its part.
+        The template of that part.
     folder : str
-        See `Paths`.
-    sections : dict
-        The headings of its part that are linked at the top of the page: id and words.
-    map : dict
-        For the map of all studies: notebooks, and the files that each makes.
+        `study` of its `Paths`.
+    sections : dict of str to str
+        Headings of its part that the top of the page links to, by HTML id.
+    map : dict of str to str
+        What each notebook makes, for the map of all studies.
     """
 
     name: str = ""
@@ -46,7 +46,7 @@ class Study:
 
     @property
     def topic(self) -> str:
-        """What the numbers of its headline are called."""
+        """The name of its headline's numbers in ``numbers.json``."""
         return topic(self.headline)
 
     def __contains__(self, step: str) -> bool:
@@ -58,7 +58,7 @@ class Study:
 
 
 def topic(notebook: str) -> str:
-    """What a notebook's numbers are called: "two_labels" for 07-two-labels."""
+    """The name of a notebook's numbers in ``numbers.json``: "two_labels" for 07-two-labels."""
     return notebook[3:].replace("-", "_")
 
 
@@ -68,7 +68,8 @@ def studies() -> list[Study]:
     Raises
     ------
     StudyError
-        If ``studies.yaml`` is no list of entries, or an entry has an unknown key or a value of the wrong type.
+        If ``studies.yaml`` is no list of entries, or an entry lacks a key, has an unknown one or a value of a wrong
+        type.
     """
     file = places.NOTEBOOKS / "studies.yaml"
     try:
@@ -91,7 +92,7 @@ def _study(place: str, entry: dict) -> Study:
 
 
 def study_of(step: str) -> Study:
-    """The study that a step, or a notebook, belongs to, by the number its name begins with."""
+    """The study of a step or notebook, by the number its name begins with; raises StudyError if there is none."""
     known = studies()
     if found := [study for study in known if step[:2].isdigit() and step in study]:
         return found[0]

@@ -1,4 +1,4 @@
-"""A model's settings: a dataclass whose fields carry their help and their limits, and values checked against it."""
+"""A model's settings: a dataclass whose fields carry their help and limits, against which values are checked."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from drgstudy.study.problems import StudyError, short_repr
 
 
 def setting(default, help: str, *, zero: bool = False, share: bool = False, choices: tuple = ()) -> Any:
-    """A field of a model's settings, with what a reader and `checked_settings` must know of it.
+    """A field of a model's settings, with its help for readers and its limits for `checked_settings`.
 
     Parameters
     ----------
     default : bool, int, float, str or list
+        Values must have the same type.
     help : str
-        What it is, for the table of settings in the notebook.
+        What the setting is, for the table of settings in the notebook.
     zero : bool
-        It may be 0; any other number must be more than 0.
+        Whether a number may be 0; otherwise it must be above 0.
     share : bool
-        It is a share: at least 0 and less than 1.
+        Whether it is a share: at least 0 and less than 1.
     choices : tuple
-        All its values, where they are few.
+        The allowed values; empty if there is no such list.
     """
     about = {"help": help, "zero": zero or share, "share": share, "choices": choices}
     kept = {"default_factory": default.copy} if isinstance(default, list) else {"default": default}
@@ -46,7 +47,7 @@ def checked_settings(kind: type, values: dict):
 
 
 def about_setting(kind: type, key: str) -> dict:
-    """What `setting` was told of a field; one with a new default, and no more, is what it is in the class above."""
+    """The help and limits that `setting` gave a field. A subclass that changes only the default inherits them."""
     fields = [known[key] for above in kind.__mro__ if key in (known := vars(above).get("__dataclass_fields__", {}))]
     return next((dict(field.metadata) for field in fields if field.metadata), {})
 
@@ -64,14 +65,17 @@ def _check_limits(key: str, value, limits: dict) -> None:
 
 
 def checked_value(name: str, value, default):
-    """`value` if it has the type of `default` (an integer will do for a float), else StudyError naming `name`."""
+    """`value` if it has the type of `default` (an int becomes a float where one is expected), lists value by value.
+
+    Raises StudyError, naming `name`, for another type and for a number that is not finite or too large.
+    """
     if isinstance(default, float) and type(value) is int:
         value = float(value)
     if type(value) is not type(default):
         raise StudyError(
             f"{name}: expected {type(default).__name__}, like {short_repr(default)}, got {short_repr(value)}"
         )
-    if isinstance(value, int | float) and not abs(value) < 2**63:  # nor is a NaN
+    if isinstance(value, int | float) and not abs(value) < 2**63:  # which a NaN isn't either
         raise StudyError(f"{name}: expected a finite number below 2**63, got {short_repr(value)}")
     if isinstance(value, list) and default:
         return [checked_value(f"{name}, value {i}", each, default[0]) for i, each in enumerate(value, 1)]
