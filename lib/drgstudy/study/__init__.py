@@ -11,6 +11,7 @@ from drgstudy.study.parameters import (
     base_of,
     notebook_of,
     notebook_parameters,
+    over,
     own_params,
     plain_yaml,
     read_params,
@@ -25,7 +26,7 @@ from drgstudy.study.settings import about_setting, checked_settings, checked_val
 __all__ = [
     "NOTEBOOKS", "OPENNESS", "REFERENCE", "ROOT", "Paths", "Study", "StudyError", "about_setting", "atomic",
     "base_of", "checked_settings", "checked_value", "fingerprint", "first_process_first", "least_open", "locked",
-    "notebook_of", "notebook_parameters", "one_line", "own_params", "peak_memory_gb", "plain_yaml", "progress",
+    "notebook_of", "notebook_parameters", "one_line", "over", "own_params", "peak_memory_gb", "plain_yaml", "progress",
     "quoted", "rank", "read_json", "read_params", "read_text", "resolved", "results_only", "room_for",
     "run_and_exit", "run_notebook", "setting", "short_repr", "source_of", "studies", "study_of", "topic",
     "write_json",
