@@ -480,8 +480,8 @@ accepted(
 )
 accepted(
     "params: an integer for a float",
-    params(P + "payment: 7\ntargets: [0, 0.5]", "11-trust"),
-    {"profile": "smoke", "payment": 7.0, "targets": [0.0, 0.5]},
+    params(P + "base_payment: 7\ntargets: [0, 0.5]", "11-trust"),
+    {"profile": "smoke", "base_payment": 7.0, "targets": [0.0, 0.5]},
 )
 refused(
     "params: a bomb of aliases",
