@@ -57,8 +57,8 @@ def beside_published(
         For each band, whose models it shows and what the whiskers are.
     """
     tables = [rows[rows["drg_set"] == "All DRGs"] for rows in (theirs, ours)]
-    heights = [1.25 + 0.31 * rows["run"].nunique() for rows in tables]
-    figure, parts = bands(0.8 + 2.4 * len(metrics), heights, titles)
+    heights = [1.3 + 0.32 * rows["run"].nunique() for rows in tables]
+    figure, parts = bands(6 + len(metrics), heights, titles)
     for band, rows in zip(parts, tables, strict=True):
         for ax, (metric, name) in zip(band.subplots(1, len(metrics), sharey=True), metrics.items(), strict=True):
             dots(ax, rows[rows["metric"] == metric], "value", "{:.3f}", list(rows["run"].unique()))
