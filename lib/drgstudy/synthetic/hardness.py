@@ -9,6 +9,7 @@ Where it comes near the ceiling, the notes are a list of codes in disguise.
 from __future__ import annotations
 
 import re
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,11 @@ from pathlib import Path
 import pandas as pd
 import simple_icd_10_cm as icd
 
-from drgstudy import sheets
+from drgstudy import mimic, sheets
 from drgstudy.harmonize import harmonize
+from drgstudy.notes import hospital_course, n_words
 from drgstudy.study import StudyError, progress
+from drgstudy.synthetic.discharge import make_hospital
 from drgstudy.synthetic.tables import Hospital
 
 RULES = ("first named", "first that can lead", "most often named", "first not denied or past")
@@ -32,6 +35,15 @@ _CUE = re.compile(  # what follows in the sentence is denied, doubted or long pa
     re.IGNORECASE,
 )
 _UNGROUPABLE = ("000", "998", "999")
+
+
+def drawn(patients: int, seed: int, **dials) -> pd.DataFrame:
+    """The stays of a hospital that is made with these dials, and thrown away: `read_truth` and the words of each course."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw"
+        make_hospital(raw, patients=patients, seed=seed, **dials)
+        notes = mimic.read(raw, "discharge", ["hadm_id", "text"]).set_index("hadm_id")["text"]
+        return read_truth(raw).assign(words=notes.map(hospital_course).dropna().map(n_words))
 
 
 def read_truth(folder: Path) -> pd.DataFrame:
