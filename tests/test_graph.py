@@ -338,3 +338,11 @@ def test_each_room_is_listed_and_no_private_name_crosses_a_wall():
         named = [alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names]
         assert not [name for name in named if name.startswith("_")], file
     assert max(len(file.read_text(encoding="utf-8").splitlines()) for file in files) <= 450
+
+
+def test_the_list_of_studies_is_read_by_the_map_and_by_the_page():
+    lines = [line for line in graph.rules("demo").splitlines() if "notebooks/studies.yaml" in line]
+    assert [line.partition(":")[0] for line in lines] == [
+        "data/demo/executed/00-index.ipynb",
+        "reports/demo/index.html",
+    ]

@@ -319,7 +319,7 @@ def rules(profile: str) -> str:
         if name in told and not said.is_file():
             before.append("FORCE")  # an analysis whose numbers were removed from the report runs again
         lines.append(f"{done[name]}: {' '.join(before)}")
-    pages = files_of({"report"}) | set(TEMPLATES.iterdir())
+    pages = files_of({"report"}) | set(TEMPLATES.iterdir()) | {places.NOTEBOOKS / "studies.yaml"}
     lines.append(f"reports/{profile}/index.html: {' '.join(sorted(map(_target, pages)))}")
     return "\n".join(lines) + "\n"
 
