@@ -60,12 +60,13 @@ def test_facts_of_single_drgs():
     assert set(v34.index[v34["type"] == ""]) == {"998", "999"}
 
 
-def test_titles_by_year_covers_fiscal_years_2008_to_2019():
+def test_titles_by_year_covers_fiscal_years_2008_to_2025():
     table = drgs.titles_by_year()
     assert (table["fiscal_year"] - table["version"]).eq(1983).all()
     assert table.groupby("fiscal_year").size().to_dict() == {
         2008: 745, 2009: 746, 2010: 746, 2011: 747, 2012: 751, 2013: 751,
         2014: 751, 2015: 753, 2016: 758, 2017: 757, 2018: 754, 2019: 761,
+        2020: 761, 2021: 767, 2022: 767, 2023: 767, 2024: 766, 2025: 773,
     }  # fmt: skip
     assert not table.duplicated(["fiscal_year", "drg"]).any()
     assert table["drg"].str.fullmatch(r"\d{3}").all() and table["title"].eq(table["title"].str.strip()).all()

@@ -16,21 +16,36 @@ def read(name):
 
 @pytest.mark.skipif(not SOURCES.is_dir(), reason="the source tables of the reference facts are not here")
 def test_reference_facts_equal_their_sources():
-    source = pd.read_csv(SOURCES / "msdrg_by_year.csv", dtype=str, keep_default_na=False)
+    files = [SOURCES / "msdrg_by_year.csv", SOURCES / "msdrg_fy2020_2025.csv"]
+    source = pd.concat([pd.read_csv(file, dtype=str, keep_default_na=False) for file in files], ignore_index=True)
     ours = read("msdrg")
-    for column, theirs in {
-        "fiscal_year": "fiscal_year",
-        "drg": "drg",
-        "mdc": "mdc",
-        "relative_weight": "weight",
-    }.items():
-        assert ours[column].tolist() == source[theirs].tolist()
+    for column in ("fiscal_year", "version", "drg", "mdc"):
+        assert ours[column].tolist() == source[column].tolist()
+    assert pd.to_numeric(ours["relative_weight"]).tolist() == pd.to_numeric(source["weight"]).tolist()
     assert ours["title"].tolist() == source["title"].str.split().str.join(" ").tolist()
     assert ours["type"].str[:3].str.upper().tolist() == source["type"].str[:3].replace("**", "").str.upper().tolist()
     stay = pd.to_numeric(source["gmlos"])
     assert ours["gmlos"].tolist() == source["gmlos"].where(stay > 0, "").tolist()  # 0 and blank both mean none
     manual = pd.read_csv(SOURCES / "msdrg_v34_long_titles.csv", dtype=str)
     assert read("msdrg_v34_titles")["title"].tolist() == manual["title"].tolist()
+
+
+@pytest.mark.skipif(not SOURCES.is_dir(), reason="the source tables of the reference facts are not here")
+def test_what_cms_changed_from_fiscal_year_2018_on_is_what_the_source_lists():
+    source = pd.read_csv(SOURCES / "msdrg_changes_fy2018_2025.csv", dtype=str, keep_default_na=False)
+    source = source[source["change"].str.match("new|deleted|retitled")]
+    listed = {
+        (int(row.fiscal_year), row.drg, " ".join(row.old_title.split()), " ".join(row.new_title.split()))
+        for row in source.itertuples()
+    }
+    titles = drgs.titles_by_year().set_index(["fiscal_year", "drg"])["title"].unstack("fiscal_year", fill_value="")
+    found = {
+        (year, drg, titles.loc[drg, year - 1], titles.loc[drg, year])
+        for year in range(2018, 2026)
+        for drg in titles.index[titles[year - 1] != titles[year]]
+    }
+    only_blanks = {change for change in listed if change[2] == change[3]}
+    assert found == listed - only_blanks and len(found) > 800
 
 
 def test_abbreviations_are_unambiguous_and_not_chained():
@@ -40,21 +55,15 @@ def test_abbreviations_are_unambiguous_and_not_chained():
 
 
 def test_crosswalk_holds_each_title_that_standardising_does_not_settle_and_no_other():
-    years = drgs.titles_by_year().groupby(["drg", "title"])["fiscal_year"].agg(["min", "max"])
+    table = drgs.titles_by_year()
     v34 = drgs.v34()[["title", "billed_title"]].map(standardise)
     unsettled = {
-        (code, title, str(first), str(last))
-        for (code, title), (first, last) in zip(years.index, years.to_numpy(), strict=True)
-        if code not in v34.index or standardise(title) not in set(v34.loc[code])
+        (code, title)
+        for code, title in zip(table["drg"], table["title"].map(standardise), strict=True)
+        if code not in v34.index or title not in set(v34.loc[code])
     }
     crosswalk = read("crosswalk")
-    listed = set(crosswalk[["code", "title", "first_year", "last_year"]].itertuples(index=False, name=None))
-    assert unsettled <= listed
-    # Beyond FY2019 it holds only the example that the paper names.
-    assert {row[:2] for row in listed - unsettled} == {
-        ("693", "URINARY STONES W MCC"),
-        ("694", "URINARY STONES W/O MCC"),
-    }
+    assert {(row.code, standardise(row.title)) for row in crosswalk.itertuples()} == unsettled
 
 
 def test_crosswalk_outcomes_are_v34_codes_or_exclusions_each_with_a_reason():

@@ -1,6 +1,6 @@
 """DRG reference facts: titles, relative weights, MDC, base DRG and CC/MCC label.
 
-The facts are those of CMS's yearly Table 5 (``data/reference/msdrg.csv``, MS-DRG v25-v36 = fiscal years 2008-2019)
+The facts are those of CMS's yearly Table 5 (``data/reference/msdrg.csv``, MS-DRG v25-v42 = fiscal years 2008-2025)
 and the titles of the v34 definitions manual (``msdrg_v34_titles.csv``), the version in which DRG-LLaMA's cohort is
 expressed. The early-DRG study uses the codes of fiscal year 2013, of MS-DRG and of APR-DRG (``aprdrg_fy2013.csv``), as
 they are.
@@ -42,11 +42,11 @@ def severity(title: str) -> str:
 
 @cache
 def titles_by_year() -> pd.DataFrame:
-    """Table 5 of each fiscal year 2008-2019 as CMS published it; shared, so copy it before changing it.
+    """Table 5 of each fiscal year 2008-2025 as CMS published it; shared, so copy it before changing it.
 
     Returns
     -------
-    DataFrame of 9,020 rows, sorted by year and code
+    DataFrame of 13,621 rows, sorted by year and code
         fiscal_year and version (int), drg (str, three digits), mdc (str: "01"-"25", "PRE", or "99" where any MDC is
         possible), type ("medical", "surgical", or "" for 998 and 999), title (as billed), relative_weight, and gmlos
         (geometric mean length of stay in days, NaN where CMS gives none).

@@ -1,11 +1,13 @@
 """Bring MS-DRG codes and titles of any year to v34, never guessing and never changing a severity.
 
-A stay's DRG is known by its code *and* its title: codes are redefined between versions, and titles cut at 80 characters
-are not unique (829 and 830). The known titles are those of v34, as billed and as the manual words them, and those of
-other years in ``data/reference/crosswalk.csv``, each with its v34 code and what CMS did to the group (`KINDS`). If v34
-divides a group and the title does not say to which part a stay belongs, the stay is excluded. Other wordings are
-matched by likeness. Of all pairs of scorer and threshold that are never wrong in `evidence`, the one that is right most
-often is used. A physician's decisions overrule everything else.
+A stay's DRG is known by its code *and* its title: codes are redefined between versions, and titles that were cut, as
+MIMIC-IV cuts them at 72 characters, are not unique (829 and 830). The known titles are those of v34, as billed and as
+the manual words them, and those of fiscal years 2008 to 2025 in ``data/reference/crosswalk.csv``, each with its v34
+code and what CMS did to the group (`KINDS`). A title is looked up in all years, since a calendar year mixes two
+wordings. If v34 divides a group and the title does not say to which part a stay belongs, the stay is excluded. A title
+that was cut has an outcome if all known titles of its code that begin so share it. Other wordings are matched by
+likeness. Of all pairs of scorer and threshold that are never wrong in `evidence`, the one that is right most often is
+used. A physician's decisions overrule everything else.
 
 Notes
 -----
@@ -38,6 +40,8 @@ two below 100.
 """
 NEAR = 80
 """Least score of a title that is worth naming, as the reason for an exclusion or as the runner-up of a match."""
+CUT = 20
+"""Least length of the beginning of a title: MIMIC-IV cuts at 72 characters, and a few letters do not show the system."""
 
 SCORERS = ("ratio", "token_sort_ratio", "token_set_ratio", "partial_ratio", "WRatio")
 
@@ -54,13 +58,23 @@ KINDS = {
 }
 """What CMS did to the group of a crosswalk title between the title's years and v34, or between v34 and them."""
 
+SURE = {
+    "tables": "CMS's yearly tables show it",
+    "published": "an article on that year's rule says so too",
+    "unchecked": "from knowledge of the rule, not checked against its text",
+}
+"""How sure the outcome of a crosswalk title is."""
+
 NO_TITLE = "no title"
 NOT_MS_DRG = "not an MS-DRG code: one to three digits"
 CMS_DRG = "CMS-DRG, the system used before FY2008"
-CONTRADICTION = "code and title name different DRGs"
+NO_CODE = "no code, and no known title equals this one"
+CONTRADICTION = "the title is more like that of another code"
 SEVERITY = "the title is like this code's, but its severity is not"
 UNSURE = "like a title of this code, but not alike enough to be sure"
-UNKNOWN = "no MS-DRG of FY2008-FY2019 has this code with a title like this"
+SHORT = "only the beginning of a title of this code, and too little of it to be sure"
+UNKNOWN = "no MS-DRG of FY2008-FY2025 has this code with a title like this"
+PERHAPS_CMS_DRG = f"{UNKNOWN}; perhaps a CMS-DRG, the system used before FY2008"
 
 _SPELLING = [
     (re.compile(pattern), standard)
@@ -135,6 +149,11 @@ def standardise(title: str) -> str:
     return " ".join(words).replace("CC MCC", "CC/MCC")
 
 
+def _signs(title: str) -> str:
+    """The title's letters, digits and telling signs alone: as they are written, so a cut title's are its beginning."""
+    return re.sub(r"[^A-Z0-9<>+]", "", title.upper())
+
+
 def _bare(standard_title: str) -> str:
     return drgs.SEVERITY.sub("", standard_title)
 
@@ -152,27 +171,20 @@ def _entries() -> list[Known]:
 
 @cache
 def _history() -> list[tuple[str, str]]:
-    """The 850 pairs of code and title of FY2008-FY2019."""
+    """The pairs of code and title of all years."""
     titles = drgs.titles_by_year()[["drg", "title"]].drop_duplicates()
     return list(titles.itertuples(index=False, name=None))
 
 
 def _index(entries: list[Known]) -> Index:
     by_title = {standardise(entry.title): entry for entry in entries}
-    by_pair = {
-        (entry.code, standardise(form)): entry
-        for entry in entries
-        # as it is, as some systems cut it, and with its commas dropped, where `standardise` puts a blank
-        for form in (entry.title, entry.title[:80], entry.title.replace(",", ""))
-    }
-    for code, title in _history():
-        if entry := by_pair.get((code, standardise(title))):  # wordings that differ from v34's only where they are cut
-            by_pair[code, standardise(title[:80])] = entry
-    by_severity, by_code = defaultdict(dict), defaultdict(dict)
-    for standard, entry in by_title.items():  # whole titles only: what was cut off may be the severity
+    by_pair = {(entry.code, standardise(entry.title)): entry for entry in entries}
+    by_severity, by_code = defaultdict(dict), defaultdict(list)
+    for standard, entry in by_title.items():
         by_severity[drgs.severity(standard)][entry.code, standard] = _bare(standard)
-    for code, standard in by_pair:
-        by_code[code][code, standard] = standard
+    for code, title in dict.fromkeys([*((entry.code, entry.title) for entry in entries), *_history()]):
+        if entry := by_pair.get((code, standard := standardise(title))):
+            by_code[code].append((_signs(title), standard, entry))
     return Index(by_pair, by_title, by_severity, by_code)
 
 
@@ -211,10 +223,19 @@ def _decide(code: str, title: str, known: Index, scorer: str = SCORER, threshold
         return matched(entry, "crosswalk" if entry.reason else "code and title", [(100, entry)])
     if not code:
         entry = known.by_title.get(standard)
-        return matched(entry, "title", [(100, entry)]) if entry else Decision(reason=UNKNOWN)
+        return matched(entry, "title", [(100, entry)]) if entry else Decision(reason=NO_CODE)
+
+    own_titles, signs = known.by_code.get(code, []), _signs(title)
+    if whole := [entry for theirs, _, entry in own_titles if theirs == signs]:  # commas lost, blanks in other places
+        return matched(whole[0], "crosswalk" if whole[0].reason else "code and title", [(100, whole[0])])
+    begun = [entry for theirs, other, entry in own_titles if theirs.startswith(signs) or other.startswith(standard)]
+    if begun and (len(title.strip()) < CUT or len({entry.drg_v34 for entry in begun}) > 1):
+        return excluded(SHORT, [(99, entry) for entry in begun])
+    if begun:
+        return matched(begun[0], "cut", [(100, begun[0])])
+
     if _CMS_WORDING.search(title.upper()):
         return Decision(reason=CMS_DRG)
-
     near = rank(_bare(standard), known.by_severity.get(drgs.severity(standard), {}))
     own = [(score, entry) for score, entry in near if entry.code == code]
     if own and own[0][0] == near[0][0]:
@@ -223,13 +244,14 @@ def _decide(code: str, title: str, known: Index, scorer: str = SCORER, threshold
         agreed = len({other.drg_v34 for likeness, other in own if likeness >= min(NEAR, score)}) == 1
         ranking = own[:1] + [other for other in near if other != own[0]]
         return matched(entry, "fuzzy", ranking) if agreed and score >= threshold else excluded(UNSURE, ranking)
-    same_code = rank(standard, known.by_code.get(code, {}))
+    same_code = rank(standard, {(code, other): other for _, other, _ in own_titles})
     if not same_code and "CC" not in standard and code <= _LAST_CMS_DRG:
-        return Decision(reason=CMS_DRG)
+        return Decision(reason=PERHAPS_CMS_DRG)
     if near:
         return excluded(CONTRADICTION, near)
     if same_code:
-        return excluded(SEVERITY, same_code)
+        theirs = {drgs.severity(standardise(entry.title)) for _, entry in same_code}
+        return excluded(UNSURE if drgs.severity(standard) in theirs else SEVERITY, same_code)
     return Decision(reason=UNKNOWN)
 
 
@@ -256,8 +278,9 @@ def harmonize(rows: pd.DataFrame, review: pd.DataFrame | None = None) -> pd.Data
     DataFrame, one row for each pair, sorted by code and title
         code (str, zero-padded or missing), title (as given), stays (int: rows of this pair), drg_v34 (str or missing),
         provenance ("code and title": a v34 title under its code; "title": a known title without a code; "crosswalk";
-        "fuzzy": like a known title of this code, and no less like it than any other; "reviewed"; or "excluded"), score
-        (0-100, likeness to matched_title; 100 only if they are equal once standardised), reason (what changed, why it
+        "cut": the beginning of known titles of this code, which share an outcome; "fuzzy": like a known title of this
+        code, and no less like it than any other; "reviewed"; or "excluded"), score (0-100, likeness to matched_title;
+        100 only if they are equal once standardised, as far as a cut title goes), reason (what changed, why it
         is excluded or who reviewed it; "" if none), matched_title, proposed (its v34 code or "excluded"), runner_up
         (v34 code and title of the next with another outcome) and runner_up_score. From score on, all but reason are
         missing if no title scores `NEAR` or more.
@@ -271,6 +294,7 @@ def harmonize(rows: pd.DataFrame, review: pd.DataFrame | None = None) -> pd.Data
     -----
     A severity is never changed. A matched title has the same severity phrase, and so has its v34 DRG; only where the
     crosswalk records a merger, its severity contains the title's (a stay "with CC" belongs to the DRG "without MCC").
+    Where the severity phrase itself was cut off, the code tells it.
     """
     for column in ("drg_code", "description"):
         if column not in rows:
@@ -286,6 +310,35 @@ def harmonize(rows: pd.DataFrame, review: pd.DataFrame | None = None) -> pd.Data
         decided.append(_decide(*pair, _known())._replace(**reviewed.get(pair, {})))
     columns = dict.fromkeys(Decision._fields, "str") | {"score": "float64", "runner_up_score": "float64"}
     return pairs.join(pd.DataFrame(decided, columns=list(columns)).astype(columns))
+
+
+def weights(fiscal_year: int) -> pd.Series:
+    """Relative weights of the v34 DRGs in a fiscal year, to pay the stays of that year by.
+
+    Parameters
+    ----------
+    fiscal_year : int
+        2008 to 2025.
+
+    Returns
+    -------
+    Series of float, indexed by ``drg``, v34's 757 codes
+        The mean weight of that year's codes whose titles lead to the DRG. A DRG without any keeps its weight of v34.
+
+    Raises
+    ------
+    StudyError
+        For another year.
+    """
+    table = drgs.titles_by_year()
+    years = table["fiscal_year"]
+    if fiscal_year not in years.values:
+        raise StudyError(f"fiscal_year is {fiscal_year!r}; expected a year from {years.min()} to {years.max()}")
+    table = table[years == fiscal_year].rename(columns={"drg": "drg_code", "title": "description"})
+    weight = table.set_index("drg_code")["relative_weight"]
+    drg_v34 = harmonize(table).set_index("code")["drg_v34"]
+    own = drgs.v34()["relative_weight"]
+    return weight.groupby(drg_v34).mean().reindex(own.index).fillna(own)
 
 
 def review_sheet(mapping: pd.DataFrame) -> pd.DataFrame:
@@ -371,9 +424,10 @@ def mistyped(title: str, errors: int, rng: np.random.Generator) -> str:
 def evidence(seed: int = 0) -> pd.DataFrame:
     """How often titles that are not known are matched correctly, by thefuzz's scorers and by threshold.
 
-    Two kinds of titles are held out. "mistyped" is each of the 850 titles of FY2008-FY2019 with one, two, three and
-    four typing errors, which should have the outcome of the title itself. "crosswalk" is each title of the crosswalk
-    while its own entry is taken away, like a title of a future year; it should have the outcome that was curated.
+    Two kinds of titles are held out. "mistyped" is each title of FY2008-FY2025, those equal once standardised only
+    once, with one, two, three and four typing errors, which should have the outcome of the title itself. "crosswalk" is
+    each title of the crosswalk while its own entry is taken away, like a title of a future year; it should have the
+    outcome that was curated.
 
     Returns
     -------
@@ -382,9 +436,10 @@ def evidence(seed: int = 0) -> pd.DataFrame:
         wrong (a v34 code that it should not have) and excluded (although it has a v34 code).
     """
     rng, entries = np.random.default_rng(seed), _entries()
+    distinct = {(code, standardise(title)): title for code, title in reversed(_history())}  # the first wording of each
     cases = [
         ("mistyped", code, mistyped(title, errors, rng), _decide(code, title, _known()).drg_v34, _known())
-        for code, title in _history()
+        for (code, _), title in reversed(distinct.items())
         for errors in (1, 2, 3, 4)
     ]
     cases += [

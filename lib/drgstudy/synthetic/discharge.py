@@ -155,4 +155,5 @@ def _add_drgs(table: list, hospital: Hospital, ids: list[int], stay: Stay, rng: 
     base = hospital.base_title(stay.drg_v36)
     table.append([*ids, "APR", hospital.base_code[base], f"SURROGATE APR: {base}", *apr_levels(hospital, stay)])
     if at >= NO_DRG + NO_MS_DRG:
-        table.append([*ids, "HCFA", stay.drg, hospital.drg_facts[stay.fiscal_year, stay.drg][0], "", ""])
+        title = hospital.drg_facts[stay.fiscal_year, stay.drg][0][:72]  # where MIMIC-IV cuts it
+        table.append([*ids, "HCFA", stay.drg, title, "", ""])
