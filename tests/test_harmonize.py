@@ -296,7 +296,10 @@ def test_evidence_at_the_chosen_threshold(evidence):
     assert counts.T.to_dict("list") == {"crosswalk": [81, 0, 72], "mistyped": [1940, 0, 1744]}
     assert len(evidence) == len(module.SCORERS) * 2 * 51
     titles = evidence.set_index("held_out")[["right", "wrong", "excluded"]].sum(axis=1)
-    assert titles["crosswalk"].eq(len(CROSSWALK)).all() and titles["mistyped"].eq(4 * len({(code, standardise(title)) for code, title in HISTORY})).all()
+    assert (
+        titles["crosswalk"].eq(len(CROSSWALK)).all()
+        and titles["mistyped"].eq(4 * len({(code, standardise(title)) for code, title in HISTORY})).all()
+    )
 
 
 def test_scorer_and_threshold_are_never_wrong_and_of_those_most_often_right(evidence):

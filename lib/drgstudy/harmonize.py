@@ -228,7 +228,11 @@ def _decide(code: str, title: str, known: Index, scorer: str = SCORER, threshold
     own_titles, signs = known.by_code.get(code, []), _signs(title)
     if whole := [entry for theirs, _, entry in own_titles if theirs == signs]:  # commas lost, blanks in other places
         return matched(whole[0], "crosswalk" if whole[0].reason else "code and title", [(100, whole[0])])
-    begun = [entry for theirs, other, entry in own_titles if theirs.startswith(signs) or other.startswith(standard)]
+    begun = [
+        entry
+        for theirs, other, entry in own_titles
+        if theirs.startswith(signs) or other.replace("/", " ").startswith(standard.replace("/", " "))
+    ]
     if begun and (len(title.strip()) < CUT or len({entry.drg_v34 for entry in begun}) > 1):
         return excluded(SHORT, [(99, entry) for entry in begun])
     if begun:
