@@ -193,7 +193,7 @@ def test_batches_join_to_the_same_notes(folder, monkeypatch):
         (lambda text: text.splitlines()[0], r"discharge.csv is empty; expected a CSV table"),
         (lambda text: text.replace("11-DS-2", "10-DS-1"), r"discharge.csv, row 2: the note_id 10-DS-1 occurs twice"),
         (lambda text: text.replace(",11,", ",eleven,"), r"column subject_id holds 'eleven', expected a whole number"),
-        (lambda text: text.replace(",20,", ",20.0,"), r"column hadm_id holds '20.0', expected a whole number"),
+        (lambda text: text.replace(",20,", ",20.5,"), r"column hadm_id holds '20.5', expected a whole number"),
         (lambda text: text.replace(",11,", ",,"), r"column subject_id, row 2: .* not_nullable"),
         (lambda text: text.replace("DS,2,", "DS,"), r"not a well-formed CSV table: expected 8 columns, got 7$"),
         (lambda text: text.replace('left."', "left."), r"not a well-formed CSV table: a quote is never closed"),
