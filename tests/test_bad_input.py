@@ -340,9 +340,7 @@ accepted("measured: item unknown", hourly({"itemid": 999_999_999}), {"other item
 accepted("measured: no number", hourly({"valuenum": None, "value": "high"}, {"valuenum": "NaN"}), {"no number": 2})
 accepted("measured: infinite, negative", hourly({"valuenum": "inf"}, {"valuenum": -80}), {"implausible": 2})
 accepted("measured: a unit not ours", hourly({"valueuom": "furlongs"}), 80)
-accepted(
-    "measured: no time, no stay", hourly({"charttime": None}, {"hadm_id": None}), {"other hours": 1, "other stays": 1}
-)
+accepted("measured: no time, no stay", hourly({"charttime": None}, {"hadm_id": None}), {"other hours": 1, "no stay": 1})
 refused(
     "measured: a number in words",
     hourly({"valuenum": "high"}),

@@ -223,7 +223,9 @@ def parts(stays: pd.DataFrame, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The training and the test stays of one of the `SPLITS`; raises StudyError if the stays have no such split."""
     if split not in SPLITS or split not in stays:
         why = "; this cohort has no split by clinician, and flow.json says why" * ("split_clinicians" not in stays)
-        raise StudyError(f"parameter split: expected {' or '.join(s for s in SPLITS if s in stays)}, got {split!r}{why}")
+        raise StudyError(
+            f"parameter split: expected {' or '.join(s for s in SPLITS if s in stays)}, got {split!r}{why}"
+        )
     return stays[stays[split] == "train"], stays[stays[split] == "test"]
 
 

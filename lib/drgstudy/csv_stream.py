@@ -91,7 +91,9 @@ def stream(
                         yield batch.slice(known).rename_columns(list(types)), position
                 break
             except pyarrow.ArrowInvalid as error:
-                if lenient or not re.match(r"In CSV column #\d+: CSV conversion error to (int64|timestamp)", str(error)):
+                if lenient or not re.match(
+                    r"In CSV column #\d+: CSV conversion error to (int64|timestamp)", str(error)
+                ):
                     raise
     if not rows and not may_be_empty:
         raise empty
@@ -206,7 +208,9 @@ def _reason(error: Exception, path: Path, header: Sequence[str]) -> str:
         return f"{place} is not UTF-8 text (perhaps Latin-1, or compressed); convert the file to UTF-8"
     if cell:
         value = cell[3].removeprefix("invalid value ")
-        if cell[2] == "timestamp" and (zone := re.search(r"\d\d:\d\d\S* ?([+-]\d\d(:?\d\d)?|(?![AP]M)[A-Z]{1,5})'$", value)):
+        if cell[2] == "timestamp" and (
+            zone := re.search(r"\d\d:\d\d\S* ?([+-]\d\d(:?\d\d)?|(?![AP]M)[A-Z]{1,5})'$", value)
+        ):
             return f"{place} holds a time of the zone {zone[1]}; expected times of one clock, without a zone or in UTC"
         expected = {"int64": "a whole number", "double": "a number"}
         return f"{place} holds {quoted(value)}, expected {expected.get(cell[2], 'a time such as 2180-05-06 22:15:00')}"

@@ -128,11 +128,15 @@ def find(folder: Path, table: str) -> Path:
         return path
     name = FILES[table.lower()][0] if table.islower() else table
     missing = f"{folder} has no {name}.csv.gz or {name}.csv, neither directly nor in hosp/ or note/ below it"
-    for path in (place / other for place in _places(Path(os.path.abspath(folder))) for other in sorted(os.listdir(place))):
+    for path in (
+        place / other for place in _places(Path(os.path.abspath(folder))) for other in sorted(os.listdir(place))
+    ):
         end = path.name.lower().removeprefix(table.lower())
         is_other = path.name != name + end and not (name.isupper() and _in_mimic_iv(path))
         if end in (".csv", ".csv.gz") and is_other and path.is_file():
-            why = "; names in capitals tell MIMIC-III's tables from those of MIMIC-IV" * name.isupper()
+            why = (
+                ", as all of MIMIC-III's: capitals tell them from MIMIC-IV's tables of the same names" * name.isupper()
+            )
             raise StudyError(f"{missing}, but {path.name}, which differs in case: rename it {name}{end}{why}")
     raise StudyError(missing)
 
@@ -173,7 +177,7 @@ def _of_mimic_iii(paths: Iterable[Path]) -> bool:
     """Whether one of these tables is in capitals or begins with MIMIC-III's row_id, whatever its name is."""
     for path in paths:
         with contextlib.suppress(StudyError):
-            if _in_capitals(path) or not _in_mimic_iv(path) and csv_stream.columns(path)[:1] == ["row_id"]:
+            if _in_capitals(path) or (not _in_mimic_iv(path) and csv_stream.columns(path)[:1] == ["row_id"]):
                 return True
     return False
 

@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
-from drgstudy.disclosure import count
+from drgstudy import disclosure
 from drgstudy.plots.canvas import canvas, log_counts, stamped
 from drgstudy.plots.style import FAINT, INK, PALETTE, style_of
 
@@ -30,7 +30,7 @@ def _reach(counts: pd.Series) -> float:
 
 def _beyond(n: int, mask_below: int) -> str:
     """What an axis says of the stays that it leaves out."""
-    said = count(n, mask_below)
+    said = disclosure.count(n, mask_below)
     return f"; {said} stay{'' if said == '1' else 's'} beyond the axis" if n else ""
 
 
@@ -74,7 +74,7 @@ def words_known(words: dict[int, pd.Series], dataset: str, mask_below: int = 0) 
         ax.hist(counts, bins=40, range=(0, top), label=f"hour {hour}: {counts.mean():,.0f} on average", **style)
         ax.axvline(counts.mean(), color=PALETTE[i], ls="-" if i else "--", lw=1.2)
     beyond = _beyond(max((counts > top).sum() for counts in words.values()), mask_below)
-    ax.set(xlabel=f"words known of a stay{beyond}", ylabel="stays")
+    ax.set(xlabel=f"words known of a stay{beyond}", ylabel="stays", xlim=(0, 1.02 * top))
     ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     ax.legend(frameon=False)
     return stamped(figure, dataset)
