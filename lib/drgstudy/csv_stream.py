@@ -139,10 +139,9 @@ def _batches(
 
 def _understood(texts: pyarrow.Array, kind: pyarrow.DataType, column: int) -> pyarrow.Array:
     """Cells as whole numbers or times, whoever wrote them; the error is worded like that of Arrow's reader."""
-    texts = pyarrow.compute.if_else(pyarrow.compute.is_in(texts, _EMPTY), None, texts)
     bare = pyarrow.compute.utf8_trim_whitespace(pyarrow.compute.replace_substring_regex(texts, *_LENIENT[kind]))
     try:
-        return bare.cast(kind)
+        return pyarrow.compute.if_else(pyarrow.compute.is_in(bare, _EMPTY), None, bare).cast(kind)
     except pyarrow.ArrowInvalid as error:
         value = re.search(r"'(.*)'", str(error), re.DOTALL)
         raise pyarrow.ArrowInvalid(

@@ -157,8 +157,8 @@ def build(
 def read_notes(folder: Path, stays: pd.DataFrame, hours: float = 48) -> pd.DataFrame:
     """Read the notes on these stays that were charted up to `hours`, without de-identification placeholders.
 
-    Discharge summaries, notes marked as errors, notes without a stay or a time of day and empty ones are left out. NOTEEVENTS is
-    read in batches, and no other text is held.
+    Discharge summaries, notes marked as errors, notes without a stay or a time of day and empty ones are left out.
+    NOTEEVENTS is read in batches, and no other text is held.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ is not plausible, and one of 40 is a percentage. MetaVision charts only the thre
 tripled, so that their mean over an hour is their sum.
 
 A row without HADM_ID, as a fifth of MIMIC-III's laboratory rows are, is joined to the hospital stay that its patient was in
-at its time. The others are outpatients'; in the open demo all 14,262 are.
+at its time. The others are outpatients': in the open demo none of 14,262 falls into a stay.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ _TABLES = {  # the columns with the number and the error flag; the laboratory ha
     "outputevents": {"value": "value", "iserror": "error"},
 }
 _KEYS = ["hadm_id", "itemid", "charttime"]
-COUNTS = ("read", "other items", "no stay", "other stays", "errors", "no number", "other hours", "implausible", "kept")
-COUNTS += ("kept, joined by patient and time",)
+COUNTS = (
+    "read", "other items", "no stay", "other stays", "errors", "no number", "other hours", "implausible", "kept",
+    "kept, joined by patient and time",
+)  # fmt: skip
 
 
 def items() -> pd.DataFrame:

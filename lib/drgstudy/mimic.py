@@ -128,16 +128,15 @@ def find(folder: Path, table: str) -> Path:
         return path
     name = FILES[table.lower()][0] if table.islower() else table
     missing = f"{folder} has no {name}.csv.gz or {name}.csv, neither directly nor in hosp/ or note/ below it"
-    for path in (
-        place / other for place in _places(Path(os.path.abspath(folder))) for other in sorted(os.listdir(place))
-    ):
+    for path in (path for place in _places(Path(os.path.abspath(folder))) for path in sorted(place.iterdir())):
         end = path.name.lower().removeprefix(table.lower())
         is_other = path.name != name + end and not (name.isupper() and _in_mimic_iv(path))
         if end in (".csv", ".csv.gz") and is_other and path.is_file():
-            why = (
+            missing += f", but {path.name}, which differs in case: rename it {name}{end}"
+            missing += (
                 ", as all of MIMIC-III's: capitals tell them from MIMIC-IV's tables of the same names" * name.isupper()
             )
-            raise StudyError(f"{missing}, but {path.name}, which differs in case: rename it {name}{end}{why}")
+            break
     raise StudyError(missing)
 
 

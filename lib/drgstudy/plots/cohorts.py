@@ -25,7 +25,7 @@ def bars(counts: pd.Series, xlabel: str, ylabel: str, dataset: str) -> Figure:
 def _reach(counts: pd.Series) -> float:
     """Where an axis may end so that the few largest counts do not spoil it: Tukey's outer fence, or the largest."""
     low, high = counts.quantile([0.25, 0.75])
-    return min(counts.max(), high + 3 * (high - low))
+    return max(1, min(counts.max(), high + 3 * (high - low)))
 
 
 def _beyond(n: int, mask_below: int) -> str:
