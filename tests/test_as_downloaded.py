@@ -1,4 +1,4 @@
-"""Both studies' first notebooks run on files as people have them: all versions in one folder, written by any program."""
+"""Both studies' first notebooks run on files as people have them: MIMIC-III beside MIMIC-IV, written by any program."""
 
 import pandas as pd
 import pytest
@@ -46,7 +46,7 @@ def mimic_iv(root, clock, missing=()):
 
 
 def mimic_iii(root, clock):
-    """Tables of 12 stays, each with a note, a heart rate and three sodiums: in the stay, and without a stay in and out."""
+    """Tables of 12 stays, each with a note, a heart rate and a sodium, and three sodiums that do not name the stay."""
     at = lambda hours: (START + pd.Timedelta(hours=hours)).strftime(clock)  # noqa: E731
     stays = [{"row_id": i, "subject_id": 1 + i, "hadm_id": 50 + i} for i in range(12)]
     many = {
@@ -64,7 +64,9 @@ def mimic_iii(root, clock):
     tables = {
         "patients": [stay | {"dob": "2100-01-01 00:00:00", "expire_flag": 0} for stay in stays],
         "admissions": [stay | {"admittime": at(-1), "dischtime": at(99), "diagnosis": "SEPSIS"} for stay in stays],
-        "icustays": [stay | many | {"icustay_id": 80 + stay["row_id"], "intime": at(0), "outtime": at(60)} for stay in stays],
+        "icustays": [
+            stay | many | {"icustay_id": 80 + i, "intime": at(0), "outtime": at(60)} for i, stay in enumerate(stays)
+        ],
         "drgcodes": [stay | {"description": "NECK"} | rows for stay in stays for rows in drg.values()],
         "noteevents": [stay | {"charttime": at(1), "category": "Nursing", "text": "stable"} for stay in stays],
         "chartevents": [stay | {"itemid": 211, "charttime": at(2), "valuenum": 80} for stay in stays],

@@ -556,7 +556,9 @@ def test_two_versions_of_the_one_are_still_two_beside_the_other(tmp_path):
 def test_a_name_that_differs_in_case_alone_is_told(tmp_path, written):
     (tmp_path / written).touch()
     end = written.lower().removeprefix("labevents")
-    says = rf"has no LABEVENTS\.csv\.gz .*, but {written}, which differs in case: rename it LABEVENTS{end}, as all of MIMIC-III's: cap"
+    says = (
+        rf"has no LABEVENTS\.csv\.gz .*, but {written}, which differs in case: rename it LABEVENTS{end}, as all of MIM"
+    )
     for table in ("labevents", "LABEVENTS"):
         with pytest.raises(StudyError, match=says):
             mimic.find(tmp_path, table)

@@ -6,8 +6,8 @@ first. A value is taken in the first unit in which it is plausible: an inspired 
 is not plausible, and one of 40 is a percentage. MetaVision charts only the three parts of the coma scale; each is
 tripled, so that their mean over an hour is their sum.
 
-A row without HADM_ID, as a fifth of MIMIC-III's laboratory rows are, is joined to the hospital stay that its patient was in
-at its time. The others are outpatients': in the open demo none of 14,262 falls into a stay.
+A row without HADM_ID, as a fifth of MIMIC-III's laboratory rows are, is joined to the hospital stay that its patient
+was in at its time. The others are outpatients': in the open demo none of 14,262 falls into a stay.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _stays(folder: Path) -> pd.DataFrame:
 
 
 def _stay_at(rows: pd.DataFrame, stays: pd.DataFrame) -> pd.Series:
-    """The hadm_id of the stay that holds each row's charttime, missing if none does; of two, the one that began last."""
+    """The hadm_id of the stay that holds each row's charttime, missing if none does; of two, that which began last."""
     found = rows.rename_axis("row").reset_index().merge(stays, on="subject_id")
     found = found[found["charttime"].between(found["start"], found["end"])].sort_values(["start", "hadm_id"])
     return found.drop_duplicates("row", keep="last").set_index("row")["hadm_id"].astype("Int64").reindex(rows.index)

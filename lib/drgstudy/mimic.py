@@ -2,8 +2,8 @@
 
 It knows the tables of MIMIC-IV (2.0 to 3.1), MIMIC-IV-Note and MIMIC-III (1.4) that the two studies need. A file whose
 name is in capitals belongs to MIMIC-III, and so does a table that is asked for in capitals ("DRGCODES"). Asked for in
-small letters it is MIMIC-IV's, or MIMIC-III's where there is no MIMIC-IV. Long tables are read in batches, so that memory
-does not grow with the file.
+small letters it is MIMIC-IV's, or MIMIC-III's where there is no MIMIC-IV. Long tables are read in batches, so that
+memory does not grow with the file.
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ def find(folder: Path, table: str) -> Path:
 def _dataset(folder: Path, table: str) -> dict[str, Path]:
     """Paths of the tables below a folder, by name: the discharge notes alone if `table` is these, else all others.
 
-    If `table` must be MIMIC-III's, the others are MIMIC-III's alone; if not, MIMIC-III's are passed over where there are
-    MIMIC-IV's.
+    If `table` must be MIMIC-III's, the others are MIMIC-III's alone; if not, MIMIC-III's are passed over where there
+    are MIMIC-IV's.
     """
     third = table.isupper() or table not in COLUMNS
     roots: dict[Path, dict[str, Path]] = {}
