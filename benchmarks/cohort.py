@@ -82,11 +82,9 @@ def _finish(courses, source: dict, mapping: Path, out: Path) -> int:
 
     from drgstudy import cohort, harmonize, mimic
 
-    rows = mimic.read(source["folder"], "drgcodes")
-    admissions = mimic.read(source["folder"], "admissions", ["hadm_id", "admit_provider_id"])
+    rows = mimic.read(source["folder"], "drgcodes", cohort.DRG_COLUMNS)
     billed = pd.read_parquet(mapping) if mapping.is_file() else harmonize.harmonize(rows[cohort.is_ms_drg(rows)])
-    clinicians = admissions.set_index("hadm_id")["admit_provider_id"]
-    stays, flow = cohort.build_cohort(courses, rows, billed, clinicians=clinicians)
+    stays, flow = cohort.build_cohort(courses, rows, billed, clinicians=mimic.clinicians(source["folder"]))
     write_rows(stays, out / "stays.parquet", cohort.STAYS, by="03-cohort")
     write_json(out / "flow.json", flow)
     return flow["notes"][0]["kept"]

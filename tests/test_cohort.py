@@ -164,9 +164,15 @@ def test_a_split_holds_out_clinicians():
     assert 100 < test.sum() <= 200 and flow["splits"]["split_clinicians"]["test_stays"] == test.sum()
     assert set(admitted[test]).isdisjoint(admitted[~test]) and "" not in set(admitted[test])
     assert parts(stays, "split_clinicians")[1].equals(stays[test])
-    for nobody in (None, who.replace("P.*", "P1", regex=True), who.iloc[:0]):
+    assert "no_split_clinicians" not in flow
+    for nobody, why in (
+        (None, "admit_provider_id came with MIMIC-IV 2.2"),
+        (who.replace("P.*", "P1", regex=True), "the first clinician drawn admitted more stays than"),
+        (who.iloc[:0], "is empty for every stay"),
+    ):
         stays, flow = build_cohort(cut(notes), rows, mapping, clinicians=nobody)
         assert "split_clinicians" not in stays and "split_clinicians" not in flow["splits"]
+        assert why in flow["no_split_clinicians"]
         with pytest.raises(StudyError, match="expected split or split_patients, got 'split_clinicians'"):
             parts(stays, "split_clinicians")
 

@@ -112,7 +112,8 @@ def test_each_row_is_left_out_for_the_first_reason_that_applies():
     time = "2150-01-01 09:00"
     rows = {
         "other items": [(10, 5813, time, 90, 1), (None, None, None, None, None)],
-        "other stays": [(30, 211, time, 80, 1), (None, 211, time, 80, None)],
+        "no stay": [(None, 211, time, 80, None)],
+        "other stays": [(30, 211, time, 80, 1)],
         "errors": [(10, 211, time, 80, 1), (10, 211, time, 999, 1)],
         "no number": [(10, 211, time, None, None)],
         "other hours": [
@@ -129,7 +130,8 @@ def test_each_row_is_left_out_for_the_first_reason_that_applies():
         "kept": [(10, 211, time, 80, None)],
     }
     values, counts = measurements.hourly([batch(*itertools.chain(*rows.values()))], STAYS)
-    assert counts == {"read": 15} | {reason: len(left) for reason, left in rows.items()}
+    expected = {"read": 15} | {reason: len(left) for reason, left in rows.items()}
+    assert counts == dict.fromkeys(measurements.COUNTS, 0) | expected
     assert measured(values) == {(0, 0, "heart rate"): 80}
 
 
@@ -171,6 +173,48 @@ def test_a_batch_is_let_go_before_the_next_is_read():
             assert sum(ref() is not None for ref in alive[:-1]) == 0
 
     assert measurements.hourly(stream(), STAYS)[1]["kept"] == 4
+
+
+# --- Rows that do not name their stay
+
+
+def tables(folder, **rows):
+    """MIMIC-III's tables of events and stays, as CSV."""
+    for name in ("admissions", "icustays", "chartevents", "labevents", "outputevents"):
+        made = pd.DataFrame(rows.get(name, [{"itemid": 1}]), columns=list(mimic.MIMIC_III[name]))
+        made.rename(columns=str.upper).to_csv(folder / f"{name.upper()}.csv", index=False)
+    return folder
+
+
+@pytest.mark.parametrize("table", ["chartevents", "labevents", "outputevents"])
+def test_rows_without_a_stay_are_joined_by_patient_and_time(tmp_path, table):
+    """Patient 1: stays 10 (days 1 to 5) and 20 (days 9 to 12, overlapped by 30 on day 11); in the ICU before day 9."""
+    spans = [(1, 10, 1, 5), (1, 20, 9, 12), (1, 30, 11, 14), (2, 40, 1, 30)]
+    day = lambda n: f"2150-01-{n:02} 12:00:00" if isinstance(n, int) else n  # noqa: E731
+    admissions = [dict(zip(("subject_id", "hadm_id", "admittime", "dischtime"), (p, s, day(a), day(b)), strict=True))
+                  for p, s, a, b in spans]  # fmt: skip
+    icu = [{"subject_id": 1, "hadm_id": 20, "icustay_id": 5, "intime": "2150-01-09 11:00:00", "outtime": day(10)}]
+    expected = {
+        (1, 1): 10, (1, 5): 10, (1, 6): None, (1, "2150-01-05 12:00:01"): None, (1, "2150-01-09 11:30:00"): 20,
+        (1, 10): 20, (1, 11): 30, (1, 13): 30, (2, 6): 40, (3, 6): None, (1, ""): None,
+    }  # fmt: skip
+    rows = [{"subject_id": p, "itemid": 1, "charttime": day(t)} for p, t in expected] + [
+        {"subject_id": 1, "hadm_id": 10, "itemid": 1, "charttime": day(13)}  # what is named is not questioned
+    ]
+    events = pd.concat(measurements.events(tables(tmp_path, admissions=admissions, icustays=icu, **{table: rows})))
+    events = events.dropna(subset="charttime") if table != "x" else events
+    found = [*expected.values()][:-1]
+    assert events["hadm_id"].astype(object).where(events["hadm_id"].notna(), None).tolist() == [*found, 10]
+    assert events["joined"].tolist() == [stay is not None for stay in found] + [False]
+
+
+@needs_demo
+def test_stays_taken_from_the_demos_rows_are_found_again(tmp_path):
+    """Without their HADM_ID, nine in ten laboratory rows come back to their own stay, and none to another."""
+    lab = pd.concat(mimic.batches(DEMO, "LABEVENTS", ["subject_id", "hadm_id", "charttime"]))
+    lab = lab.dropna(subset="hadm_id")
+    found = measurements._stay_at(lab[["subject_id", "charttime"]], measurements._stays(DEMO))
+    assert (found.dropna() == lab["hadm_id"][found.notna()]).all() and found.notna().mean() > 0.9
 
 
 # --- What the model reads
@@ -314,8 +358,8 @@ def test_the_demos_hourly_means_are_those_of_pandas(demo):
     events, stays = demo
     values, counts = measurements.hourly([events], stays)
     assert len(stays) == 123 and counts == {
-        "read": 845749, "other items": 621353, "other stays": 26823, "errors": 137, "no number": 737,
-        "other hours": 130416, "implausible": 87, "kept": 66196,
+        "read": 845749, "other items": 621353, "no stay": 11093, "other stays": 15730, "errors": 137, "no number": 737,
+        "other hours": 130416, "implausible": 87, "kept": 66196, "kept, joined by patient and time": 0,
     }  # fmt: skip
     long = events[events["error"].fillna(0) != 1].merge(stays, left_on="hadm_id", right_on="stay_id")
     long["hour"] = (long["charttime"] - long["icu_in"]).dt.total_seconds() // 3600

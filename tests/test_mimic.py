@@ -1,6 +1,7 @@
 """MIMIC's tables are read as they are written, and each kind of damage is told in one sentence."""
 
 import csv
+import datetime
 import gzip
 import json
 import os
@@ -193,7 +194,7 @@ def test_batches_join_to_the_same_notes(folder, monkeypatch):
         (lambda text: text.splitlines()[0], r"discharge.csv is empty; expected a CSV table"),
         (lambda text: text.replace("11-DS-2", "10-DS-1"), r"discharge.csv, row 2: the note_id 10-DS-1 occurs twice"),
         (lambda text: text.replace(",11,", ",eleven,"), r"column subject_id holds 'eleven', expected a whole number"),
-        (lambda text: text.replace(",20,", ",20.0,"), r"column hadm_id holds '20.0', expected a whole number"),
+        (lambda text: text.replace(",20,", ",20.5,"), r"column hadm_id holds '20.5', expected a whole number"),
         (lambda text: text.replace(",11,", ",,"), r"column subject_id, row 2: .* not_nullable"),
         (lambda text: text.replace("DS,2,", "DS,"), r"not a well-formed CSV table: expected 8 columns, got 7$"),
         (lambda text: text.replace('left."', "left."), r"not a well-formed CSV table: a quote is never closed"),
@@ -231,6 +232,96 @@ def test_a_wrong_time_or_a_repeated_key_is_told(tmp_path):
     path.write_text(header + "1,F,60,2180,2011 - 2013,\n" * 2, encoding="utf-8")
     with pytest.raises(StudyError, match=r"patients.csv, column subject_id, row 1: 1 breaks the rule field_uniqueness"):
         mimic.read(tmp_path, "patients")
+
+
+ZONES = ["", "Z", "z", " UTC", " GMT", "+00:00", "+0000", "+00", "-00:00", " +0000 UTC"]
+
+
+@given(st.datetimes(datetime.datetime(1800, 1, 1), datetime.datetime(2300, 1, 1)), st.data())
+def test_a_time_is_read_whoever_wrote_it(tmp_path_factory, when, data):
+    folder, when = tmp_path_factory.mktemp("icu"), when.replace(microsecond=0)
+    texts = [
+        when.isoformat(data.draw(st.sampled_from(" T")))
+        + data.draw(st.sampled_from(["", ".0", ".000", ".000000", ".999"]))
+        + data.draw(st.sampled_from(ZONES))
+        for _ in range(3)
+    ]
+    rows = [{"row_id": i, "subject_id": 1, "itemid": 1, "charttime": text} for i, text in enumerate([*texts, ""])]
+    read = mimic.read(mimic_iii(folder, labevents=rows), "labevents", ["charttime"])["charttime"]
+    assert read.dtype == "datetime64[s]" and read.tolist() == [pd.Timestamp(when)] * 3 + [pd.NaT]
+
+
+def test_every_time_of_every_table_is_read_so(tmp_path):
+    for tables, write in ((mimic.COLUMNS, lambda name: name), (mimic.MIMIC_III, str.upper)):
+        for table, columns in tables.items():
+            sample = {"id": "7.0", "number": "", "float": "1", "text": "a", "time": "2180-05-06T22:15:00.000+00:00"}
+            rows = ",".join(columns), ",".join(sample[kind] for kind in columns.values())
+            folder = tmp_path / f"{table}{len(columns)}"
+            folder.mkdir()
+            (folder / f"{write(table)}.csv").write_text("\n".join(rows))
+            read = mimic.read(folder, write(table)).iloc[0]
+            for name, kind in columns.items():
+                if kind in ("time", "id"):
+                    assert read[name] == {"time": pd.Timestamp("2180-05-06 22:15"), "id": 7}[kind], (table, name)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("2180-05-06 22:15:00+01:00", r"holds a time of the zone \+01:00; expected times of one clock, without a zone"),
+        ("2180-05-06T22:15:00.000-0500", "holds a time of the zone -0500; expected"),
+        ("2180-05-06 22:15:00 EST", "holds a time of the zone EST; expected"),
+        ("2180-02-30 22:15:00Z", "holds '2180-02-30 22:15:00', expected a time such as 2180-05-06 22:15:00"),
+        ("2180-05-06 10:15:00 PM", "holds a text of 24 characters, expected a time such as"),
+        ("06/05/2180 22:15", "holds '06/05/2180 22:15', expected a time such as"),
+    ],
+)
+def test_a_time_that_may_mean_another_is_refused_for_the_true_reason(tmp_path, text, reason):
+    rows = [{"row_id": i, "subject_id": 1, "itemid": 1, "charttime": t} for i, t in enumerate(["2180-05-06Z", text])]
+    with pytest.raises(StudyError, match=f"LABEVENTS.csv, column CHARTTIME {reason}"):
+        mimic.read(mimic_iii(tmp_path, labevents=rows), "labevents", ["charttime"])
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**53), st.sampled_from(["", ".0", ".00", "."])) | st.none(), min_size=40))
+def test_whole_numbers_are_read_wherever_pandas_made_them_floats(tmp_path_factory, ids):
+    """The first odd one may come after batches that were given already; no row may be lost or come twice."""
+    folder = tmp_path_factory.mktemp("icu")
+    texts = [f"{n[0]}{n[1]}" if n else "" for n in ids]
+    rows = [{"row_id": i, "subject_id": i, "itemid": 1, "hadm_id": text} for i, text in enumerate(texts)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csv_stream, "BATCH_BYTES", 200)
+        read = mimic.read(mimic_iii(folder, labevents=rows), "labevents", ["subject_id", "hadm_id"])
+    assert read["subject_id"].tolist() == list(range(len(ids)))
+    assert read["hadm_id"].fillna(-1).tolist() == [n[0] if n else -1 for n in ids]
+
+
+@pytest.mark.parametrize("wrong", ["20.5", "2e1", "1,5", "twenty", "99999999999999999999.0"])
+def test_what_is_no_whole_number_is_told_also_after_odd_ones(tmp_path, wrong):
+    rows = [{"row_id": i, "subject_id": "7.0", "itemid": 1, "hadm_id": n} for i, n in enumerate(["", "20.0", wrong])]
+    with pytest.raises(StudyError, match=r"column HADM_ID holds .*, expected a whole number"):
+        mimic.read(mimic_iii(tmp_path, labevents=rows), "labevents", ["hadm_id", "subject_id"])
+
+
+@pytest.mark.parametrize("words", ["straddling object", "invalid UTF8 data", "error to int64: invalid value '1'", '""'])
+def test_the_words_of_a_note_are_not_taken_for_a_reason(folder, words):
+    text = NOTES.replace("DS,2,", "DS,").replace("secret words", f'"{words}"')
+    (folder / "note" / "discharge.csv").write_text(text)
+    with pytest.raises(StudyError, match=r"discharge.csv is not a well-formed CSV table: expected 8 columns, got 7$"):
+        read_notes(folder)
+
+
+def test_no_reason_is_better_than_a_false_one(folder):
+    path = folder / "hosp" / "drgcodes.csv.gz"
+    errors = {
+        pyarrow.ArrowNotImplementedError("a secret"): r"can't be read as a CSV table; see whether",
+        OSError(28, "No space left on device"): r"can't be read \(No space left on device\)$",
+        OSError("zlib inflate failed"): r"is truncated or damaged \(zlib inflate failed\)",
+    }
+    for error, says in errors.items():
+        with pytest.raises(StudyError, match=says), csv_stream.explained(path):
+            raise error
+    with pytest.raises(MemoryError), csv_stream.explained(path):
+        raise pyarrow.ArrowMemoryError("malloc of size 9 failed")
 
 
 def test_a_missing_folder_or_table_is_told(tmp_path):
@@ -401,6 +492,78 @@ def test_of_two_versions_one_must_be_named(tmp_path):
     assert mimic.source(new, dataset(tmp_path / "mimic-iv-note-2.2", ["discharge"]).parent).version == "3.1"
 
 
+def third(folder, small=False):
+    """MIMIC-III's tables, in capitals or, as some exports have them, in small letters."""
+    stay = {
+        "row_id": 1,
+        "subject_id": 3,
+        "hadm_id": 3,
+        "itemid": 3,
+        "icustay_id": 3,
+        "drg_type": "MS",
+        "drg_code": "001",
+    }
+    mimic_iii(folder, **{t: [{k: v for k, v in stay.items() if k in names}] for t, names in mimic.MIMIC_III.items()})
+    for path in folder.iterdir():
+        path.rename(folder / (path.name.lower() if small else path.name))
+    return folder
+
+
+@pytest.mark.parametrize("old", ["mimiciii/1.4", "mimic-iii-clinical-database-1.4", "mimic3/v1.4"])
+@pytest.mark.parametrize("new", ["mimiciv/3.1", "mimic-iv-3.1", "MIMIC-IV/2.2"])
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("small", [False, True])
+def test_mimic_iii_beside_mimic_iv_is_no_version_of_it(tmp_path, old, new, flat, small):
+    files = tmp_path / "physionet.org" / "files"
+    old, new = third(files / old, small), dataset(files / new, ALL)
+    dataset(files / "mimic-iv-note" / "2.2", ["discharge"])
+    if flat:
+        for path in (new / "hosp").iterdir():
+            path.rename(new / path.name)
+    at_home = new if flat else new / "hosp"
+    for folder in (tmp_path, files):
+        for table in ALL:
+            assert mimic.find(folder, table) == at_home / f"{table}.csv"
+        assert mimic.source(folder, folder) == mimic.source(new, folder)
+        assert not any(old in path.parents for path in mimic.files(folder, folder))
+        if small:
+            with pytest.raises(
+                StudyError, match=r"has no DRGCODES\.csv\.gz .*, but drgcodes\.csv, which differs in case"
+            ):
+                mimic.source(folder, third=True)
+            continue
+        for table in mimic.MIMIC_III:
+            assert mimic.find(folder, table.upper()) == old / f"{table.upper()}.csv"
+        assert mimic.source(folder, third=True) == mimic.source(old) == mimic.source(old, third=True)
+        assert mimic.source(old).name.startswith("MIMIC-III v1.4")
+        assert {path.parent for path in mimic.files(folder, third=True)} == {old}
+        assert {rows["subject_id"][0] for rows in (mimic.read(folder, "PATIENTS", ["subject_id"]),)} == {3}
+
+
+def test_two_versions_of_the_one_are_still_two_beside_the_other(tmp_path):
+    third(tmp_path / "mimiciii" / "1.4")
+    for version in ("2.2", "3.1"):
+        dataset(tmp_path / "mimiciv" / version, ALL)
+    with pytest.raises(StudyError, match=r"several versions of drgcodes: \S+/2\.2, \S+/3\.1; name one"):
+        mimic.find(tmp_path, "drgcodes")
+    assert mimic.find(tmp_path, "DRGCODES").name == "DRGCODES.csv"
+    third(tmp_path / "mimiciii-demo" / "1.4")
+    with pytest.raises(StudyError, match=r"several versions of DRGCODES: \S+/1\.4, \S+/1\.4; name one"):
+        mimic.source(tmp_path, third=True)
+
+
+@pytest.mark.parametrize("written", ["labevents.csv", "Labevents.csv", "labevents.csv.gz", "LABEVENTS.CSV"])
+def test_a_name_that_differs_in_case_alone_is_told(tmp_path, written):
+    (tmp_path / written).touch()
+    end = written.lower().removeprefix("labevents")
+    says = (
+        rf"has no LABEVENTS\.csv\.gz .*, but {written}, which differs in case: rename it LABEVENTS{end}, as all of MIM"
+    )
+    for table in ("labevents", "LABEVENTS"):
+        with pytest.raises(StudyError, match=says):
+            mimic.find(tmp_path, table)
+
+
 def test_links_are_followed_but_once_and_only_so_deep(tmp_path):
     root = dataset(tmp_path / "mimiciv" / "2.2", ALL)
     for name in ("mimic-a", "mimic-b", "hosp/note"):
@@ -431,6 +594,9 @@ def test_what_may_not_be_read_is_told(tmp_path, closed):
 def test_a_column_that_nobody_asks_for_may_be_missing(tmp_path):
     path = dataset(tmp_path, ["admissions"]) / "hosp" / "admissions.csv"  # 2.0 does not say who admitted
     path.write_text(path.read_text().replace("admit_provider_id", "other"))
+    assert mimic.clinicians(tmp_path) is None
     assert mimic.read(tmp_path, "admissions", ["hadm_id", "race"])["hadm_id"].tolist() == [7, 8]
     with pytest.raises(StudyError, match="no column admit_provider_id"):
         mimic.read(tmp_path, "admissions")
+    dataset(tmp_path, ["admissions"])
+    assert mimic.clinicians(tmp_path).to_dict() == {7: "a", 8: "a"}

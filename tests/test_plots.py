@@ -174,6 +174,24 @@ def test_saving_twice_gives_equal_bytes_and_one_dataset_name(tmp_path):
         assert image.text == {"Source": DATASET}
 
 
+@pytest.mark.parametrize("extremes", [[90_000], [5_000, 90_000], [10**7] * 3])
+def test_a_very_long_course_does_not_spoil_the_axis(extremes):
+    words = pd.Series([*STAYS["words"], *extremes])
+    stays = pd.DataFrame({"words": words, "split": ["train", "test"] * 20 + ["train"] * len(extremes)})
+    for mask_below, said in ((0, f"{len(extremes)} stay{'s' * (len(extremes) > 1)}"), (11, "< 11 stays")):
+        figure = plots.word_counts(stays, DATASET, mask_below)
+        left, right = figure.axes[0].get_xlim()
+        assert 0 <= left < 40 and 79 < right < 200
+        drawn = next(line for line in figure.axes[0].lines if line.get_label().startswith("train"))
+        assert drawn.get_xdata().max() == 78 and drawn.get_ydata().argmax() not in (0, 199)
+        assert f"words in the hospital course (thin lines: means; {said} beyond the axis)" in words_on(figure)
+        mean = words[stays["split"] == "train"].mean()
+        assert f"train: {20 + len(extremes)} stays, mean {mean:,.0f}" in words_on(figure)
+        known = plots.words_known({24: STAYS["words"], 48: words}, DATASET, mask_below)
+        assert known.axes[0].get_xlim()[1] < 200 and f"words known of a stay; {said} beyond the axis" in words_on(known)
+    assert "words in the hospital course (thin lines: means)" in words_on(plots.word_counts(STAYS, DATASET))
+
+
 def test_the_order_and_looks_are_fixed_and_unknown_runs_come_last():
     assert plots.in_order(["zzz", "tfidf", "aaa", "llama"]) == ["llama", "tfidf", "aaa", "zzz"]
     assert plots.style_of("zzz")[0] == "zzz" and plots.style_of("llama")[0] == "DRG-LLaMA"

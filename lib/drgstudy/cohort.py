@@ -57,6 +57,8 @@ MAPPING = pa.DataFrameSchema(
     unique=["code", "title"],
 )
 """Schema of drgs.parquet: one row for each pair of billed code and title, from `harmonize.harmonize`."""
+DRG_COLUMNS = ["hadm_id", "drg_type", "drg_code", "description"]
+"""The columns of DRGCODES that `build_cohort` uses."""
 BLOCK = 20_000  # labelled stays whose texts are put in order at a time
 BATCHES = 32  # batches after which the texts of a block are joined: Arrow gives back memory only in larger pieces
 SPLITS = ("split", "split_patients", "split_clinicians")
@@ -113,12 +115,12 @@ def build_cohort(
         What `extract` makes of the notes, in the file's order. It is iterated over once. Texts are held only if they
         are long enough and their stays have a label.
     drgcodes : DataFrame
-        Rows of DRGCODES, all types: hadm_id, drg_type, drg_code, description.
+        Rows of DRGCODES, all types, with the `DRG_COLUMNS`.
     mapping : DataFrame
         From `harmonize.harmonize`: one row for each distinct code and title, with drg_v34 (missing where excluded).
     clinicians : Series of str, optional
-        Who admitted each stay (MIMIC's admit_provider_id, "" if unknown), by hadm_id. There is no split by clinician
-        without it, or if the first clinician drawn has more than `test_share` of the stays.
+        Who admitted each stay (`mimic.clinicians`; "" if unknown), by hadm_id. There is no split by clinician without
+        it, if nobody is known, or if the first clinician drawn has more than `test_share` of the stays.
     min_words, min_stays : int
         Hospital courses with fewer words and DRGs with fewer stays are left out. `min_stays` is 2 or more.
     seed : int
@@ -134,7 +136,8 @@ def build_cohort(
         As `STAYS`.
     flow : dict
         notes and drg_rows (lists of {step, kept, removed}), stays, labels, seed, and splits: for each of them the
-        stays and labels of its parts, and its `leakage`.
+        stays and labels of its parts, and its `leakage`. Where there is no split by clinician, no_split_clinicians is a
+        sentence that says why.
 
     Raises
     ------
@@ -181,6 +184,8 @@ def build_cohort(
     stays = stays[["stay_id", "subject_id", "drg_v34", "text", "words", *splits]]
     flow |= {"stays": len(stays), "labels": stays["drg_v34"].nunique(), "seed": seed}
     flow["splits"] = {split: _parts(stays, split) | leakage(stays, split) for split in SPLITS if split in stays}
+    if "split_clinicians" not in splits:
+        flow["no_split_clinicians"] = _no_clinicians(stays, clinicians)
     check_flow(flow)
     return stays, flow
 
@@ -217,7 +222,10 @@ def stratified_draw(strata: pd.Series, share: float, rng: np.random.Generator) -
 def parts(stays: pd.DataFrame, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The training and the test stays of one of the `SPLITS`; raises StudyError if the stays have no such split."""
     if split not in SPLITS or split not in stays:
-        raise StudyError(f"parameter split: expected {' or '.join(s for s in SPLITS if s in stays)}, got {split!r}")
+        why = "; this cohort has no split by clinician, and flow.json says why" * ("split_clinicians" not in stays)
+        raise StudyError(
+            f"parameter split: expected {' or '.join(s for s in SPLITS if s in stays)}, got {split!r}{why}"
+        )
     return stays[stays[split] == "train"], stays[stays[split] == "test"]
 
 
@@ -315,6 +323,15 @@ def _draw_splits(stays: pd.DataFrame, clinicians: pd.Series | None, test_share: 
         if (drawn := clinician.isin(sizes.index[sizes.cumsum() <= test_share * len(stays)])).any():
             test["split_clinicians"] = drawn
     return {split: pd.Series(np.where(is_test, "test", "train"), dtype="str") for split, is_test in test.items()}
+
+
+def _no_clinicians(stays: pd.DataFrame, clinicians: pd.Series | None) -> str:
+    said = "There is no split by clinician, for "
+    if clinicians is None:
+        return said + "these tables do not say who admitted whom: admit_provider_id came with MIMIC-IV 2.2."
+    if (stays["stay_id"].map(clinicians).fillna("") == "").all():
+        return said + "admit_provider_id is empty for every stay of this cohort."
+    return said + "the first clinician drawn admitted more stays than the test part may have."
 
 
 def _parts(stays: pd.DataFrame, split: str) -> dict:

@@ -317,7 +317,8 @@ def _ids(profile: str) -> np.ndarray:
     for file, held in _tables(profile, IDS):
         ids += [np.unique(column.drop_null()).astype("int64") for column in file.read(held).columns]
     for paths in filter(lambda paths: paths.source.is_file(), _paths(profile)):
-        for table, name in (("patients", "subject_id"), ("admissions", "hadm_id"), ("icustays", "icustay_id")):
+        keys = {**mimic.KEYS, **{table.upper(): key for table, key in mimic.KEYS.items()}}  # of MIMIC-IV and MIMIC-III
+        for table, name in keys.items():
             with contextlib.suppress(StudyError):
                 folder = Path(read_json(paths.source).get("folder", "/nowhere"))
                 ids += [batch[name].dropna().to_numpy("int64") for batch in mimic.batches(folder, table, [name])]

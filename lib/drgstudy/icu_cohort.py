@@ -67,7 +67,7 @@ def read_tables(folder: Path) -> dict[str, pd.DataFrame]:
     StudyError
         As `mimic.read`.
     """
-    return {table: mimic.read(folder, table, columns) for table, columns in _COLUMNS.items()}
+    return {table: mimic.read(folder, table.upper(), columns) for table, columns in _COLUMNS.items()}
 
 
 def build(
@@ -157,8 +157,8 @@ def build(
 def read_notes(folder: Path, stays: pd.DataFrame, hours: float = 48) -> pd.DataFrame:
     """Read the notes on these stays that were charted up to `hours`, without de-identification placeholders.
 
-    Discharge summaries, notes marked as errors, notes without a time of day and empty ones are left out. NOTEEVENTS is
-    read in batches, and no other text is held.
+    Discharge summaries, notes marked as errors, notes without a stay or a time of day and empty ones are left out.
+    NOTEEVENTS is read in batches, and no other text is held.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def read_notes(folder: Path, stays: pd.DataFrame, hours: float = 48) -> pd.DataF
     """
     icu_in = stays.drop_duplicates("stay_id").set_index("stay_id")["icu_in"]
     columns, parts = ["hadm_id", "charttime", "category", "iserror", "text"], []
-    for batch in progress(mimic.batches(folder, "noteevents", columns), desc="notes", unit=" batches"):
+    for batch in progress(mimic.batches(folder, "NOTEEVENTS", columns), desc="notes", unit=" batches"):
         since = (batch["charttime"] - batch["hadm_id"].map(icu_in)).dt.total_seconds() / 3600
         notes = batch.assign(hours=since, category=batch["category"].str.strip())
         is_early = (notes["hours"] <= hours) & (notes["iserror"].fillna(0) != 1)
@@ -231,7 +231,8 @@ def _all_stays(tables: dict[str, pd.DataFrame], system: str) -> pd.DataFrame:
     rows = tables["drgcodes"][tables["drgcodes"]["drg_type"].str.strip() == system.upper()]
     severest = rows.groupby(["hadm_id", "description"])["drg_severity"].transform("max")
     rows = rows[severest.isna() | (rows["drg_severity"] == severest)]
-    codes = rows["drg_code"].str.strip().groupby(rows["hadm_id"]).agg(codes="nunique", drg="min")
+    written = rows["drg_code"].str.strip().str.removesuffix(".0").str.zfill(len(drgs.fiscal_2013(system).index[0]))
+    codes = written.groupby(rows["hadm_id"]).agg(codes="nunique", drg="min")
     icu = tables["icustays"].rename(columns={"intime": "icu_in"}).astype({"icu_in": "datetime64[ms]"})
     icu = icu.dropna(subset="icu_in").sort_values(["icu_in", "icustay_id"])
     is_same = (icu["first_careunit"] == icu["last_careunit"]) & (icu["first_wardid"] == icu["last_wardid"])

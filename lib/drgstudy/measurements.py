@@ -5,6 +5,9 @@ the manner of MIMIC-Extract. An item that may be charted in one of two units has
 first. A value is taken in the first unit in which it is plausible: an inspired oxygen of 0.4 is a fraction, for 0.4 %
 is not plausible, and one of 40 is a percentage. MetaVision charts only the three parts of the coma scale; each is
 tripled, so that their mean over an hour is their sum.
+
+A row without HADM_ID, as a fifth of MIMIC-III's laboratory rows are, is joined to the hospital stay that its patient
+was in at its time. The others are outpatients': in the open demo none of 14,262 falls into a stay.
 """
 
 from __future__ import annotations
@@ -27,7 +30,10 @@ _TABLES = {  # the columns with the number and the error flag; the laboratory ha
     "outputevents": {"value": "value", "iserror": "error"},
 }
 _KEYS = ["hadm_id", "itemid", "charttime"]
-COUNTS = ("read", "other items", "other stays", "errors", "no number", "other hours", "implausible", "kept")
+COUNTS = (
+    "read", "other items", "no stay", "other stays", "errors", "no number", "other hours", "implausible", "kept",
+    "kept, joined by patient and time",
+)  # fmt: skip
 
 
 def items() -> pd.DataFrame:
@@ -54,16 +60,37 @@ def events(folder: Path) -> Iterator[pd.DataFrame]:
     Yields
     ------
     DataFrame
-        hadm_id, itemid, charttime, value, error (1 marks an error).
+        hadm_id, itemid, charttime, value, error (1 marks an error), joined (whether hadm_id was empty in the table, and
+        found by patient and time).
 
     Raises
     ------
     StudyError
         As `mimic.batches`.
     """
+    stays = None
     for table, columns in _TABLES.items():
-        for batch in mimic.batches(folder, table, [*_KEYS, *columns]):
-            yield batch.rename(columns=columns).reindex(columns=[*_KEYS, "value", "error"])
+        for batch in mimic.batches(folder, table.upper(), ["subject_id", *_KEYS, *columns]):
+            batch, adrift = batch.rename(columns=columns).assign(joined=False), batch["hadm_id"].isna()
+            if adrift.any():
+                stays = _stays(folder) if stays is None else stays
+                batch.loc[adrift, "hadm_id"] = _stay_at(batch.loc[adrift, ["subject_id", "charttime"]], stays)
+                batch["joined"] = adrift & batch["hadm_id"].notna()
+            yield batch.reindex(columns=[*_KEYS, "value", "error", "joined"])
+
+
+def _stays(folder: Path) -> pd.DataFrame:
+    """When each patient was in the hospital, and in intensive care, which may begin a little before the admission."""
+    admissions = mimic.read(folder, "ADMISSIONS", ["subject_id", "hadm_id", "admittime", "dischtime"])
+    icu = mimic.read(folder, "ICUSTAYS", ["subject_id", "hadm_id", "intime", "outtime"])
+    return pd.concat([frame.set_axis(["subject_id", "hadm_id", "start", "end"], axis=1) for frame in (admissions, icu)])
+
+
+def _stay_at(rows: pd.DataFrame, stays: pd.DataFrame) -> pd.Series:
+    """The hadm_id of the stay that holds each row's charttime, missing if none does; of two, that which began last."""
+    found = rows.rename_axis("row").reset_index().merge(stays, on="subject_id")
+    found = found[found["charttime"].between(found["start"], found["end"])].sort_values(["start", "hadm_id"])
+    return found.drop_duplicates("row", keep="last").set_index("row")["hadm_id"].astype("Int64").reindex(rows.index)
 
 
 def hourly(events: Iterable[pd.DataFrame], stays: pd.DataFrame) -> tuple[np.ndarray, dict[str, int]]:
@@ -72,7 +99,7 @@ def hourly(events: Iterable[pd.DataFrame], stays: pd.DataFrame) -> tuple[np.ndar
     Parameters
     ----------
     events : iterable of DataFrame
-        As `events` yields them.
+        As `events` yields them; without the column joined, none was.
     stays : DataFrame
         stay_id (the hospital stay's hadm_id; unique) and icu_in.
 
@@ -81,7 +108,8 @@ def hourly(events: Iterable[pd.DataFrame], stays: pd.DataFrame) -> tuple[np.ndar
     values : numpy.ndarray of float32, shape (stays, 48, 104)
         In the groups' units, hour 0 beginning with the ICU admission; NaN where nothing was measured.
     counts : dict of str to int
-        Numbers of events by `COUNTS`: read, left out (by the first reason that applies) and kept.
+        Numbers of events by `COUNTS`: read, left out (by the first reason that applies) and kept, and how many of the
+        kept were joined to their stay by patient and time. "no stay" means that nobody says which.
 
     Raises
     ------
@@ -112,7 +140,9 @@ def hourly(events: Iterable[pd.DataFrame], stays: pd.DataFrame) -> tuple[np.ndar
         ours = (item >= 0) & (stay >= 0)  # few events, to which the rest of the work is limited
         counts["read"] += len(batch)
         counts["other items"] += int((item < 0).sum())
-        counts["other stays"] += int(((item >= 0) & (stay < 0)).sum())
+        adrift = batch["hadm_id"].isna().to_numpy()
+        counts["no stay"] += int(((item >= 0) & adrift).sum())
+        counts["other stays"] += int(((item >= 0) & (stay < 0) & ~adrift).sum())
         batch, item, stay = batch[ours], item[ours], stay[ours]
 
         number = batch["value"].to_numpy("float64", na_value=np.nan)
@@ -130,6 +160,8 @@ def hourly(events: Iterable[pd.DataFrame], stays: pd.DataFrame) -> tuple[np.ndar
             counts[reason] += int((kept & out).sum())
             kept &= ~out
         counts["kept"] += int(kept.sum())
+        if "joined" in batch:
+            counts["kept, joined by patient and time"] += int(batch["joined"][kept].sum())
 
         cell = np.ravel_multi_index((stay[kept], hour[kept].astype(int), group[item[kept]]), shape)
         np.add.at(sums, cell, value[kept, plausible[kept].argmax(axis=1)].astype(np.float32))

@@ -1,7 +1,9 @@
 """Reading MIMIC's tables: where they lie, which columns they have, and whose data they are.
 
 It knows the tables of MIMIC-IV (2.0 to 3.1), MIMIC-IV-Note and MIMIC-III (1.4) that the two studies need. A file whose
-name is in capitals belongs to MIMIC-III. Long tables are read in batches, so that memory does not grow with the file.
+name is in capitals belongs to MIMIC-III, and so does a table that is asked for in capitals ("DRGCODES"). Asked for in
+small letters it is MIMIC-IV's, or MIMIC-III's where there is no MIMIC-IV. Long tables are read in batches, so that
+memory does not grow with the file.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.csv
 
+from drgstudy import csv_stream
 from drgstudy.csv_stream import explained, stream
 from drgstudy.flow import checked
 from drgstudy.study import OPENNESS, StudyError, fingerprint, progress, read_json
@@ -114,32 +117,68 @@ def find(folder: Path, table: str) -> Path:
     ----------
     folder : Path
     table : str
-        A key of `COLUMNS` or `MIMIC_III`.
+        A key of `COLUMNS` or `MIMIC_III`, in capitals if it must be MIMIC-III's.
 
     Raises
     ------
     StudyError
         If the folder or the table is not there or may not be read, or if several versions of the table are there.
     """
-    if path := _dataset(folder, table).get(table):
+    if path := _dataset(folder, table).get(table.lower()):
         return path
-    name = FILES[table][0]
-    raise StudyError(f"{folder} has no {name}.csv.gz or {name}.csv, neither directly nor in hosp/ or note/ below it")
+    name = FILES[table.lower()][0] if table.islower() else table
+    missing = f"{folder} has no {name}.csv.gz or {name}.csv, neither directly nor in hosp/ or note/ below it"
+    for path in (path for place in _places(Path(os.path.abspath(folder))) for path in sorted(place.iterdir())):
+        end = path.name.lower().removeprefix(table.lower())
+        is_other = path.name != name + end and not (name.isupper() and _in_mimic_iv(path))
+        if end in (".csv", ".csv.gz") and is_other and path.is_file():
+            missing += f", but {path.name}, which differs in case: rename it {name}{end}"
+            missing += (
+                ", as all of MIMIC-III's: capitals tell them from MIMIC-IV's tables of the same names" * name.isupper()
+            )
+            break
+    raise StudyError(missing)
 
 
 def _dataset(folder: Path, table: str) -> dict[str, Path]:
-    """Paths of the tables below a folder, by name: the discharge notes alone if `table` is these, else all others."""
+    """Paths of the tables below a folder, by name: the discharge notes alone if `table` is these, else all others.
+
+    If `table` must be MIMIC-III's, the others are MIMIC-III's alone; if not, MIMIC-III's are passed over where there
+    are MIMIC-IV's.
+    """
+    third = table.isupper() or table not in COLUMNS
     roots: dict[Path, dict[str, Path]] = {}
     for place in _places(Path(os.path.abspath(folder))):
         present = set(os.listdir(place))  # in their own case, also on a file system that ignores case
         for known in FILES:
             names = [f"{name}.csv{end}" for name in FILES[known] for end in (".gz", "")]
-            path = next((place / name for name in names if name in present and os.path.isfile(place / name)), None)
+            paths = (place / name for name in names if name in present and os.path.isfile(place / name))
+            path = next((path for path in paths if _in_capitals(path) or not third), None)
             if path and (known == "discharge") == (table == "discharge"):
                 roots.setdefault(_root(path), {}).setdefault(known, path)
+    if len(roots) > 1 and not third:
+        roots = {root: paths for root, paths in roots.items() if not _of_mimic_iii(paths.values())} or roots
     if len(roots) > 1:
         raise StudyError(f"{folder} holds several versions of {table}: {', '.join(map(str, roots))}; name one of them")
     return next(iter(roots.values()), {})
+
+
+def _in_mimic_iv(path: Path) -> bool:
+    """Whether the table lies in a folder that MIMIC-III does not have."""
+    return path.parent.name.lower() in ("hosp", "note")
+
+
+def _in_capitals(path: Path) -> bool:
+    return path.name[0].isupper() and not _in_mimic_iv(path)
+
+
+def _of_mimic_iii(paths: Iterable[Path]) -> bool:
+    """Whether one of these tables is in capitals or begins with MIMIC-III's row_id, whatever its name is."""
+    for path in paths:
+        with contextlib.suppress(StudyError):
+            if _in_capitals(path) or (not _in_mimic_iv(path) and csv_stream.columns(path)[:1] == ["row_id"]):
+                return True
+    return False
 
 
 def _places(folder: Path) -> Iterator[Path]:
@@ -161,10 +200,10 @@ def _places(folder: Path) -> Iterator[Path]:
 
 def _root(path: Path) -> Path:
     """The folder of a table's dataset: the one above hosp/ or note/, or the table's own."""
-    return path.parents[1] if path.parent.name.lower() in ("hosp", "note") else path.parent
+    return path.parents[1] if _in_mimic_iv(path) else path.parent
 
 
-def source(folder: Path, note_folder: Path | None = None) -> Source:
+def source(folder: Path, note_folder: Path | None = None, *, third: bool = False) -> Source:
     """Find out from the files themselves whose data they are; what is not known to be open counts as credentialed.
 
     A synthetic hospital says so in ``hospital.json``, with the fingerprints of its tables. An open demo has an open
@@ -176,19 +215,21 @@ def source(folder: Path, note_folder: Path | None = None) -> Source:
     folder : Path
         Where `find` finds the tables.
     note_folder : Path, optional
-        Where `find` finds the notes; `folder` if it is not given.
+        Where `find` finds the notes of MIMIC-IV; `folder` if it is not given.
+    third : bool
+        Whether MIMIC-III is meant, also where MIMIC-IV lies beside it.
 
     Raises
     ------
     StudyError
         As `find` and `read`, and if a table beside ``hospital.json`` is not the one that was written with it.
     """
-    paths = _dataset(folder, "drgcodes") | _dataset(note_folder or folder, "discharge")
+    paths = _tables(folder, note_folder, third)
     if paths.keys() <= {"discharge"}:
-        find(folder, "drgcodes")  # says what is missing
+        find(folder, "DRGCODES" if third else "drgcodes")  # says what is missing
     if note_folder:
         find(note_folder, "discharge")
-    rows = {table: sum(map(len, batches(folder, table, ["subject_id"]))) for table in COUNTED if table in paths}
+    rows = {name: sum(map(len, _batches(paths[name], name, ["subject_id"]))) for name in COUNTED if name in paths}
     digest = hashlib.sha256()
     roots: dict[Path, list[Path]] = {}
     for table in FILES:
@@ -202,11 +243,17 @@ def source(folder: Path, note_folder: Path | None = None) -> Source:
     return Source(kind, name, versions[0], rows, digest.hexdigest()[:16])
 
 
-def files(folder: Path, note_folder: Path | None = None) -> list[Path]:
+def files(folder: Path, note_folder: Path | None = None, *, third: bool = False) -> list[Path]:
     """All known tables of a source, and a synthetic hospital's ``hospital.json`` and ``truth.csv.gz``."""
-    tables = [*_dataset(folder, "drgcodes").values(), *_dataset(note_folder or folder, "discharge").values()]
+    tables = list(_tables(folder, note_folder, third).values())
     beside = [root / name for root in dict.fromkeys(map(_root, tables)) for name in ("hospital.json", "truth.csv.gz")]
     return [*tables, *filter(Path.is_file, beside)]
+
+
+def _tables(folder: Path, note_folder: Path | None, third: bool) -> dict[str, Path]:
+    if third:
+        return _dataset(folder, "DRGCODES")
+    return _dataset(folder, "drgcodes") | _dataset(note_folder or folder, "discharge")
 
 
 def _identity(root: Path, files: Sequence[Path], rows: dict[str, int]) -> tuple[str, str, str]:
@@ -224,7 +271,7 @@ def _identity(root: Path, files: Sequence[Path], rows: dict[str, int]) -> tuple[
     listed = re.findall(r"\bv(\d\.\d+)\b", _text(root / "CHANGELOG.txt"))
     version = named[1] if named else max(listed, default="")
     notes_only = all(path.name.startswith("discharge") for path in files)
-    name = "MIMIC-III" if files[0].name[0].isupper() else "MIMIC-IV-Note" if notes_only else "MIMIC-IV"
+    name = "MIMIC-III" if _in_capitals(files[0]) else "MIMIC-IV-Note" if notes_only else "MIMIC-IV"
     is_open = "OPEN DATABASE LICENSE" in _text(root / "LICENSE.txt")[:500].upper()
     is_demo = is_open and not notes_only and rows.get("patients", 101) <= 100
     caption = name + " demo" * is_demo + f" v{version}" * bool(version)
@@ -244,9 +291,9 @@ def read(folder: Path, table: str, columns: Sequence[str] | None = None) -> pd.D
     folder : Path
         What `find` accepts.
     table : str
-        A key of `COLUMNS` or `MIMIC_III`.
+        What `find` accepts.
     columns : sequence of str, optional
-        The columns to read; all by default.
+        The columns to read; all by default. A step names those that it uses: no other column can stop it.
 
     Returns
     -------
@@ -259,9 +306,9 @@ def read(folder: Path, table: str, columns: Sequence[str] | None = None) -> pd.D
     StudyError
         For a file that is missing, empty, truncated or not UTF-8, lacks a column, or holds a value of another kind.
     """
-    path = find(folder, table)
+    path, table = find(folder, table), table.lower()
     kinds = _columns(path, table)
-    frame = pd.concat(batches(folder, table, columns or list(kinds)))
+    frame = pd.concat(_batches(path, table, columns or list(kinds)))
     checked(frame, _schema(path, table, frame.columns), path)
     ids = [name for name in frame.columns if kinds[name] == "id"]
     return frame.astype(dict.fromkeys(ids, "int64")).reset_index(drop=True)
@@ -281,7 +328,7 @@ def notes(folder: Path) -> Iterator[pyarrow.RecordBatch]:
         As `read`, and for a note_id that occurs twice. The error may come after some batches.
     """
     path, seen, row = find(folder, "discharge"), set(), 0
-    batches = contextlib.closing(_stream(folder, "discharge", ["note_id", "subject_id", "hadm_id", "text"]))
+    batches = contextlib.closing(_stream(path, "discharge", ["note_id", "subject_id", "hadm_id", "text"]))
     with progress(total=path.stat().st_size, desc="notes", unit="B", unit_scale=True) as bar, batches as batches:
         for batch, position in batches:
             for note_id, patient in zip(batch["note_id"].to_pylist(), batch["subject_id"].to_pylist(), strict=True):
@@ -297,7 +344,7 @@ def notes(folder: Path) -> Iterator[pyarrow.RecordBatch]:
 
 def _columns(path: Path, table: str) -> dict[str, str]:
     """The columns of a table and their kinds, in MIMIC-III if the file belongs to it, and otherwise in MIMIC-IV."""
-    return MIMIC_III[table] if table in MIMIC_III and path.name[0].isupper() else COLUMNS[table]
+    return MIMIC_III[table] if table in MIMIC_III and _in_capitals(path) else COLUMNS[table]
 
 
 def _schema(path: Path, table: str, columns: Sequence[str]) -> pa.DataFrameSchema:
@@ -316,7 +363,7 @@ def batches(folder: Path, table: str, columns: Sequence[str]) -> Iterator[pd.Dat
     folder : Path
         What `find` accepts.
     table : str
-        A key of `COLUMNS` or `MIMIC_III`.
+        What `find` accepts.
     columns : sequence of str
         In lower case.
 
@@ -331,18 +378,34 @@ def batches(folder: Path, table: str, columns: Sequence[str]) -> Iterator[pd.Dat
     StudyError
         As `read`. The error may come after some batches.
     """
+    return _batches(find(folder, table), table.lower(), columns)
+
+
+def clinicians(folder: Path) -> pd.Series | None:
+    """Who admitted each stay ("" if unknown), by hadm_id; None if the table does not say: MIMIC-IV's before 2.2.
+
+    Raises
+    ------
+    StudyError
+        As `read`.
+    """
+    if "admit_provider_id" not in csv_stream.columns(find(folder, "admissions")):
+        return None
+    return read(folder, "admissions", ["hadm_id", "admit_provider_id"]).set_index("hadm_id")["admit_provider_id"]
+
+
+def _batches(path: Path, table: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
     row = 1
-    for batch, _ in _stream(folder, table, columns):
+    for batch, _ in _stream(path, table, columns):
         frame = batch.to_pandas(types_mapper={pyarrow.int64(): pd.Int64Dtype()}.get)
         frame.columns, frame.index = list(columns), pd.RangeIndex(row, row := row + len(frame))
         yield frame
     if row == 1:
-        kinds = _columns(find(folder, table), table)
+        kinds = _columns(path, table)
         yield pd.DataFrame({name: pd.Series(dtype=KINDS[kinds[name]][1]) for name in columns})
 
 
-def _stream(folder: Path, table: str, columns: Sequence[str]) -> Iterator[tuple[pyarrow.RecordBatch, int]]:
-    path = find(folder, table)
+def _stream(path: Path, table: str, columns: Sequence[str]) -> Iterator[tuple[pyarrow.RecordBatch, int]]:
     kinds = _columns(path, table)
     types = {name: KINDS[kinds.get(name, "text")][0] for name in columns}  # the reader reports an unknown column
     return stream(path, types, table in MAY_BE_EMPTY)

@@ -8,6 +8,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
+from drgstudy import disclosure
 from drgstudy.plots.canvas import canvas, log_counts, stamped
 from drgstudy.plots.style import FAINT, INK, PALETTE, style_of
 
@@ -21,15 +22,29 @@ def bars(counts: pd.Series, xlabel: str, ylabel: str, dataset: str) -> Figure:
     return stamped(figure, dataset)
 
 
-def word_counts(stays: pd.DataFrame, dataset: str) -> Figure:
-    """Density of the words in the hospital courses of the training and of the test stays."""
+def _reach(counts: pd.Series) -> float:
+    """Where an axis may end so that the few largest counts do not spoil it: Tukey's outer fence, or the largest."""
+    low, high = counts.quantile([0.25, 0.75])
+    return max(1, min(counts.max(), high + 3 * (high - low)))
+
+
+def _beyond(n: int, mask_below: int) -> str:
+    """What an axis says of the stays that it leaves out."""
+    said = disclosure.count(n, mask_below)
+    return f"; {said} stay{'' if said == '1' else 's'} beyond the axis" if n else ""
+
+
+def word_counts(stays: pd.DataFrame, dataset: str, mask_below: int = 0) -> Figure:
+    """Density of the words in the hospital courses of the training and of the test stays; means are of all of them."""
     figure, ax = canvas(7, 3.4)
+    top = _reach(stays["words"])
     for part, colour, style in (("train", PALETTE[0], "-"), ("test", PALETTE[1], "--")):
         words = stays.loc[stays["split"] == part, "words"]
-        sns.kdeplot(words, ax=ax, color=colour, ls=style, lw=2, cut=0, label=f"{part}: {len(words):,} stays")
+        label = f"{part}: {len(words):,} stays, mean {words.mean():,.0f}"
+        sns.kdeplot(words[words <= top], ax=ax, color=colour, ls=style, lw=2, cut=0, label=label)
         ax.axvline(words.mean(), color=colour, ls=style, lw=1)
-    ax.set(xlabel="words in the hospital course (thin lines: means)", ylabel="density")
-    ax.set_xlim(right=stays["words"].quantile(0.99))
+    beyond = _beyond((stays["words"] > top).sum(), mask_below)
+    ax.set(xlabel=f"words in the hospital course (thin lines: means{beyond})", ylabel="density", xlim=(0, 1.02 * top))
     ax.legend(frameon=False)
     return stamped(figure, dataset)
 
@@ -46,10 +61,10 @@ def drg_frequencies(stays: pd.DataFrame, dataset: str) -> Figure:
     return stamped(figure, dataset)
 
 
-def words_known(words: dict[int, pd.Series], dataset: str) -> Figure:
+def words_known(words: dict[int, pd.Series], dataset: str, mask_below: int = 0) -> Figure:
     """How many words are known of a stay at each hour in `words`, the first drawn filled; vertical lines are means."""
     figure, ax = canvas(7, 3.2)
-    top = max(counts.quantile(0.99) for counts in words.values())
+    top = max(map(_reach, words.values()))
     for i, (hour, counts) in enumerate(words.items()):
         style = (
             {"histtype": "stepfilled", "color": PALETTE[0], "alpha": 0.35}
@@ -58,7 +73,8 @@ def words_known(words: dict[int, pd.Series], dataset: str) -> Figure:
         )
         ax.hist(counts, bins=40, range=(0, top), label=f"hour {hour}: {counts.mean():,.0f} on average", **style)
         ax.axvline(counts.mean(), color=PALETTE[i], ls="-" if i else "--", lw=1.2)
-    ax.set(xlabel="words known of a stay (the longest 1 % lie beyond)", ylabel="stays")
+    beyond = _beyond(max((counts > top).sum() for counts in words.values()), mask_below)
+    ax.set(xlabel=f"words known of a stay{beyond}", ylabel="stays", xlim=(0, 1.02 * top))
     ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     ax.legend(frameon=False)
     return stamped(figure, dataset)
