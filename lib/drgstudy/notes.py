@@ -1,92 +1,121 @@
 """Finding the hospital course in a discharge summary.
 
-A heading stands at the start of a line, begins with a capital (or the ``___`` of de-identification) and ends with a
-colon or with its line; so "his hospital course was complicated by" is none. Transcriptions whose line breaks became
-commas are read too: there a heading may follow a comma directly. Every repetition in the patterns is bounded or
-possessive, and a match starts with a line break or a comma, so the time is linear in the length of the text.
+A heading stands at the start of a line and ends with a colon or with its line, so "his hospital course was complicated
+by" is none. Which headings end the course is told by their words and by what follows: "Discharge Medications" always
+does; "Condition" does unless the course's list of problems goes on after it. In transcriptions whose line breaks became
+commas, the next heading in capitals does unless it names an organ system or a problem. Every repetition in the patterns
+is bounded or possessive, and every piece of text is read once, so the time is linear in the length of the text.
 """
 
 from __future__ import annotations
 
 import re
 import string
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 
 def _pattern(source: str) -> re.Pattern:
     """Compile a verbose pattern in which ``_`` means blanks or tabs and ``DEID`` a de-identified word (``___``)."""
-    return re.compile(source.replace("_", r"[ \t]++").replace("DEID", "_{2,9}+"), re.VERBOSE)
+    return re.compile(source.replace("_", r"[ \t]++").replace("DEID", "_{2,9}+"), re.VERBOSE | re.ASCII)
 
 
-BEGIN = r"(?: \n[ \t]*+ | , )"
-CLOSE = r"[ \t]*+ (?: : | (?= \r?\n | \r?\Z | ,[^\s\d] ) )"
+CLOSE = r"[ \t]*+ (?: : | (?= \r?\n | \r?\Z ) )"
 
 OPENING = _pattern(
-    BEGIN
-    + r"""(?: [#*=]{1,20}+[ \t]*+ )?+ (?= [A-Z] | DEID | b?r?ief )
-    (?i:
-        (?: (?: b?r?ief | short | concise | summary | of | and | & | h&p | hpi | history | inpatient | DEID )_ ){0,4}+
-        (?: hosp(?:ital)?+ | hopsital | hospitla )_course
-            (?: [ \t]*+ (?: \b(?:summary|by|per|and)\b | [&/(-] | ,_by\b ) [^:,\n]{0,50}+ )?
-      | b?r?ief_ (?: hospital_DEID | DEID_course | hospital_c[a-z]{0,5}+ | course )
+    r"""\n [ \t]*+ (?: [#*=]{1,20}+ [ \t]*+ )?+ (?= [A-Z] | DEID | b?r?ief )
+    (?: (?i:
+        (?: (?: b?r?ief | short | concise | detailed | summary | of | and | & | the | h&p | hpi | history | present
+            | illness | procedures? | inpatient | admission | DEID ) (?: [ \t]*+ [/&,] [ \t]*+ | _ ) ){0,9}+
+        (?: (?: hosp(?:ital)?+ | hopsital | hospitla | hospitali[sz]ation )_course
+          | course_ (?: in | during | of )_ (?: (?: the | this | DEID )_ )?+
+            (?: hospital (?: _stay | i[sz]ation )?+ | admission ) )
+            (?: [ \t]*+ (?: \b (?: summary | by | per | and | in | during | to ) \b | [&/(-] | ,_by\b )
+                (?! [^:\n]{0,50} \b (?: was | were | is | has | had ) \b ) [^:,\n]{0,50}+ )?
+      | b?r?ief_ (?: hospital_DEID | DEID_course | hospital_c[a-z]{0,5}+ | course ) )
+      | (?: (?! HOSPITAL_COURSE | (?: PRIOR | PREVIOUS | OUTSIDE )_ ) [A-Z] [A-Z'-]{0,20}+
+            (?: [ \t]*+ [/&,] [ \t]*+ | _ ) ){1,9}+ HOSPITAL_COURSE
     ) (?: [ \t]*+ [*=]{1,20}+ )?+"""
     + CLOSE
     + r"(?: \*{1,3}+ )?+ (?: [ \t\r]*+ \n [ \t]*+ [=-]{3,}+ [ \t\r]*+ (?=\n) )?"  # the line that underlines the heading
 )
 
-# The headings of sections that may follow. "Assessment", "Plan", "Studies" and names of organ systems are not among
-# them, for in MIMIC they are parts of the course. (In transcriptions, the first three are sections of their own.)
-NEXT = r"""(?i:
-    (?: (?: discharge | admission | admitting | home | preadmission | outpatient | current | DEID )_ )?+
-        (?: medications? | meds ) (?: _(?: on | at | upon | prior_to | for )_\w{2,20}+ )?+
-  | (?: preadmission | active )_medications?_list (?: _as_of_\S{1,20}+ )?+ | transfer_medications | medication_changes
-  | DEID_ (?: on | at )_ (?: admission | discharge )
-  | (?: (?: discharge | admission | admitting | primary | secondary | principal | final | differential | DEID )_ ){0,2}+
-        diagnos[ei]s
-  | (?: discharge_ | DEID_ )?+ (?: disposition | condition | instructions? )
-        (?: _(?: on | at | upon | for )_\w{2,20}+ ){0,2}+
-  | status_at_discharge | addendum
-  | discharge_ (?: DEID | dx | status | facility | activit(?:y|ies) | diet | plan | weight | labs | vitals
-      | (?: physical_ )?+ exam(?:ination)? )
-  | follow[- ]?up (?: _(?: instructions? | appointments? | plans? | DEID ) )?+
-  | facility
-  | (?: pertinent_results | physical_exam(?:ination)? | laboratory_(?: data | findings | at_discharge) )
-  | (?: past_medical | past_surgical | social | family )_history
-  | (?: operations_and_ )?+ procedures (?: _during_\w{3,5}+_\w{5,20}+ )?+
-  )
-  (?i: [ \t]*+ (?: / | & | and\b ) [ \t]*+ \w{3,20}+ )?+"""
-TRANSCRIBED = r", (?: ASSESSMENT | PLAN | STUDIES ) [A-Z/()\ ]{0,20}+ :[ \t]*+,"
-TRANSITIONAL = r"""(?i: (?: transitional | transitions?_of_care | DEID )_ (?: care_ )?+ (?: issues? | items? )
-    (?: _for_ [^:\n]{2,40}+ )?+ | transitional | transitions_of_care | (?: outpatient_ )? issues_for_follow[- ]?up )"""
-
-ENDING = _pattern(
-    rf"""{BEGIN} (?= [A-Z] | DEID ) {NEXT} {CLOSE}
-  | \n [ \t]*+ {NEXT} [ \t]*+ : (?= [ \t\r]*+ (?: \n | \Z ) )
-  | {TRANSCRIBED}
-  | \n [ \t\#*=>-]*+ {TRANSITIONAL} [ \t*=]*+ (?: : | (?= \r?\n | \r?\Z ) )"""
+HEADING = re.compile(
+    r"""\n [ \t]*+ (?P<marks> [#*=>-] [ \t#*=>-]{0,30}+ )?+ (?P<name> [A-Za-z_] [\w \t/&(),'’*=#+-]{0,80}+ )
+    (?: (?P<colon> : ) | (?= \r?\n | \r?\Z ) )""",
+    re.VERBOSE,
 )
 
-
-# Where a heading may begin: every match of OPENING has one of these words on its line, and every match of ENDING starts
-# with one of these beginnings. They are sought first, in small letters and with commas as line breaks.
-WORDS = (b"course", b"ief")
-LINE = re.compile(
-    rb"\n[ \t#*=>-]*+(?:__|acti|add|adm|ass|con|curr|dia|dif|dis|fac|fam|fin|fol|hom|ins|iss|lab|med|ope|out|pas|per"
-    rb"|phy|pla|pre|pri|pro|sec|soc|sta|stu|tran)"
+# The words of the headings of a summary's sections. One of NOUNS names a section by itself, two of PARTS do together,
+# and LINKS join them. "Assessment", "plan" and "studies" name none: in MIMIC they are parts of the course.
+NOUNS = frozenset(
+    "addendum condition diagnoses diagnosis disposition facility followup instruction instructions medication"
+    " medications meds procedures".split()
 )
-FOLDED = bytes.maketrans(b",ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"\nabcdefghijklmnopqrstuvwxyz")
+PARTS = frozenset(
+    "activities activity advice allergies appointments complications consultations consults data diet discharge dx"
+    " exam examination family findings history laboratory labs medical past pathology pertinent physical plan prognosis"
+    " recommendations results social status surgical vital vitals".split()
+)
+LINKS = frozenset(
+    "a active admission admitting and as at care changes current differential during final for from home hospital"
+    " hospitalization in list of on operations outpatient patient preadmission primary principal prior secondary signs"
+    " stay the this time to transfer upon".split()
+)
+SURE = frozenset("admission admitting discharge preadmission".split())  # with a noun, it is a section of any summary
+JOINING = frozenset("a and as at during for from in of on the to upon".split())  # no heading ends with one of these
+TRANSITIONAL = re.compile(
+    "(?:transitional(?: care)?(?:$| (?:issue|item))|transitions? of care|(?:outpatient )?issues for followup|_+ issues?$)"
+)
+# Beginnings and ends of the headings in capitals that stand within a course told by organ system or by problem.
+WITHIN = re.compile(
+    r"""(?: acc | card | cv | derm | endo | eye | feed | fen\b | fluid | gastro | genit | gi\b | gu\b | gyn | heent
+      | hem | hepat | id\b | infect | integ | metab | musc | msk | neph | neuro | nutr | obst | onc | ophth | orth | pain
+      | ppx | proph | psych | pulm | renal | resp | skin | urol | vasc )
+    | .* (?: emia | itis | osis | pathy | penia | uria | tension | failure | disease | infection | pneumonia | diabetes
+      | course | day | issues? | problems? | systems? ) \b""",
+    re.VERBOSE,
+)
+
+# What may begin a problem of a list.
+MARKS = r"""[ \t]*+ (?:
+    (?: \# [ \t]*+ | (?i: problem | issue ) [ \t]*+ \#?+ [ \t]*+ ) (?P<number> \d{1,2}+ ) \b
+  | \(?+ (?P<numeral> \d{1,2}+ ) [.)] (?! \d )
+  | (?P<hash> \#{1,9}+ ) [ \t]*+ (?= [A-Za-z_*] ) (?! of\b | (?i: refill ) )
+  | [*=#]{0,9}+ [ \t]*+ (?P<issues> (?= [A-Z] ) (?: [A-Za-z/&,]{1,20}+ [ \t]++ ){0,5}+ (?i: issues? | problems? )
+      [ \t*=]*+ (?: : | (?= \r?\n ) ) | (?i: (?: in)?+ active | acute | chronic ) [ \t]*+ : )
+  | (?P<underlined> [A-Za-z] [^\n]{0,80}+ ) \n [ \t]*+ [=-]{3,}+ [ \t\r]*+ (?= \n )
+  | (?P<bullet> [*+>•] | - (?! - ) | \[ [ xX_]?+ \] )
+  | (?P<label> [A-Z] [\w \t/&,()'-]{0,40}+ ) :
+)"""
+COMMA = re.compile(r",(?=[^\s\d]|\d{1,2}[.)](?!\d))")  # which was a line break
+MARK, MARK_HERE = re.compile(r"\n" + MARKS, re.VERBOSE), re.compile(MARKS, re.VERBOSE)
+
+LINE_END = re.compile(r"[ \t\r]*+(?:\n|\Z)")
+BLANK = re.compile(r"[\s,]*+")
+MEASURED = re.compile("(?i:exam|vital|lab|data|findings|results)")
+
+# A heading lost to de-identification: its mark, where a heading would stand, after a line of laboratory values.
+LOST = _pattern(r"[ \t\n] DEID [ \t]*+ :?+ [ \t\r]*+ (?= \n )")
+VALUE = re.compile(r"[A-Za-z][\w()/%+-]{0,30}-[<>=]{0,2}(?:\d[\d.,/-]*|[A-Z]{2,9}|_{2,9})\*?")
 
 
-def _folded(text: str) -> bytes:
-    """The text in small letters, with one byte for each character and line breaks for commas."""
-    for letter, plain in ("ſs", "ıi", "İi"):  # re takes these for the same letters if case is ignored
-        text = text.replace(letter, plain)
-    return text.encode("ascii", "replace").translate(FOLDED)
+@dataclass
+class Section:
+    """A heading that ends the course: surely, or unless the list of problems goes on after it."""
+
+    start: int
+    end: int
+    sure: bool
+    alone: bool  # on its line
+    spaced: bool  # after an empty line
+    measured: bool  # examination or laboratory: organ systems are listed there too
 
 
 def _opening(text: str, folded: bytes, start: int) -> re.Match | None:
     """What `OPENING.search(text, start)` finds; each line is searched for a word only once, so the time is linear."""
     found = []
-    for word in WORDS:
+    for word in (b"course", b"ief"):  # every match has one of these on its line
         end = start
         while (place := folded.find(word, end)) >= 0:
             begin = folded.rfind(b"\n", end, place)
@@ -98,10 +127,119 @@ def _opening(text: str, folded: bytes, start: int) -> re.Match | None:
     return min(found, key=re.Match.start, default=None)
 
 
-def _ending(text: str, folded: bytes, start: int) -> re.Match | None:
-    """What `ENDING.search(text, start)` finds."""
-    lines = LINE.finditer(folded, start)
-    return next(filter(None, (ENDING.match(text, line.start()) for line in lines)), None)
+def is_section(name: str, capitals: bool = False, transcribed: bool = False, listed: bool = False) -> bool | None:
+    """Whether a section of the summary has this name: surely (True), perhaps (False) or not (None).
+
+    Parameters
+    ----------
+    name : str
+        The heading without its colon.
+    capitals : bool, default=False
+        Whether the note's headings stand in capitals.
+    transcribed : bool, default=False
+        Whether the note is a transcription without line breaks; any heading in capitals may be a section's there.
+    listed : bool, default=False
+        Whether the course begins with a heading in capitals, as one that is told by problem does.
+    """
+    words = re.findall(r"[a-z]+|_+|\d+", re.sub("follow[- ]up", "followup", name.lower()))
+    hidden = [word for word in words if word[0] == "_"]
+    nouns, parts, capitals = NOUNS.intersection(words), PARTS.intersection(words), capitals and name.isupper()
+    if len(words) < 9 and TRANSITIONAL.match(" ".join(words)):
+        return True
+    if words[-1:] and words[-1] not in JOINING and NOUNS.union(PARTS, LINKS, hidden).issuperset(words):
+        whose = SURE.intersection(words)
+        if whose and (nouns or words[0] in hidden) or nouns >= {"followup", "instructions"}:
+            return True
+        if nouns or len(parts) > (not capitals) or words[0] == "discharge" and words[1:] == hidden:
+            return False
+    if transcribed and capitals and len(name) > 3 and not any(map(str.isdigit, words)):
+        if nouns or parts - {"status"} or not (listed or WITHIN.match(" ".join(words))):
+            return False
+    return None
+
+
+class Problems:
+    """How a course marks its problems; read piece by piece."""
+
+    def __init__(self, transcribed: bool) -> None:
+        self.transcribed = transcribed
+        self.kinds, self.first, self.last = set(), "", 0  # kinds of marks, that of the first, the last number
+
+    def read(self, text: str, start: int, end: int, section: Section | None = None) -> bool:
+        """Read the marks in text[start:end]; whether the course goes on there, after a heading that may end it."""
+        here = MARK_HERE.match(text, start, end)
+        marks = [here] if here and (section or here.lastgroup != "label") else []
+        content = BLANK.match(text, start).end()
+        items, number, goes_on = "", 0, section is None
+        for mark in (*marks, *MARK.finditer(text, start, end)):
+            kind, name = mark.lastgroup, mark[mark.lastgroup]
+            if kind in ("label", "underlined") and is_section(name, True, self.transcribed) is not None:
+                continue
+            at = int(name) if kind in ("number", "numeral") else 0
+            kind = {"numeral": "number", "bullet": name, "label": f"label {name.isupper()}"}.get(kind, kind)
+            if not goes_on:  # the items of a section's own list are no problems
+                if mark.start() <= content:
+                    items = mark.lastgroup
+                elif _after_empty_line(text, mark.start()):
+                    items = ""
+                if at:
+                    goes_on, number = at == self.last + 1 > 1 and number != self.last, at
+                elif mark.lastgroup != items:
+                    again = kind == self.first and not (section.measured and kind.startswith("label"))
+                    goes_on = again or kind in ("hash", "issues") or kind == "underlined" and kind in self.kinds
+                if not goes_on:
+                    continue
+            self.kinds.add(kind)
+            if kind not in ("issues", "underlined"):
+                self.first = self.first or kind
+            self.last += at == self.last + 1
+        return goes_on
+
+
+def _after_empty_line(text: str, at: int) -> bool:
+    return not text[text.rfind("\n", 0, at) + 1 : at].strip()
+
+
+def sections(text: str, start: int, transcribed: bool, capitals: bool) -> Iterator[Section]:
+    """The headings of what may be sections after `start`, where the course begins."""
+    listed, measured, content = False, False, BLANK.match(text, start).end()
+    for line in HEADING.finditer(text, start):
+        name, marks, colon = line["name"].strip(), line["marks"], bool(line["colon"])
+        alone = not colon or LINE_END.match(text, line.end()) is not None
+        if not (colon and alone if name[0].islower() else colon or len(name) < 60):
+            continue
+        listed = listed or colon and name.isupper() and line.start() <= content
+        sure = is_section(name, capitals and colon, transcribed and colon, listed)
+        if sure is None or marks and not (sure and ("**" in marks or "==" in marks or "ssue" in name.lower())):
+            continue
+        measured = measured or transcribed and MEASURED.search(name) is not None
+        spaced = transcribed or _after_empty_line(text, line.start())
+        yield Section(line.start(), line.end(), sure, alone, spaced, measured)
+
+
+def ending(text: str, start: int, sections: Iterable[Section], transcribed: bool) -> int:
+    """Where a course that begins at `start` ends."""
+    problems, doubtful = Problems(transcribed), []
+    for section in sections:
+        final = section.sure and (section.alone or section.spaced)
+        if not (final and not doubtful) and problems.read(text, start, section.start, *doubtful[-1:]):
+            doubtful = []
+        doubtful.append(section)
+        start = section.end
+        if final:
+            break
+    else:
+        if not doubtful or problems.read(text, start, len(text), doubtful[-1]):
+            return len(text)
+    # Where empty lines stand between the sections, a heading without one belongs to the problem before it.
+    firm = (section for section in doubtful if section.spaced or section.sure and not section.alone)
+    return next(firm, doubtful[0]).start
+
+
+def _after_values(text: str, at: int) -> bool:
+    """Whether the last line before a place is one of laboratory values."""
+    words = text[max(0, at - 300) : at].rstrip().rpartition("\n")[2].split()
+    return bool(words and VALUE.fullmatch(words[-1])) and not any(word.isalpha() and word.islower() for word in words)
 
 
 def hospital_course(text: str) -> str | None:
@@ -122,15 +260,18 @@ def hospital_course(text: str) -> str | None:
     -----
     Source: DRG-LLaMA, Methods, "Dataset and Preprocessing" (the paper names the section; the rules are ours).
     """
-    text = "\n" + text
-    folded = _folded(text)
+    written = "\n" + text
+    text, transcribed = written, "\n" not in text.strip()
+    if transcribed:
+        text = COMMA.sub("\n", text)
+    folded = text.encode("ascii", "replace").lower()
     opening = _opening(text, folded, 0)
     while opening:
-        ending = _ending(text, folded, opening.end())
-        course = text[opening.end() : ending.start() if ending else None].strip(string.whitespace + ",")
-        if course or not ending:
+        end = ending(text, opening.end(), sections(text, opening.end(), transcribed, opening.group().isupper()), transcribed)
+        course = written[opening.end() : end].strip(string.whitespace + ",")
+        if course or end == len(text):
             return course or None
-        opening = _opening(text, folded, ending.start())
+        opening = _opening(text, folded, end)
     return None
 
 
