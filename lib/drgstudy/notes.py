@@ -28,7 +28,7 @@ OPENING = _pattern(
         (?: (?: b?r?ief | short | concise | detailed | summary | of | and | & | the | h&p | hpi | history | present
             | illness | procedures? | inpatient | admission | DEID ) (?: [ \t]*+ [/&,] [ \t]*+ | _ ) ){0,9}+
         (?: (?: hosp(?:ital)?+ | hopsital | hospitla | hospitali[sz]ation )_course
-          | course_ (?: in | during | of )_ (?: (?: the | this | DEID )_ )?+
+          | course_ (?: in | during | of | while_in )_ (?: (?: the | this | DEID )_ )?+
             (?: hospital (?: _stay | i[sz]ation )?+ | admission ) )
             (?: [ \t]*+ (?: \b (?: summary | by | per | and | in | during | to ) \b | [&/(-] | ,_by\b )
                 (?! [^:\n]{0,50} \b (?: was | were | is | has | had ) \b ) [^:,\n]{0,50}+ )?
@@ -62,6 +62,7 @@ LINKS = frozenset(
     " hospitalization in list of on operations outpatient patient preadmission primary principal prior secondary signs"
     " stay the this time to transfer upon".split()
 )
+TRANSCRIBED = frozenset("assessment code discharged impression pending planning studies time".split())  # there they do
 SURE = frozenset("admission admitting discharge preadmission".split())  # with a noun, it is a section of any summary
 JOINING = frozenset("a and as at during for from in of on the to upon".split())  # no heading ends with one of these
 TRANSITIONAL = re.compile(
@@ -86,11 +87,12 @@ MARKS = r"""[ \t]*+ (?:
       [ \t*=]*+ (?: : | (?= \r?\n ) ) | (?i: (?: in)?+ active | acute | chronic ) [ \t]*+ : )
   | (?P<underlined> [A-Za-z] [^\n]{0,80}+ ) \n [ \t]*+ [=-]{3,}+ [ \t\r]*+ (?= \n )
   | (?P<bullet> [*+>•] | - (?! - ) | \[ [ xX_]?+ \] )
-  | (?P<label> [A-Z] [\w \t/&,()'-]{0,40}+ ) :
+  | (?P<label> [A-Z] [\w \t/&,()'-]{0,40}+ ) :  (?= \s | \Z )
 )"""
 COMMA = re.compile(r",(?=[^\s\d]|\d{1,2}[.)](?!\d))")  # which was a line break
 MARK, MARK_HERE = re.compile(r"\n" + MARKS, re.VERBOSE), re.compile(MARKS, re.VERBOSE)
 
+LISTED = re.compile(r"[\s,]*+[A-Z][A-Z /&,()-]{1,60}+:")
 LINE_END = re.compile(r"[ \t\r]*+(?:\n|\Z)")
 BLANK = re.compile(r"[\s,]*+")
 MEASURED = re.compile("(?i:exam|vital|lab|data|findings|results)")
@@ -153,7 +155,7 @@ def is_section(name: str, capitals: bool = False, transcribed: bool = False, lis
         if nouns or len(parts) > (not capitals) or words[0] == "discharge" and words[1:] == hidden:
             return False
     if transcribed and capitals and len(name) > 3 and not any(map(str.isdigit, words)):
-        if nouns or parts - {"status"} or not (listed or WITHIN.match(" ".join(words))):
+        if nouns or parts - {"status"} or TRANSCRIBED.intersection(words) or not (listed or WITHIN.match(" ".join(words))):
             return False
     return None
 
@@ -170,7 +172,7 @@ class Problems:
         here = MARK_HERE.match(text, start, end)
         marks = [here] if here and (section or here.lastgroup != "label") else []
         content = BLANK.match(text, start).end()
-        items, number, goes_on = "", 0, section is None
+        items, number, loose, goes_on = "", 0, False, section is None
         for mark in (*marks, *MARK.finditer(text, start, end)):
             kind, name = mark.lastgroup, mark[mark.lastgroup]
             if kind in ("label", "underlined") and is_section(name, True, self.transcribed) is not None:
@@ -178,13 +180,15 @@ class Problems:
             at = int(name) if kind in ("number", "numeral") else 0
             kind = {"numeral": "number", "bullet": name, "label": f"label {name.isupper()}"}.get(kind, kind)
             if not goes_on:  # the items of a section's own list are no problems
+                apart = _after_empty_line(text, mark.start())
                 if mark.start() <= content:
-                    items = mark.lastgroup
-                elif _after_empty_line(text, mark.start()):
+                    items = kind.split()[0]
+                elif apart:
                     items = ""
                 if at:
-                    goes_on, number = at == self.last + 1 > 1 and number != self.last, at
-                elif mark.lastgroup != items:
+                    goes_on = at == self.last + 1 > 1 and (number != self.last or apart and not loose)
+                    number, loose = at, loose or apart and at == number + 1 > 1
+                elif kind.split()[0] != items:
                     again = kind == self.first and not (section.measured and kind.startswith("label"))
                     goes_on = again or kind in ("hash", "issues") or kind == "underlined" and kind in self.kinds
                 if not goes_on:
@@ -202,14 +206,13 @@ def _after_empty_line(text: str, at: int) -> bool:
 
 def sections(text: str, start: int, transcribed: bool, capitals: bool) -> Iterator[Section]:
     """The headings of what may be sections after `start`, where the course begins."""
-    listed, measured, content = False, False, BLANK.match(text, start).end()
+    listed, measured = LISTED.match(text, start) is not None, False
     for line in HEADING.finditer(text, start):
         name, marks, colon = line["name"].strip(), line["marks"], bool(line["colon"])
         alone = not colon or LINE_END.match(text, line.end()) is not None
         if not (colon and alone if name[0].islower() else colon or len(name) < 60):
             continue
-        listed = listed or colon and name.isupper() and line.start() <= content
-        sure = is_section(name, capitals and colon, transcribed and colon, listed)
+        sure = is_section(name, capitals, transcribed and colon, listed)
         if sure is None or marks and not (sure and ("**" in marks or "==" in marks or "ssue" in name.lower())):
             continue
         measured = measured or transcribed and MEASURED.search(name) is not None
@@ -267,7 +270,7 @@ def hospital_course(text: str) -> str | None:
     folded = text.encode("ascii", "replace").lower()
     opening = _opening(text, folded, 0)
     while opening:
-        end = ending(text, opening.end(), sections(text, opening.end(), transcribed, opening.group().isupper()), transcribed)
+        end = ending(text, opening.end(), sections(text, opening.end(), transcribed, transcribed or opening.group().isupper()), transcribed)
         course = written[opening.end() : end].strip(string.whitespace + ",")
         if course or end == len(text):
             return course or None
