@@ -41,7 +41,7 @@ OPENING = _pattern(
 )
 
 HEADING = re.compile(
-    r"""\n [ \t]*+ (?P<marks> [#*=>-] [ \t#*=>-]{0,30}+ )?+ (?P<name> [A-Za-z_] [\w \t/&(),'’*=#+-]{0,80}+ )
+    r"""\n [ \t]*+ (?P<marks> [#*=>-] [ \t#*=>-]{0,30}+ )?+ (?P<name> (?: [A-Za-z] | __ ) [\w \t/&(),'’*=#+-]{0,80}+ )
     (?: (?P<colon> : ) | (?= \r?\n | \r?\Z ) )""",
     re.VERBOSE,
 )
@@ -64,7 +64,7 @@ LINKS = frozenset(
 )
 TRANSCRIBED = frozenset("assessment code discharged impression pending planning studies time".split())  # there they do
 SURE = frozenset("admission admitting discharge preadmission".split())  # with a noun, it is a section of any summary
-JOINING = frozenset("a and as at during for from in of on the to upon".split())  # no heading ends with one of these
+JOINING = frozenset("a and as at during for from in of on the to upon".split())  # at neither end of a heading
 TRANSITIONAL = re.compile(
     "(?:transitional(?: care)?(?:$| (?:issue|item))|transitions? of care|(?:outpatient )?issues for followup|_+ issues?$)"
 )
@@ -99,7 +99,12 @@ MEASURED = re.compile("(?i:exam|vital|lab|data|findings|results)")
 
 # A heading lost to de-identification: its mark, where a heading would stand, after a line of laboratory values.
 LOST = _pattern(r"[ \t\n] DEID [ \t]*+ :?+ [ \t\r]*+ (?= \n )")
-VALUE = re.compile(r"[A-Za-z][\w()/%+-]{0,30}-[<>=]{0,2}(?:\d[\d.,/-]*|[A-Z]{2,9}|_{2,9})\*?")
+VALUE = re.compile(r"[A-Za-z][\w()/%+-]{0,30}-[<>=]{0,2}(?:\d[\d.,/-]*|NEG|POS|NONE|FEW|RARE|OCC|MOD|SM|TR|LG|_{2,9})\*?")
+
+
+# What the lines of such headings begin with, in small letters: they are sought first, for speed.
+BEGINNINGS = {word[:3] for word in NOUNS | PARTS | LINKS - JOINING} | {"__", "tra", "iss"}
+LINE = re.compile(rf"\n[ \t#*=>-]*+(?:{'|'.join(sorted(BEGINNINGS))})".encode())
 
 
 @dataclass
@@ -112,21 +117,6 @@ class Section:
     alone: bool  # on its line
     spaced: bool  # after an empty line
     measured: bool  # examination or laboratory: organ systems are listed there too
-
-
-def _opening(text: str, folded: bytes, start: int) -> re.Match | None:
-    """What `OPENING.search(text, start)` finds; each line is searched for a word only once, so the time is linear."""
-    found = []
-    for word in (b"course", b"ief"):  # every match has one of these on its line
-        end = start
-        while (place := folded.find(word, end)) >= 0:
-            begin = folded.rfind(b"\n", end, place)
-            if begin >= 0 and (match := OPENING.match(text, begin)):
-                found.append(match)
-                break
-            if (end := folded.find(b"\n", place)) < 0:
-                break
-    return min(found, key=re.Match.start, default=None)
 
 
 def is_section(name: str, capitals: bool = False, transcribed: bool = False, listed: bool = False) -> bool | None:
@@ -143,12 +133,12 @@ def is_section(name: str, capitals: bool = False, transcribed: bool = False, lis
     listed : bool, default=False
         Whether the course begins with a heading in capitals, as one that is told by problem does.
     """
-    words = re.findall(r"[a-z]+|_+|\d+", re.sub("follow[- ]up", "followup", name.lower()))
+    words = re.findall(r"[a-z]+|__+|\d+", re.sub("follow[- ]up", "followup", name.lower()))
     hidden = [word for word in words if word[0] == "_"]
     nouns, parts, capitals = NOUNS.intersection(words), PARTS.intersection(words), capitals and name.isupper()
     if len(words) < 9 and TRANSITIONAL.match(" ".join(words)):
         return True
-    if words[-1:] and words[-1] not in JOINING and NOUNS.union(PARTS, LINKS, hidden).issuperset(words):
+    if words and not JOINING.intersection((words[0], words[-1])) and NOUNS.union(PARTS, LINKS, hidden).issuperset(words):
         whose = SURE.intersection(words)
         if whose and (nouns or words[0] in hidden) or nouns >= {"followup", "instructions"}:
             return True
@@ -200,49 +190,92 @@ class Problems:
         return goes_on
 
 
-def _after_empty_line(text: str, at: int) -> bool:
-    return not text[text.rfind("\n", 0, at) + 1 : at].strip()
+class Note:
+    """A discharge summary, read for its headings.
 
+    Parameters
+    ----------
+    text : str
+        A whole discharge summary.
+    """
 
-def sections(text: str, start: int, transcribed: bool, capitals: bool) -> Iterator[Section]:
-    """The headings of what may be sections after `start`, where the course begins."""
-    listed, measured = LISTED.match(text, start) is not None, False
-    for line in HEADING.finditer(text, start):
-        name, marks, colon = line["name"].strip(), line["marks"], bool(line["colon"])
-        alone = not colon or LINE_END.match(text, line.end()) is not None
-        if not (colon and alone if name[0].islower() else colon or len(name) < 60):
-            continue
-        sure = is_section(name, capitals, transcribed and colon, listed)
-        if sure is None or marks and not (sure and ("**" in marks or "==" in marks or "ssue" in name.lower())):
-            continue
-        measured = measured or transcribed and MEASURED.search(name) is not None
-        spaced = transcribed or _after_empty_line(text, line.start())
-        yield Section(line.start(), line.end(), sure, alone, spaced, measured)
+    def __init__(self, text: str) -> None:
+        self.text = self.written = "\n" + text
+        self.transcribed = "\n" not in text.strip()
+        if self.transcribed:
+            self.text = COMMA.sub("\n", self.text)
+        self.folded = self.text.encode("ascii", "replace").lower()
 
+    def opening(self, start: int) -> re.Match | None:
+        """What `OPENING.search` finds; each line is searched for a word only once, so the time is linear."""
+        found = []
+        for word in (b"course", b"ief"):  # every match has one of these on its line
+            end = start
+            while (place := self.folded.find(word, end)) >= 0:
+                begin = self.folded.rfind(b"\n", end, place)
+                if begin >= 0 and (match := OPENING.match(self.text, begin)):
+                    found.append(match)
+                    break
+                if (end := self.folded.find(b"\n", place)) < 0:
+                    break
+        return min(found, key=re.Match.start, default=None)
 
-def ending(text: str, start: int, sections: Iterable[Section], transcribed: bool) -> int:
-    """Where a course that begins at `start` ends."""
-    problems, doubtful = Problems(transcribed), []
-    for section in sections:
-        final = section.sure and (section.alone or section.spaced)
-        if not (final and not doubtful) and problems.read(text, start, section.start, *doubtful[-1:]):
-            doubtful = []
-        doubtful.append(section)
-        start = section.end
-        if final:
-            break
-    else:
-        if not doubtful or problems.read(text, start, len(text), doubtful[-1]):
-            return len(text)
-    # Where empty lines stand between the sections, a heading without one belongs to the problem before it.
-    firm = (section for section in doubtful if section.spaced or section.sure and not section.alone)
-    return next(firm, doubtful[0]).start
+    def lost_opening(self) -> re.Match | None:
+        """The mark of a heading lost to de-identification, the last one before a section that surely follows."""
+        marks = [mark for mark in LOST.finditer(self.text) if _after_values(self.text, mark.start())]
+        sure = (section.start for section in self.sections(marks[0].end()) if section.sure) if marks else iter(())
+        end = next(sure, 0)
+        return max((mark for mark in marks if mark.end() <= end), key=re.Match.start, default=None)
 
+    def lines(self, start: int) -> Iterator[re.Match | None]:
+        """The lines after `start` that may be headings."""
+        if self.transcribed:
+            return HEADING.finditer(self.text, start)
+        return (HEADING.match(self.text, line.start()) for line in LINE.finditer(self.folded, start))
 
-def _after_values(text: str, at: int) -> bool:
-    """Whether the last line before a place is one of laboratory values."""
-    words = text[max(0, at - 300) : at].rstrip().rpartition("\n")[2].split()
-    return bool(words and VALUE.fullmatch(words[-1])) and not any(word.isalpha() and word.islower() for word in words)
+    def sections(self, start: int, capitals: bool = False) -> Iterator[Section]:
+        """What may be headings of sections after `start`; `capitals`, if the note's headings stand in capitals."""
+        listed, measured = LISTED.match(self.text, start) is not None, False
+        for line in filter(None, self.lines(start)):
+            name, marks, colon = line["name"].strip(), line["marks"], bool(line["colon"])
+            alone = not colon or LINE_END.match(self.text, line.end()) is not None
+            if not (colon and alone if name[0].islower() else colon or len(name) < 60):
+                continue
+            sure = is_section(name, capitals or self.transcribed, self.transcribed and colon, listed)
+            if sure is None or marks and not (sure and ("**" in marks or "==" in marks or "ssue" in name.lower())):
+                continue
+            measured = measured or self.transcribed and MEASURED.search(name) is not None
+            spaced = self.transcribed or _after_empty_line(self.text, line.start())
+            yield Section(line.start(), line.end(), sure, alone, spaced, measured)
+
+    def ending(self, start: int, capitals: bool) -> int:
+        """Where a course that begins at `start` ends."""
+        problems, doubtful = Problems(self.transcribed), []
+        for section in self.sections(start, capitals):
+            final = section.sure and (section.alone or section.spaced)
+            if not (final and not doubtful) and problems.read(self.text, start, section.start, *doubtful[-1:]):
+                doubtful = []
+            doubtful.append(section)
+            start = section.end
+            if final:
+                break
+        else:
+            if not doubtful or problems.read(self.text, start, len(self.text), doubtful[-1]):
+                return len(self.text)
+        # Where empty lines stand between the sections, a heading without one belongs to the problem before it.
+        firm = (section for section in doubtful if section.spaced or section.sure and not section.alone)
+        return next(firm, doubtful[0]).start
+
+    def course(self) -> str | None:
+        """The first hospital course that is not empty."""
+        opening = self.opening(0) or self.lost_opening()
+        while opening:
+            end = self.ending(opening.end(), opening.group().isupper())
+            course = self.written[opening.end() : end].strip(string.whitespace + ",")
+            if course or end == len(self.text):
+                return course or None
+            opening = self.opening(end)
+        return None
 
 
 def hospital_course(text: str) -> str | None:
@@ -263,21 +296,19 @@ def hospital_course(text: str) -> str | None:
     -----
     Source: DRG-LLaMA, Methods, "Dataset and Preprocessing" (the paper names the section; the rules are ours).
     """
-    written = "\n" + text
-    text, transcribed = written, "\n" not in text.strip()
-    if transcribed:
-        text = COMMA.sub("\n", text)
-    folded = text.encode("ascii", "replace").lower()
-    opening = _opening(text, folded, 0)
-    while opening:
-        end = ending(text, opening.end(), sections(text, opening.end(), transcribed, transcribed or opening.group().isupper()), transcribed)
-        course = written[opening.end() : end].strip(string.whitespace + ",")
-        if course or end == len(text):
-            return course or None
-        opening = _opening(text, folded, end)
-    return None
+    return Note(text).course()
 
 
 def n_words(text: str) -> int:
     """Number of words: runs of characters between white space."""
     return len(text.split())
+
+
+def _after_empty_line(text: str, at: int) -> bool:
+    return not text[text.rfind("\n", 0, at) + 1 : at].strip()
+
+
+def _after_values(text: str, at: int) -> bool:
+    """Whether the last line before `at` that is not empty is one of laboratory values."""
+    words = text[max(0, at - 300) : at].rstrip().rpartition("\n")[2].split()
+    return bool(words and VALUE.fullmatch(words[-1])) and not any(word.isalpha() and word.islower() for word in words)
