@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 def _pattern(source: str) -> re.Pattern:
@@ -97,6 +98,8 @@ LINE_END = re.compile(r"[ \t\r]*+(?:\n|\Z)")
 BLANK = re.compile(r"[\s,]*+")
 MEASURED = re.compile("(?i:exam|vital|lab|data|findings|results)")
 
+TRIES = 9  # headings of a course; each may cost a reading of the rest of the note
+
 # A heading lost to de-identification: its mark, where a heading would stand, after a line of laboratory values.
 LOST = _pattern(r"[ \t\n] DEID [ \t]*+ :?+ [ \t\r]*+ (?= \n )")
 VALUE = re.compile(r"[A-Za-z][\w()/%+-]{0,30}-[<>=]{0,2}(?:\d[\d.,/-]*|NEG|POS|NONE|FEW|RARE|OCC|MOD|SM|TR|LG|_{2,9})\*?")
@@ -119,6 +122,7 @@ class Section:
     measured: bool  # examination or laboratory: organ systems are listed there too
 
 
+@lru_cache(4096)  # headings repeat from note to note
 def is_section(name: str, capitals: bool = False, transcribed: bool = False, listed: bool = False) -> bool | None:
     """Whether a section of the summary has this name: surely (True), perhaps (False) or not (None).
 
@@ -269,7 +273,9 @@ class Note:
     def course(self) -> str | None:
         """The first hospital course that is not empty."""
         opening = self.opening(0) or self.lost_opening()
-        while opening:
+        for _ in range(TRIES):
+            if not opening:
+                break
             end = self.ending(opening.end(), opening.group().isupper())
             course = self.written[opening.end() : end].strip(string.whitespace + ",")
             if course or end == len(self.text):
