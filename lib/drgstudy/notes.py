@@ -248,7 +248,7 @@ class Note:
             sure = is_section(name, capitals or self.transcribed, self.transcribed and colon, listed)
             if sure is None or marks and not (sure and ("**" in marks or "==" in marks or "ssue" in name.lower())):
                 continue
-            measured = measured or self.transcribed and MEASURED.search(name) is not None
+            measured = measured or name.isupper() and MEASURED.search(name) is not None
             spaced = self.transcribed or _after_empty_line(self.text, line.start())
             yield Section(line.start(), line.end(), sure, alone, spaced, measured)
 
@@ -267,8 +267,9 @@ class Note:
             if not doubtful or problems.read(self.text, start, len(self.text), doubtful[-1]):
                 return len(self.text)
         # Where empty lines stand between the sections, a heading without one belongs to the problem before it.
-        firm = (section for section in doubtful if section.spaced or section.sure and not section.alone)
-        return next(firm, doubtful[0]).start
+        if any(section.spaced for section in doubtful):
+            doubtful = [section for section in doubtful if section.spaced or section.sure]
+        return doubtful[0].start
 
     def course(self) -> str | None:
         """The first hospital course that is not empty."""
