@@ -86,7 +86,9 @@ def main() -> None:
     }.items():
         starts, ends = map(sum, zip(*right, strict=True))
         n = len(right)
-        print(f"{name:24s} {n:5d} courses: {starts} starts ({starts / n:.1%}) and {ends} ends ({ends / n:.1%}) are right")
+        print(
+            f"{name:24s} {n:5d} courses: {starts} starts ({starts / n:.1%}) and {ends} ends ({ends / n:.1%}) are right"
+        )
 
 
 if __name__ == "__main__":

@@ -21,6 +21,10 @@ def _pattern(source: str) -> re.Pattern:
     return re.compile(source.replace("_", r"[ \t]++").replace("DEID", "_{2,9}+"), re.VERBOSE | re.ASCII)
 
 
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 CLOSE = r"[ \t]*+ (?: : | (?= \r?\n | \r?\Z ) )"
 
 OPENING = _pattern(
@@ -49,23 +53,23 @@ HEADING = re.compile(
 
 # The words of the headings of a summary's sections. One of NOUNS names a section by itself, two of PARTS do together,
 # and LINKS join them. "Assessment", "plan" and "studies" name none: in MIMIC they are parts of the course.
-NOUNS = frozenset(
+NOUNS = _words(
     "addendum condition diagnoses diagnosis disposition facility followup instruction instructions medication"
-    " medications meds procedures".split()
+    " medications meds procedures"
 )
-PARTS = frozenset(
+PARTS = _words(
     "activities activity advice allergies appointments complications consultations consults data diet discharge dx"
     " exam examination family findings history laboratory labs medical past pathology pertinent physical plan prognosis"
-    " recommendations results social status surgical vital vitals".split()
+    " recommendations results social status surgical vital vitals"
 )
-LINKS = frozenset(
+LINKS = _words(
     "a active admission admitting and as at care changes current differential during final for from home hospital"
     " hospitalization in list of on operations outpatient patient preadmission primary principal prior secondary signs"
-    " stay the this time to transfer upon".split()
+    " stay the this time to transfer upon"
 )
-TRANSCRIBED = frozenset("assessment code discharged impression pending planning studies time".split())  # there they do
-SURE = frozenset("admission admitting discharge preadmission".split())  # with a noun, it is a section of any summary
-JOINING = frozenset("a and as at during for from in of on the to upon".split())  # at neither end of a heading
+TRANSCRIBED = _words("assessment code discharged impression pending planning studies time")  # there, these do
+SURE = _words("admission admitting discharge preadmission")  # with a noun, it is a section of any summary
+JOINING = _words("a and as at during for from in of on the to upon")  # at neither end of a heading
 TRANSITIONAL = re.compile(
     "(?:transitional(?: care)?(?:$| (?:issue|item))|transitions? of care|(?:outpatient )?issues for followup|_+ issues?$)"
 )
@@ -90,24 +94,24 @@ MARKS = r"""[ \t]*+ (?:
   | (?P<bullet> [*+>•] | - (?! - ) | \[ [ xX_]?+ \] )
   | (?P<label> [A-Z] [\w \t/&,()'-]{0,40}+ ) :  (?= \s | \Z )
 )"""
-COMMA = re.compile(r",(?=[^\s\d]|\d{1,2}[.)](?!\d))")  # which was a line break
 MARK, MARK_HERE = re.compile(r"\n" + MARKS, re.VERBOSE), re.compile(MARKS, re.VERBOSE)
 
-LISTED = re.compile(r"[\s,]*+[A-Z][A-Z /&,()-]{1,60}+:")
-LINE_END = re.compile(r"[ \t\r]*+(?:\n|\Z)")
-BLANK = re.compile(r"[\s,]*+")
-MEASURED = re.compile("(?i:exam|vital|lab|data|findings|results)")
-
-TRIES = 9  # headings of a course; each may cost a reading of the rest of the note
+COMMA = re.compile(r",(?=[^\s\d]|\d{1,2}[.)](?!\d))")  # was a line break, in a transcription
+LISTED = re.compile(r"[\s,]*+[A-Z][A-Z /&,()-]{1,60}+:")  # a course that begins with a heading of its own
+DECORATED = re.compile(r"[*=]{2}|transition|issue")  # other marks before a heading are those of a problem
+MEASURED = re.compile("EXAM|VITAL|LAB|DATA|FINDINGS|RESULTS")  # such sections list organ systems, too
+BLANK, REST, LINE = re.compile(r"[\s,]*+"), re.compile(r"[ \t\r]*+(?:\n|\Z)"), re.compile(r"\s*+([^\n]*+)")
 
 # A heading lost to de-identification: its mark, where a heading would stand, after a line of laboratory values.
 LOST = _pattern(r"[ \t\n] DEID [ \t]*+ :?+ [ \t\r]*+ (?= \n )")
-VALUE = re.compile(r"[A-Za-z][\w()/%+-]{0,30}-[<>=]{0,2}(?:\d[\d.,/-]*|NEG|POS|NONE|FEW|RARE|OCC|MOD|SM|TR|LG|_{2,9})\*?")
+VALUE = re.compile(
+    r"[A-Za-z][\w()/%+-]{0,30}-[<>=]{0,2}(?:\d[\d.,/-]*|NEG|POS|NONE|FEW|RARE|OCC|MOD|SM|TR|LG|_{2,9})\*?"
+)
 
-
-# What the lines of such headings begin with, in small letters: they are sought first, for speed.
+# What a line begins with, in small letters, where a heading of these words stands: it is sought first, for speed.
 BEGINNINGS = {word[:3] for word in NOUNS | PARTS | LINKS - JOINING} | {"__", "tra", "iss"}
-LINE = re.compile(rf"\n[ \t#*=>-]*+(?:{'|'.join(sorted(BEGINNINGS))})".encode())
+CANDIDATE = re.compile(rf"\n[ \t#*=>-]*+(?:{'|'.join(sorted(BEGINNINGS))})".encode())
+TRIES = 9  # headings of a course, should the first be empty; each may cost a reading of the rest of the note
 
 
 @dataclass
@@ -139,19 +143,19 @@ def is_section(name: str, capitals: bool = False, transcribed: bool = False, lis
     """
     words = re.findall(r"[a-z]+|__+|\d+", re.sub("follow[- ]up", "followup", name.lower()))
     hidden = [word for word in words if word[0] == "_"]
-    nouns, parts, capitals = NOUNS.intersection(words), PARTS.intersection(words), capitals and name.isupper()
-    if len(words) < 9 and TRANSITIONAL.match(" ".join(words)):
+    nouns, parts, shouted = NOUNS.intersection(words), PARTS.intersection(words), capitals and name.isupper()
+    if TRANSITIONAL.match(" ".join(words)) and len(words) < 9:
         return True
-    if words and not JOINING.intersection((words[0], words[-1])) and NOUNS.union(PARTS, LINKS, hidden).issuperset(words):
-        whose = SURE.intersection(words)
-        if whose and (nouns or words[0] in hidden) or nouns >= {"followup", "instructions"}:
+    joined = JOINING.intersection((*words[:1], *words[-1:]))
+    if words and not joined and NOUNS.union(PARTS, LINKS, hidden).issuperset(words):
+        if nouns >= {"followup", "instructions"} or (SURE.intersection(words) and (nouns or words[0] in hidden)):
             return True
-        if nouns or len(parts) > (not capitals) or words[0] == "discharge" and words[1:] == hidden:
+        if nouns or len(parts) > (not shouted) or ["discharge", *hidden] == words != ["discharge"]:
             return False
-    if transcribed and capitals and len(name) > 3 and not any(map(str.isdigit, words)):
-        if nouns or parts - {"status"} or TRANSCRIBED.intersection(words) or not (listed or WITHIN.match(" ".join(words))):
-            return False
-    return None
+    if not transcribed or not shouted or len(name) < 4 or any(map(str.isdigit, words)):
+        return None
+    known = nouns or parts - {"status"} or TRANSCRIBED.intersection(words)
+    return False if known or not (listed or WITHIN.match(" ".join(words))) else None
 
 
 class Problems:
@@ -159,7 +163,7 @@ class Problems:
 
     def __init__(self, transcribed: bool) -> None:
         self.transcribed = transcribed
-        self.kinds, self.first, self.last = set(), "", 0  # kinds of marks, that of the first, the last number
+        self.kind, self.last = "", 0  # kind of the first mark; number of the last problem
 
     def read(self, text: str, start: int, end: int, section: Section | None = None) -> bool:
         """Read the marks in text[start:end]; whether the course goes on there, after a heading that may end it."""
@@ -173,23 +177,21 @@ class Problems:
                 continue
             at = int(name) if kind in ("number", "numeral") else 0
             kind = {"numeral": "number", "bullet": name, "label": f"label {name.isupper()}"}.get(kind, kind)
-            if not goes_on:  # the items of a section's own list are no problems
+            if not goes_on:
                 apart = _after_empty_line(text, mark.start())
                 if mark.start() <= content:
-                    items = kind.split()[0]
+                    items = kind.split()[0]  # the section's own list; an empty line ends it
                 elif apart:
                     items = ""
                 if at:
-                    goes_on = at == self.last + 1 > 1 and (number != self.last or apart and not loose)
-                    number, loose = at, loose or apart and at == number + 1 > 1
-                elif kind.split()[0] != items:
-                    again = kind == self.first and not (section.measured and kind.startswith("label"))
-                    goes_on = again or kind in ("hash", "issues") or kind == "underlined" and kind in self.kinds
+                    goes_on = at == self.last + 1 > 1 and (number != self.last or (apart and not loose))
+                    number, loose = at, loose or (apart and at == number + 1 > 1)
+                elif kind.split()[0] != items and not (section.measured and kind.startswith("label")):
+                    goes_on = kind in ("hash", "issues", self.kind)
                 if not goes_on:
                     continue
-            self.kinds.add(kind)
-            if kind not in ("issues", "underlined"):
-                self.first = self.first or kind
+            if kind != "issues":
+                self.kind = self.kind or kind
             self.last += at == self.last + 1
         return goes_on
 
@@ -226,29 +228,32 @@ class Note:
 
     def lost_opening(self) -> re.Match | None:
         """The mark of a heading lost to de-identification, the last one before a section that surely follows."""
-        marks = [mark for mark in LOST.finditer(self.text) if _after_values(self.text, mark.start())]
-        sure = (section.start for section in self.sections(marks[0].end()) if section.sure) if marks else iter(())
-        end = next(sure, 0)
-        return max((mark for mark in marks if mark.end() <= end), key=re.Match.start, default=None)
+        text = self.text
+        marks = [
+            mark for mark in LOST.finditer(text) if _values(text[max(0, mark.start() - 300) : mark.start()], last=True)
+        ]
+        marks = [mark for mark in marks if not _values(LINE.match(text, mark.end())[1])]
+        sure = marks and next((section.start for section in self.sections(marks[0].end()) if section.sure), None)
+        return next(mark for mark in reversed(marks) if mark.end() <= sure) if sure else None
 
     def lines(self, start: int) -> Iterator[re.Match | None]:
         """The lines after `start` that may be headings."""
         if self.transcribed:
             return HEADING.finditer(self.text, start)
-        return (HEADING.match(self.text, line.start()) for line in LINE.finditer(self.folded, start))
+        return (HEADING.match(self.text, line.start()) for line in CANDIDATE.finditer(self.folded, start))
 
     def sections(self, start: int, capitals: bool = False) -> Iterator[Section]:
         """What may be headings of sections after `start`; `capitals`, if the note's headings stand in capitals."""
         listed, measured = LISTED.match(self.text, start) is not None, False
         for line in filter(None, self.lines(start)):
             name, marks, colon = line["name"].strip(), line["marks"], bool(line["colon"])
-            alone = not colon or LINE_END.match(self.text, line.end()) is not None
+            alone = not colon or REST.match(self.text, line.end()) is not None
             if not (colon and alone if name[0].islower() else colon or len(name) < 60):
                 continue
             sure = is_section(name, capitals or self.transcribed, self.transcribed and colon, listed)
-            if sure is None or marks and not (sure and ("**" in marks or "==" in marks or "ssue" in name.lower())):
+            if sure is None or (marks and not (sure and DECORATED.search(marks + name.lower()))):
                 continue
-            measured = measured or name.isupper() and MEASURED.search(name) is not None
+            measured = measured or (name.isupper() and MEASURED.search(name) is not None)
             spaced = self.transcribed or _after_empty_line(self.text, line.start())
             yield Section(line.start(), line.end(), sure, alone, spaced, measured)
 
@@ -275,7 +280,7 @@ class Note:
         """The first hospital course that is not empty."""
         opening = self.opening(0) or self.lost_opening()
         for _ in range(TRIES):
-            if not opening:
+            if opening is None:
                 break
             end = self.ending(opening.end(), opening.group().isupper())
             course = self.written[opening.end() : end].strip(string.whitespace + ",")
@@ -315,7 +320,8 @@ def _after_empty_line(text: str, at: int) -> bool:
     return not text[text.rfind("\n", 0, at) + 1 : at].strip()
 
 
-def _after_values(text: str, at: int) -> bool:
-    """Whether the last line before `at` that is not empty is one of laboratory values."""
-    words = text[max(0, at - 300) : at].rstrip().rpartition("\n")[2].split()
-    return bool(words and VALUE.fullmatch(words[-1])) and not any(word.isalpha() and word.islower() for word in words)
+def _values(text: str, last: bool = False) -> bool:
+    """Whether the last line that is not empty holds laboratory values and no prose; with `last`, ends with a value."""
+    words = text.rstrip().rpartition("\n")[2].split()
+    found = [VALUE.fullmatch(word) for word in words]
+    return any(found[-1:] if last else found) and not any(word.isalpha() and word.islower() for word in words)
