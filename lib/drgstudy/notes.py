@@ -86,13 +86,15 @@ WITHIN = re.compile(
 # What may begin a problem of a list.
 MARKS = r"""[ \t]*+ (?:
     (?: \# [ \t]*+ | (?i: problem | issue ) [ \t]*+ \#?+ [ \t]*+ ) (?P<number> \d{1,2}+ ) \b
-  | \(?+ (?P<numeral> \d{1,2}+ ) [.)] (?! \d )
+  | \(?+ (?P<numeral> \d{1,2}+ ) (?: [.)] (?! \d ) | [:-] (?= [ \t] ) )
   | (?P<hash> \#{1,9}+ ) [ \t]*+ (?= [A-Za-z_*] ) (?! of\b | (?i: refill ) )
   | [*=#]{0,9}+ [ \t]*+ (?P<issues> (?= [A-Z] ) (?: [A-Za-z/&,]{1,20}+ [ \t]++ ){0,5}+ (?i: issues? | problems? )
       [ \t*=]*+ (?: : | (?= \r?\n ) ) | (?i: (?: in)?+ active | acute | chronic ) [ \t]*+ : )
   | (?P<underlined> [A-Za-z] [^\n]{0,80}+ ) \n [ \t]*+ [=-]{3,}+ [ \t\r]*+ (?= \n )
-  | (?P<bullet> [*+>•] | - (?! - ) | \[ [ xX_]?+ \] )
-  | (?P<label> [A-Z] [\w \t/&,()'-]{0,40}+ ) :  (?= \s | \Z )
+  | (?P<bullet> [*+>~•·▪–—] | - (?! - ) | \[ [ xX_]?+ \] | o (?= [ ] [A-Z] ) )
+  | (?P<letter> [A-Z]{1,4}+ [.)] (?= [ \t] ) )
+  | (?P<label> [A-Z] [\w \t/&,()'-]{0,40}+ ) : (?= \s | \Z )
+  | (?P<shout> [A-Z] [A-Z \t/&,()'-]{3,40}+ ) (?= \r?\n )
 )"""
 MARK, MARK_HERE = re.compile(r"\n" + MARKS, re.VERBOSE), re.compile(MARKS, re.VERBOSE)
 
@@ -173,20 +175,20 @@ class Problems:
         items, number, loose, goes_on = "", 0, False, section is None
         for mark in (*marks, *MARK.finditer(text, start, end)):
             kind, name = mark.lastgroup, mark[mark.lastgroup]
-            if kind in ("label", "underlined") and is_section(name, True, self.transcribed) is not None:
+            if kind in ("label", "shout", "underlined") and is_section(name, True, self.transcribed) is not None:
                 continue
             at = int(name) if kind in ("number", "numeral") else 0
-            kind = {"numeral": "number", "bullet": name, "label": f"label {name.isupper()}"}.get(kind, kind)
+            kind = {"numeral": "number", "bullet": name}.get(kind, kind)
             if not goes_on:
                 apart = _after_empty_line(text, mark.start())
                 if mark.start() <= content:
-                    items = kind.split()[0]  # the section's own list; an empty line ends it
+                    items = kind  # the section's own list; an empty line ends it
                 elif apart:
                     items = ""
                 if at:
                     goes_on = at == self.last + 1 > 1 and (number != self.last or (apart and not loose))
                     number, loose = at, loose or (apart and at == number + 1 > 1)
-                elif kind.split()[0] != items and not (section.measured and kind.startswith("label")):
+                elif kind != items and not (section.measured and kind == "label"):
                     goes_on = kind in ("hash", "issues", self.kind)
                 if not goes_on:
                     continue
