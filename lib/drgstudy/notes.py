@@ -78,7 +78,7 @@ WITHIN = re.compile(
     r"""(?: acc | card | cv | derm | endo | eye | feed | fen\b | fluid | gastro | genit | gi\b | gu\b | gyn | heent
       | hem | hepat | id\b | infect | integ | metab | musc | msk | neph | neuro | nutr | obst | onc | ophth | orth | pain
       | ppx | proph | psych | pulm | renal | resp | skin | urol | vasc )
-    | .* (?: emia | itis | osis | pathy | penia | uria | tension | failure | disease | infection | pneumonia | diabetes
+    | .* (?: emia | itis | sis | pathy | penia | uria | tension | failure | disease | infection | pneumonia | diabetes
       | course | day | issues? | problems? | systems? ) \b""",
     re.VERBOSE,
 )
@@ -100,9 +100,11 @@ MARK, MARK_HERE = re.compile(r"\n" + MARKS, re.VERBOSE), re.compile(MARKS, re.VE
 
 COMMA = re.compile(r",(?=[^\s\d]|\d{1,2}[.)](?!\d))")  # was a line break, in a transcription
 LISTED = re.compile(r"[\s,]*+[A-Z][A-Z /&,()-]{1,60}+:")  # a course that begins with a heading of its own
-DECORATED = re.compile(r"[*=]{2}|transition|issue")  # other marks before a heading are those of a problem
+FINAL = re.compile(
+    "transition|issue"
+)  # these end the course even as an item of its list: "# Transitional issues: none"
 MEASURED = re.compile("EXAM|VITAL|LAB|DATA|FINDINGS|RESULTS")  # such sections list organ systems, too
-BLANK, REST, LINE = re.compile(r"[\s,]*+"), re.compile(r"[ \t\r]*+(?:\n|\Z)"), re.compile(r"\s*+([^\n]*+)")
+BLANK, REST, LINE = re.compile(r"[\s,]*+"), re.compile(r"[ \t\r*=]*+(?:\n|\Z)"), re.compile(r"\s*+([^\n]*+)")
 
 # A heading lost to de-identification: its mark, where a heading would stand, after a line of laboratory values.
 LOST = _pattern(r"[ \t\n] DEID [ \t]*+ :?+ [ \t\r]*+ (?= \n )")
@@ -113,7 +115,7 @@ VALUE = re.compile(
 # What a line begins with, in small letters, where a heading of these words stands: it is sought first, for speed.
 BEGINNINGS = {word[:3] for word in NOUNS | PARTS | LINKS - JOINING} | {"__", "tra", "iss"}
 CANDIDATE = re.compile(rf"\n[ \t#*=>-]*+(?:{'|'.join(sorted(BEGINNINGS))})".encode())
-TRIES = 9  # headings of a course, should the first be empty; each may cost a reading of the rest of the note
+TRIES = 5  # headings of a course, should the first be empty; each may cost a reading of the rest of the note
 
 
 @dataclass
@@ -249,15 +251,17 @@ class Note:
         listed, measured = LISTED.match(self.text, start) is not None, False
         for line in filter(None, self.lines(start)):
             name, marks, colon = line["name"].strip(), line["marks"], bool(line["colon"])
-            alone = not colon or REST.match(self.text, line.end()) is not None
+            alone = not colon or FINAL.search(name.lower()) or REST.match(self.text, line.end())
             if not (colon and alone if name[0].islower() else colon or len(name) < 60):
                 continue
             sure = is_section(name, capitals or self.transcribed, self.transcribed and colon, listed)
-            if sure is None or (marks and not (sure and DECORATED.search(marks + name.lower()))):
+            if sure is None or (
+                marks and not (sure and (FINAL.search(name.lower()) or "**" in marks or "==" in marks))
+            ):
                 continue
             measured = measured or (name.isupper() and MEASURED.search(name) is not None)
             spaced = self.transcribed or _after_empty_line(self.text, line.start())
-            yield Section(line.start(), line.end(), sure, alone, spaced, measured)
+            yield Section(line.start(), line.end(), sure, bool(alone), spaced, measured)
 
     def ending(self, start: int, capitals: bool) -> int:
         """Where a course that begins at `start` ends."""
