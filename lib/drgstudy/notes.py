@@ -58,20 +58,21 @@ NOUNS = _words(
     " medications meds procedures"
 )
 PARTS = _words(
-    "activities activity advice allergies appointments complications consultations consults data diet discharge dx"
-    " exam examination family findings history laboratory labs medical past pathology pertinent physical plan prognosis"
-    " recommendations results social status surgical vital vitals"
+    "activities activity advice allergies appointment appointments complications consultations consults data diet"
+    " discharge dx exam examination family findings history laboratory labs medical past pathology pertinent physical"
+    " plan plans prognosis recommendations results social status surgical vital vitals"
 )
 LINKS = _words(
-    "a active admission admitting and as at care changes current differential during final for from home hospital"
-    " hospitalization in list of on operations outpatient patient preadmission primary principal prior secondary signs"
-    " stay the this time to transfer upon"
+    "a admission admitting and arrival as at care changes current differential dismissal during final for from home"
+    " hospital hospitalization in list of on operations outpatient patient preadmission primary principal prior rehab"
+    " secondary signs stay the this time to transfer upon"
 )
 TRANSCRIBED = _words("assessment code discharged impression pending planning studies time")  # there, these do
-SURE = _words("admission admitting discharge preadmission")  # with a noun, it is a section of any summary
+SURE = _words("admission admitting discharge dismissal preadmission")  # with a noun, it is a section of any summary
 JOINING = _words("a and as at during for from in of on the to upon")  # at neither end of a heading
 TRANSITIONAL = re.compile(
-    "(?:transitional(?: care)?(?:$| (?:issue|item))|transitions? of care|(?:outpatient )?issues for followup|_+ issues?$)"
+    "(?:transitional(?: care)?(?:$| (?:issue|item))|transitions? of care|(?:outpatient )?issues for followup|_+ issues?$"
+    "|active medications? list)"
 )
 # Beginnings and ends of the headings in capitals that stand within a course told by organ system or by problem.
 WITHIN = re.compile(
@@ -89,7 +90,8 @@ MARKS = r"""[ \t]*+ (?:
   | \(?+ (?P<numeral> \d{1,2}+ ) (?: [.)] (?! \d ) | [:-] (?= [ \t] ) )
   | (?P<hash> \#{1,9}+ ) [ \t]*+ (?= [A-Za-z_*] ) (?! of\b | (?i: refill ) )
   | [*=#]{0,9}+ [ \t]*+ (?P<issues> (?= [A-Z] ) (?: [A-Za-z/&,]{1,20}+ [ \t]++ ){0,5}+ (?i: issues? | problems? )
-      [ \t*=]*+ (?: : | (?= \r?\n ) ) | (?i: (?: in)?+ active | acute | chronic ) [ \t]*+ : )
+      [ \t*=]*+ (?: : | (?= \r?\n ) ) | (?i: (?: (?: in)?+ active | acute | chronic )
+      (?: [ \t]++ (?: diagnos[ei]s | conditions? ) )?+ ) [ \t]*+ : )
   | (?P<underlined> [A-Za-z] [^\n]{0,80}+ ) \n [ \t]*+ [=-]{3,}+ [ \t\r]*+ (?= \n )
   | (?P<bullet> [*+>~•·▪–—] | - (?! - ) | \[ [ xX_]?+ \] | o (?= [ ] [A-Z] ) )
   | (?P<letter> [A-Z]{1,4}+ [.)] (?= [ \t] ) )
@@ -113,7 +115,7 @@ VALUE = re.compile(
 )
 
 # What a line begins with, in small letters, where a heading of these words stands: it is sought first, for speed.
-BEGINNINGS = {word[:3] for word in NOUNS | PARTS | LINKS - JOINING} | {"__", "tra", "iss"}
+BEGINNINGS = {word[:3] for word in NOUNS | PARTS | LINKS - JOINING} | {"__", "act", "tra", "iss"}
 CANDIDATE = re.compile(rf"\n[ \t#*=>-]*+(?:{'|'.join(sorted(BEGINNINGS))})".encode())
 TRIES = 5  # headings of a course, should the first be empty; each may cost a reading of the rest of the note
 
