@@ -47,6 +47,7 @@ HEADINGS = [
     "HISTORY OF PRESENT ILLNESS AND HOSPITAL COURSE:",
     "History and Hospital Course:",
     "REASON FOR ADMISSION/HOSPITAL COURSE:",
+    "Reason for admission and hospital course:",
     "PROCEDURES AND HOSPITAL COURSE:",
     "COURSE IN THE HOSPITAL:",
     "Course during hospitalization:",

@@ -40,6 +40,8 @@ OPENING = _pattern(
       | b?r?ief_ (?: hospital_DEID | DEID_course | hospital_c[a-z]{0,5}+ | course ) )
       | (?: (?! HOSPITAL_COURSE | (?: PRIOR | PREVIOUS | OUTSIDE )_ ) [A-Z] [A-Z'-]{0,20}+
             (?: [ \t]*+ [/&,] [ \t]*+ | _ ) ){1,9}+ HOSPITAL_COURSE
+      | [A-Z] [a-z'-]{1,20}+ _ (?: (?! (?: and | & )_(?i: hospital_course ) ) [A-Za-z'-]{1,20}+ _ ){0,7}+
+            (?: and | & )_(?i: hospital_course ) (?= [ \t]*+ : )
     ) (?: [ \t]*+ [*=]{1,20}+ )?+"""
     + CLOSE
     + r"(?: \*{1,3}+ )?+ (?: [ \t\r]*+ \n [ \t]*+ [=-]{3,}+ [ \t\r]*+ (?=\n) )?"  # the line that underlines the heading
@@ -102,9 +104,7 @@ MARK, MARK_HERE = re.compile(r"\n" + MARKS, re.VERBOSE), re.compile(MARKS, re.VE
 
 COMMA = re.compile(r",(?=[^\s\d]|\d{1,2}[.)](?!\d))")  # was a line break, in a transcription
 LISTED = re.compile(r"[\s,]*+[A-Z][A-Z /&,()-]{1,60}+:")  # a course that begins with a heading of its own
-FINAL = re.compile(
-    "transition|issue"
-)  # these end the course even as an item of its list: "# Transitional issues: none"
+FINAL = re.compile("transition|issue")  # it ends the course even as an item of its list: "# Transitional issues: x"
 MEASURED = re.compile("EXAM|VITAL|LAB|DATA|FINDINGS|RESULTS")  # such sections list organ systems, too
 BLANK, REST, LINE = re.compile(r"[\s,]*+"), re.compile(r"[ \t\r*=]*+(?:\n|\Z)"), re.compile(r"\s*+([^\n]*+)")
 
