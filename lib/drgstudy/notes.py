@@ -256,7 +256,7 @@ class Note:
             alone = not colon or FINAL.search(name.lower()) or REST.match(self.text, line.end())
             if not (colon and alone if name[0].islower() else colon or len(name) < 60):
                 continue
-            sure = is_section(name, capitals or self.transcribed, self.transcribed and colon, listed)
+            sure = is_section(name, capitals or self.transcribed, self.transcribed and (colon or len(name) > 5), listed)
             if sure is None or (
                 marks and not (sure and (FINAL.search(name.lower()) or "**" in marks or "==" in marks))
             ):
