@@ -11,15 +11,16 @@ import csv
 import gzip
 import itertools
 import json
-import string
+import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from drgstudy.flow import write_rows
-from drgstudy.notes import ENDING, OPENING
+from drgstudy.notes import HEADING, OPENING, Note
 from drgstudy.study import Paths, StudyError, fingerprint, peak_memory_gb, read_json, write_json
 
 PLAIN_GB = 14.0  # a little more than pandas needs for the notes of the full hospital
@@ -43,17 +44,19 @@ def ours(source: dict, mapping: Path, out: Path) -> int:
     return _finish(map(cohort.extract, mimic.notes(source["note_folder"])), source, mapping, out)
 
 
+class PlainNote(Note):
+    """A note whose lines are all tried, by the patterns alone."""
+
+    def opening(self, start: int) -> re.Match | None:
+        return OPENING.search(self.text, start)
+
+    def lines(self, start: int) -> Iterator[re.Match]:
+        return HEADING.finditer(self.text, start)
+
+
 def plain_course(text: str) -> str | None:
-    """What `notes.hospital_course` must find, by its patterns alone."""
-    text = "\n" + text
-    opening = OPENING.search(text)
-    while opening:
-        ending = ENDING.search(text, opening.end())
-        course = text[opening.end() : ending.start() if ending else None].strip(string.whitespace + ",")
-        if course or not ending:
-            return course or None
-        opening = OPENING.search(text, ending.start())
-    return None
+    """What `notes.hospital_course` must find."""
+    return PlainNote(text).course()
 
 
 def plain(source: dict, mapping: Path, out: Path) -> int:
