@@ -59,6 +59,9 @@ $(wordlist 2,99,$(goals)):
 all: ## Run every study, one after the other
 	@$(foreach goal,$(goals),$(MAKE) --no-print-directory $(goal) &&) true
 
+# Whatever writes pages ends with the guard.
+data cohort hospital train headline:
+	@$(GUARD)
 data: $(DONE)/01-hospital.ipynb ## Make (or check) the raw tables in MIMIC's shape
 cohort: $(DONE)/03-cohort.ipynb ## Raw tables to labelled stays
 hospital: $(DONE)/04-hardness.ipynb ## Measure how hard the synthetic hospital is (PROFILE=full: at the paper's size)
@@ -88,9 +91,9 @@ notebook: $(INSTALLED) ## Open JupyterLab on the notebooks
 	$(PYTHON) -m jupyterlab --notebook-dir=notebooks --LabApp.news_url=None \
 	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
-clean: ## Remove what make made and git does not track, but for what people wrote under data/*/review
+clean: ## Remove what make made and git does not track, but for what people wrote into data/*/review*
 	@for profile in $(notdir $(wildcard notebooks/params/*)); do \
-	  find "data/$$profile" -mindepth 1 -maxdepth 1 ! -name review -exec rm -rf {} + 2>/dev/null; done; true
+	  find "data/$$profile" -mindepth 1 -maxdepth 1 ! -name 'review*' -exec rm -rf {} + 2>/dev/null; done; true
 	@git clean -fdXq reports; rm -rf .make/*-*-*
 distclean: clean ## As clean, and the fetched models and .venv too
 	@rm -rf data/models .venv

@@ -145,7 +145,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--cpus", type=float, default=1, help="CPU cores for each run (1)")
     parser.add_argument("--gpus", type=float, default=0, help="GPUs for each run (0)")
     parser.add_argument("--dry-run", action="store_true", help="write the files, and list those not yet run")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)  # the axes may stand behind the options, as in the README
     if not (sources := [Path(file) for file in options.file if "=" not in file]):
         parser.error("no parameter file is given")
     try:

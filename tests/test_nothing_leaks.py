@@ -24,6 +24,7 @@ from PIL.PngImagePlugin import PngInfo
 from drgstudy import guard, plots, report, study, tables
 from drgstudy.study import StudyError
 
+FACTS = {f"data/reference/{file.name}": file.read_bytes() for file in study.REFERENCE.glob("*.csv")}
 COURSE = """Mr. ___ is a 67 year old man w/ h/o CAD (s/p "CABG" '09) & COPD who p/w <2 days of fevers, productive cough.
 # Pneumonia: CXR showed RLL opacity; started on ceftriaxone/azithromycin, O2 sat 88% -> 95% on 2L.
 ----------------------------------------------------------------------
@@ -40,6 +41,8 @@ EXEMPT = "CHRONIC OBSTRUCTIVE PULMONARY DISEASE W MCC"
 def profile(tmp_path, monkeypatch):
     """A credentialed study that has not reported anything yet."""
     monkeypatch.setattr(study.places, "ROOT", tmp_path)
+    as_it_is = {f"notebooks/{file.name}": file.read_bytes() for file in study.places.NOTEBOOKS.glob("*.ipynb")}
+    monkeypatch.setattr(guard, "_committed", lambda notebooks: as_it_is | FACTS)
     paths, early = study.Paths("secret"), study.Paths("secret", "early")
     about = {"kind": "credentialed", "name": "MIMIC-IV v3.1"}
     study.write_json(paths.source, about | {"folder": "/gone", "rows": {"drgcodes": 761856, "admissions": 546028}})

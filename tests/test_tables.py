@@ -239,11 +239,11 @@ def test_costs_are_counted_in_the_papers_steps(paths):
 
 
 def test_time_gains_compare_half_the_tokens_and_the_other_size():
-    sizes = pd.DataFrame({"size": ["big", "big", "small"], "max_tokens": [64, 32, 32]}, index=["a", "b", "c"])
+    sizes = pd.DataFrame({"size": ["m-13B", "m-13B", "m-7B"], "max_tokens": [64, 32, 32]}, index=["a", "b", "c"])
     gains = comparisons.time_gains(pd.DataFrame({"train_seconds": [30, 20, 10]}, index=["a", "b", "c"]), sizes)
     assert gains.to_numpy().tolist() == [
-        ["32 → 64 tokens, big", "Twice the tokens: +90 %", "+50 %"],
-        ["small → big, 32 tokens", "13B against 7B: +70 %", "+100 %"],
+        ["32 → 64 tokens, m-13B", "Twice the tokens: +90 %", "+50 %"],
+        ["m-7B → m-13B, 32 tokens", "13B against 7B: +70 %", "+100 %"],
     ]
 
 

@@ -52,7 +52,7 @@ class Clock(transformers.TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if logs and "loss" in logs:
-            self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
+            self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}", refresh=False)  # the bar decides when
 
     def on_train_end(self, args, state, control, **kwargs):
         self.bar.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import operator
+import re
 
 import numpy as np
 import pandas as pd
@@ -209,6 +211,8 @@ def time_gains(cost: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
 
     Notes
     -----
+    Where the names of two sizes do not say which is the larger, the slower is shown against the other.
+
     Source: DRG-LLaMA, Supplementary Results 4.2 ("approximately 90 %" and "roughly 70 %").
     """
     text = published.table("Text").set_index(["row", "metric"])["value"]
@@ -216,13 +220,31 @@ def time_gains(cost: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
     for (run, one), (other, two) in itertools.permutations(sizes.iterrows(), 2):
         if one["size"] == two["size"] and one["max_tokens"] == 2 * two["max_tokens"]:
             step, gain = f"{two['max_tokens']} → {one['max_tokens']} tokens, {one['size']}", "Twice the tokens"
-        elif one["max_tokens"] == two["max_tokens"] and seconds[run] > seconds[other]:
-            step, gain = f"{two['size']} → {one['size']}, {one['max_tokens']} tokens", "13B against 7B"
+        elif one["max_tokens"] == two["max_tokens"]:
+            larger = _is_larger(one["size"], two["size"])
+            if not (seconds[run] > seconds[other] if larger is None else larger):
+                continue
+            step = f"{two['size']} → {one['size']}, {one['max_tokens']} tokens"
+            gain = "13B against 7B" if larger else ""
         else:
             continue
-        ours, theirs = 100 * (seconds[run] / seconds[other] - 1), text[gain, "training_time_gain_percent"]
-        rows.append((step, f"{gain}: {theirs:+.0f} %", f"{ours:+.0f} %"))
+        ours, theirs = 100 * (seconds[run] / seconds[other] - 1), text.get((gain, "training_time_gain_percent"))
+        rows.append((step, f"{gain}: {theirs:+.0f} %" if gain else "–", f"{signed(ours, 0)} %"))
     return pd.DataFrame(rows, columns=["Step", "MIMIC-IV (published)", "Training time (this run)"])
+
+
+def _is_larger(one: str, two: str) -> bool | None:
+    """Whether one size of Table 2 is above another, as far as their names tell; None if they don't.
+
+    A base is above its own first layers, and "llama-13b" above "llama-7b".
+    """
+    (base, layers), (other, others) = (re.fullmatch(r"(.*?)(?:, first (\d+) layers)?", size).groups() for size in (one, two))
+    if base == other:
+        return float(layers or "inf") > float(others or "inf")
+    said = [re.search(r"(\d+(?:\.\d+)?)(m|b)(?![a-z])", name.lower()) for name in (base, other)]
+    if layers or others or not all(said):
+        return None
+    return operator.gt(*(float(number[1]) * {"m": 1, "b": 1000}[number[2]] for number in said))
 
 
 def right_alone(right: pd.DataFrame, rule: str, mask_below: int) -> dict:

@@ -1,15 +1,17 @@
 """The guard: it searches a report for data of credentialed patients before the report leaves the machine.
 
-It searches all files under ``reports/<profile>`` and all executed notebooks, hidden ones too. They are decoded first:
-HTML, JSON, SVG, CSV and Markdown without their escapes and tags, embedded data, archives, metadata of images, and file
-names. Pixels and encrypted data are not read. It searches for
+It searches all files under ``reports/<profile>``, all executed notebooks, and those of ``notebooks`` that are not as git
+holds them, hidden ones too. They are decoded first: HTML, JSON, SVG, CSV and Markdown without their escapes and tags,
+embedded data, archives, metadata of images, and file names. Pixels and encrypted data are not read. It searches for
 
 - text: any 40 characters in a row of the cohort's notes, of which at least half are letters or digits (both notes and
   tables draw lines of dashes). Whitespace and case do not matter. What a table of data/reference, a template or a
-  notebook's source says is public. The synthetic hospital's wording and the parameters of a notebook are not;
-- ids of patients, stays and notes: those of six digits or more wherever they stand alone; shorter ones, which any count
-  may equal, only as the value of a name or column such as subject_id. For the same reason, whole numbers pass that the
-  study's own JSON holds under another name (MIMIC-III's stays have numbers from 100,001, and it bills 125,557 DRGs);
+  notebook's source says in git's last commit is public. The synthetic hospital's wording and the parameters of a
+  notebook are not;
+- ids of patients, stays and notes. MIMIC-III numbers its patients from 2, so that any count, code or case may equal an id:
+  what names a number tells it, a name or column such as subject_id or a word such as "patient" before four digits or
+  more. Of six digits or more, an id is found wherever it stands alone, unless the study's own JSON holds the number under
+  another name (MIMIC-III's stays have numbers from 100,001, and it bills 125,557 DRGs);
 - dates that have a day and are not in the public text, whoever they belong to.
 """
 
@@ -17,13 +19,16 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import csv
 import functools
 import gzip
 import html
 import io
 import json
 import re
+import subprocess
 import sys
+import tarfile
 import unicodedata
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -46,13 +51,17 @@ _IS_WORD = np.array([chr(unit).isalnum() for unit in range(128)] + [True])
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{52,}+(?:\r?\n[ \t]*[A-Za-z0-9+/]++(?=[=\n\"'<)]|\Z))*+={0,2}")
 _INLINE = r"</?(?:a|abbr|b|code|em|font|i|kbd|label|mark|s|small|span|strong|sub|sup|tspan|u|wbr)\b[^<>]*>"
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
-_NAMED = r"(?i)(?<![a-z])(?:(?:subject|patient|(?:icu[ _-]?)?stay|hadm|hospital|admission|note|case)[ _-]?ids?"
-_COLUMN = re.compile(_NAMED + r"|subject|patient|stay|hadm|icustay|case)")
-_ID = re.compile(r"(?<![A-Za-z0-9.,#])(?<!cell-id=)(\d{6,10})(?:\.0+)?(?![A-Za-z0-9]|[.,]\d)")
+_WHOSE = r"subject|patient|(?:icu[ _-]?)?stay|hadm|icustay"
+_NAMED = rf"(?i)(?<![a-z])(?:(?:{_WHOSE}|hospital|admission|note|case)[ _-]*ids?|(?:{_WHOSE})[ _-]*(?:no\.|nr\.|number)"
+_COLUMN = re.compile(rf"{_NAMED}|{_WHOSE})")
+_WORD = re.compile(r"(?i)case")  # a name of ids only where they are long: tables have a case 1, a case 2, …
+_ID = re.compile(r"(?<![A-Za-z0-9.#])(?<!cell-id=)(\d{6,10})(?:\.0+)?(?![A-Za-z0-9]|\.\d)")
 _NAMED_ID = re.compile(  # a mere "stay 12" may be the twelfth
-    _NAMED + r"|(?:subject|patient|stay|hadm|icustay|case)(?=\W*\d{4}))[\s\"':=#|\[(]*"
-    r"(\d{1,10})(?:\.0+)?(?![A-Za-z0-9]|[.,]\d)"
+    rf"{_NAMED}|(?:{_WHOSE}|case)(?=(?:[\W_]|is|was|ids?|no|number)*\d{{4}}))"
+    r"""(?:[\s"'`:=#|\[({}*_/-]|\b(?:is|was|ids?|no|number)\b\.?)*"""
+    r"(\d{1,10}(?:\.0+)?(?:(?:[,;]?\s+|;)\d{1,10}(?:\.0+)?)*)(?![A-Za-z0-9]|[.,]\d)"
 )
+_IN_NAME = re.compile(rf"(?i)(?:{_WHOSE}|ids?)[\W_]*(\d{{1,10}})(?!\d)|(?<!\d)(\d{{5,10}})(?!\d)")  # of a file
 _NOTE_ID = re.compile(r"\b\d{5,9}-[A-Z]{2}-\d+\b")  # 10000032-DS-21
 _DAY, _MONTH, _YEAR = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])", r"(?:1[89]|2[01])\d\d"
 _NAME = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
@@ -91,26 +100,31 @@ def leaks(profile: str) -> list[Leak]:
     if not credentialed(profile):
         return []
     paths = Paths(profile)
-    files = [file for folder in (paths.report, paths.executed) for file in sorted(folder.rglob("*")) if file.is_file()]
-    public_hashes, public_numbers, public_dates = _public()
-    counts = set(public_numbers)
+    folders, public = (paths.report, paths.executed, places.NOTEBOOKS), _public(places.NOTEBOOKS)
+    files = [file for folder in folders[:2] for file in sorted(folder.rglob("*")) if file.is_file()]
+    saved, committed = sorted(places.NOTEBOOKS.rglob("*.ipynb")), _committed(places.NOTEBOOKS)
+    files += [file for file in saved if file.read_bytes() != committed.get(f"notebooks/{file.name}")]
+    counts = set(public.numbers)
     ours = [file for name in ("source", "flow", "run") for file in paths.data.rglob(f"{name}.json")]
     for file in [*ours, *paths.report.rglob("[!.]*.json")]:
         most = np.inf if file in ours else 10**7  # all ids of MIMIC-IV are above it, and no count in a report is
         counts |= {count for count in _counts(read_json(file)) if count < most}
     ids, found, said = _ids(profile), [], {}
     for file in progress(files, desc="reading the report", delay=5):
-        views = [*_views(str(file.relative_to(places.ROOT)))]
+        place = str(file.relative_to(next(folder for folder in folders if file.is_relative_to(folder))))
+        views = [*_views(place)]
         try:
             views += dict.fromkeys(_texts(file.read_bytes()))
         except Exception:  # whatever the reader failed for, the file has not been searched
             found.append(Leak(file, "what no search can read, neither text nor an image", 1))
         said[file] = _distinct([_hashes(view) for view in views])
         numbers = {int(n) for view in views for n in _ID.findall(view)} - counts
-        numbers |= {int(n) for view in views for n in [*_NAMED_ID.findall(view), *_in_columns(view)]}
+        numbers |= {int(n) for view in views for n in _in_columns(view)}
+        numbers |= {int(n) for found in _IN_NAME.findall(unquote(place)) for n in found if n}
+        numbers |= {n for view in views for said_of, n in _named(view) if said_of not in public.named}
         numbers = int(_among(np.array(sorted(numbers), "int64"), ids).sum())
         numbers += len({note_id for view in views for note_id in _NOTE_ID.findall(view)})
-        dates = {m[0] for view in views for m in _DATE.finditer(view)} - public_dates
+        dates = {m[0] for view in views for m in _DATE.finditer(view)} - public.dates
         found += [Leak(file, *of) for of in (("patient, stay or note ids", numbers), ("dates", len(dates))) if of[1]]
     searched = _distinct(said.values())
     # Only what a table of 2**26 flags lets pass is looked up: that is faster than to search all hashes.
@@ -121,7 +135,7 @@ def leaks(profile: str) -> list[Leak]:
         hashes = hashes[table[hashes >> np.uint64(38)]]
         shared.append(hashes[_among(hashes, searched)])
     shared = _distinct(shared)
-    shared = shared[~_among(shared, public_hashes)]
+    shared = shared[~_among(shared, public.hashes)]
     copied = {file: int(_among(hashes, shared).sum()) for file, hashes in said.items()}
     return found + [Leak(file, f"fragments of {LENGTH} characters of notes", n) for file, n in copied.items() if n]
 
@@ -255,7 +269,8 @@ def _views(text: str) -> Iterator[str]:
         yield view
         if "<" in view:
             yield " ".join(re.findall("<!--(.*?)-->", view, re.DOTALL))
-            rows = re.sub("</t[hd]>", "|", re.sub("</tr>", "\0", " ".join(view.split()))).replace("\0", "\n")
+            rows = re.sub("</?table[^<>]*>", "\0\0", re.sub("</tr>", "\0", " ".join(view.split())))
+            rows = re.sub("</t[hd]>", "|", rows).replace("\0", "\n")
             for each, inline, block in ((view, "", ""), (view, "", " "), (view, " ", " "), (rows, "", "")):
                 yield html.unescape(re.sub("<[^<>]*>", block, re.sub(_INLINE, inline, each)))
 
@@ -266,15 +281,34 @@ def _unescaped(text: str) -> str:
 
 
 def _in_columns(view: str) -> Iterator[int]:
-    """Whole numbers in the columns of ids, in a table whose cells are separated by commas, bars, tabs or blanks."""
-    columns: set[int] = set()
+    """Whole numbers in the columns of ids of tables; an empty line or one of a single cell ends a table."""
+    columns: dict[int, int] = {}  # by place, the fewest digits of an id
     for line in view.splitlines():
-        cells = [cell.strip("\"' []") for cell in re.split(r"\s*[,|\t]\s*|\s{2,}", line)]
-        named = {i for i, cell in enumerate(cells) if _COLUMN.fullmatch(cell)}
-        columns = columns | named if len(cells) > 1 or named else set()
-        for i in columns - named:
-            if i < len(cells) and re.fullmatch(r"\d{1,10}(\.0+)?", cells[i]):
+        cells = [cell.strip("\"' []*`") for cell in _cells(line)]
+        named = {i: 1 for i, cell in enumerate(cells) if _COLUMN.fullmatch(cell)}
+        named |= {i: 5 for i, cell in enumerate(cells) if _WORD.fullmatch(cell)}
+        columns = columns | named if len(cells) > 1 or named else {}
+        for i in columns.keys() - named:
+            if i < len(cells) and re.fullmatch(rf"\d{{{columns[i]},10}}(\.0+)?", cells[i]):
                 yield int(cells[i].partition(".")[0])
+
+
+def _cells(line: str) -> list[str]:
+    """The cells of a table's line: separated by bars, tabs, commas without a blank behind them, or several blanks."""
+    for separator in "|\t":
+        if separator in line:
+            return re.split(rf"\s*\{separator}\s*", line)
+    if re.search(r",(?! )", line):
+        with contextlib.suppress(csv.Error, StopIteration):
+            return next(csv.reader([line]))
+    return re.split(r"\s{2,}", line)
+
+
+def _named(view: str) -> Iterator[tuple[str, int]]:
+    """Numbers behind a name of ids, each with the words that name it."""
+    for found in _NAMED_ID.finditer(view):
+        for number in re.findall(r"\d+(?:\.0+)?", found[1]):
+            yield found[0].casefold(), int(number.partition(".")[0])
 
 
 def _counts(node) -> Iterator[int]:
@@ -286,17 +320,54 @@ def _counts(node) -> Iterator[int]:
             yield int(value)
 
 
+class _Public(NamedTuple):
+    """What anybody can read in git: hashes of its text, numbers, dates, and what names numbers like ids."""
+
+    hashes: np.ndarray
+    numbers: set[int]
+    dates: set[str]
+    named: set[str]
+
+
 @functools.cache
-def _public() -> tuple[np.ndarray, set[int], set[str]]:
-    """Hashes, numbers and dates in git's facts, templates and notebooks, but not in parameters: these may be notes."""
-    files = [*places.REFERENCE.glob("*.csv"), *(Path(__file__).parent / "templates").iterdir()]
-    texts = [file.read_text(encoding="utf-8") for file in sorted(files)]
-    for notebook in sorted(places.NOTEBOOKS.glob("*.ipynb")):
-        cells = [cell for cell in read_json(notebook)["cells"] if "parameters" not in cell["metadata"].get("tags", [])]
-        texts += ["".join(cell["source"]) for cell in cells]
+def _committed(notebooks: Path) -> dict[str, bytes]:
+    """The facts, templates and notebooks of git's last commit, by their place in the project; {} if git has none."""
+    wanted = ["data/reference", "lib/drgstudy/templates", "notebooks"]
+    git = ["git", "-C", str(notebooks.parent), "archive", "--format=tar", "HEAD", "--", *wanted]
+    try:
+        packed = subprocess.run(git, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        return {member.name: archive.extractfile(member).read() for member in archive if member.isfile()}
+
+
+@functools.cache
+def _public(notebooks: Path) -> _Public:
+    """What is public: git's facts, templates and notebooks, but not their parameters, for these may be notes.
+
+    Notebooks and facts of the working tree may hold what somebody pasted. Where there is no git, the facts are taken from
+    there, and of notebooks the numbers and dates alone.
+    """
+    facts, written = _committed(notebooks), [file.read_bytes() for file in sorted(notebooks.glob("*.ipynb"))]
+    known = [data for name, data in facts.items() if re.search(r"^data/reference/.*csv$|/templates/", name)]
+    source = [data for name, data in facts.items() if re.fullmatch(r"notebooks/[^/]*\.ipynb", name)]
+    if not facts:
+        folder = Path(__file__).parent / "templates"
+        known = [file.read_bytes() for file in [*sorted(places.REFERENCE.glob("*.csv")), *sorted(folder.iterdir())]]
+    texts = [data.decode() for data in known]
+    code = [
+        "".join(cell["source"])
+        for notebook in source or written
+        for cell in json.loads(notebook)["cells"]
+        if "parameters" not in cell["metadata"].get("tags", [])
+    ]
     public = "\0".join([*texts, *(text.replace(",", " ") for text in texts)])  # a title as a cell, and as words
-    numbers, dates = re.findall(r"\d{6,}", public), _DATE.finditer(public)
-    return _distinct([_hashes(public)]), set(map(int, numbers)), {date[0] for date in dates}
+    said = "\0".join([public, *code])
+    named = {name for text in [*texts, *code] for view in _views(text) for name, _ in _named(view)}
+    dates = {date[0] for date in _DATE.finditer(said)}
+    numbers = set(map(int, re.findall(r"\d{6,}", said)))
+    return _Public(_distinct([_hashes(said if source else public)]), numbers, dates, named)
 
 
 def _tables(profile: str, columns: list[str]) -> Iterator[tuple]:

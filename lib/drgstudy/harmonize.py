@@ -374,11 +374,24 @@ def read_review(path: Path) -> pd.DataFrame:
     return review
 
 
-def write_review(sheet: pd.DataFrame, path: Path) -> None:
-    """Write a review sheet as CSV; raises StudyError if that would overwrite a physician's decisions."""
-    if Path(path).exists() and read_review(path)["decision"].str.strip().any():
-        raise StudyError(f"{path} holds decisions; move it elsewhere and name it as the parameter review")
+def write_review(sheet: pd.DataFrame, path: Path, used: pd.DataFrame | None = None) -> None:
+    """Write a review sheet as CSV, unless decisions stand there that are `used`, as `read_review` returns them.
+
+    Raises
+    ------
+    StudyError
+        If that would overwrite other decisions of a physician.
+    """
+    if Path(path).exists() and (there := read_review(path))["decision"].str.strip().any():
+        if used is None or not there[_REVIEWED].equals(used[_REVIEWED]):
+            raise StudyError(f"{path} holds decisions; name it as the parameter review, or move it elsewhere")
+        return
     sheets.write(sheet, path)
+
+
+def anonymous(mapping: pd.DataFrame) -> pd.DataFrame:
+    """The mapping as it may be published: without the names and remarks of those who reviewed it."""
+    return mapping.assign(reason=mapping["reason"].mask(mapping["provenance"] == "reviewed", "reviewed"))
 
 
 def _reviewed(review: pd.DataFrame, name: str | Path) -> dict[tuple[str, str], dict]:

@@ -13,7 +13,7 @@ from drgstudy.labels import TwoLabels
 from drgstudy.metrics import METRICS, Scores
 from drgstudy.plots.style import ACCURACY_RANGES, style_of
 from drgstudy.predictions import Predictions, read_folds, read_weights
-from drgstudy.study import Paths, progress
+from drgstudy.study import Paths, progress, without_places
 
 TOP_DRGS = (300, 50, 30)
 """The sets of most frequent DRGs in DRG-LLaMA's Table 1."""
@@ -243,10 +243,13 @@ def weights_by_regression(paths: Paths, run: str, stay_ids: pd.Series) -> np.nda
 
 
 def sizes(runs: dict[str, Predictions]) -> pd.DataFrame:
-    """What Table 2 varies, by run, from run.json: size (the base, and its layers if it doesn't use all), max_tokens."""
+    """What Table 2 varies, by run, from run.json: size (the base's name, and its layers if it doesn't use all), max_tokens."""
     settings = pd.DataFrame({name: p.run["settings"] for name, p in runs.items()}).T[["base", "layers", "max_tokens"]]
     layers = settings["layers"].astype(int)
-    size = settings["base"] + np.where(layers > 0, ", first " + layers.astype(str) + " layers", "")
+    short = {base: without_places(base) for base in settings["base"].unique()}
+    twice = pd.Series(short).duplicated(keep=False)  # of two places of one last name, each has its number
+    names = {base: f"{name} ({i})" if twice[base] else name for i, (base, name) in enumerate(short.items(), 1)}
+    size = settings["base"].map(names) + np.where(layers > 0, ", first " + layers.astype(str) + " layers", "")
     return pd.DataFrame({"size": size, "max_tokens": settings["max_tokens"].astype(int)}).rename_axis("run")
 
 

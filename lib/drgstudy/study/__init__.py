@@ -17,7 +17,7 @@ from drgstudy.study.parameters import (
     read_params,
     resolved,
 )
-from drgstudy.study.places import NOTEBOOKS, REFERENCE, ROOT, Paths
+from drgstudy.study.places import NOTEBOOKS, REFERENCE, ROOT, Paths, without_places
 from drgstudy.study.problems import StudyError, one_line, quoted, run_and_exit, short_repr
 from drgstudy.study.processes import first_process_first, peak_memory_gb, progress, rank
 from drgstudy.study.registry import Study, studies, study_of, topic
@@ -29,5 +29,5 @@ __all__ = [
     "notebook_of", "notebook_parameters", "one_line", "over", "own_params", "peak_memory_gb", "plain_yaml", "progress",
     "quoted", "rank", "read_json", "read_params", "read_text", "resolved", "results_only", "room_for",
     "run_and_exit", "run_notebook", "setting", "short_repr", "source_of", "studies", "study_of", "topic",
-    "write_json",
+    "without_places", "write_json",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -24,6 +25,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--unless-made", nargs="+", type=Path, default=(), metavar="FILE", help="see run_notebook")
     options = parser.parse_args(arguments)
     try:
+        if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and not _has_gpu():
+            raise StudyError(
+                "FSDP was asked for, but no GPU is found, and without one the trainer would copy the whole model to each "
+                "process; start it on a machine with GPUs, or with torchrun"
+            )
         for params in options.params:
             run_notebook(params, options.unless_made)
     except StudyError as error:
@@ -32,6 +38,12 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 if __name__ == "__main__":

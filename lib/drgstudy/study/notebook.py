@@ -22,7 +22,7 @@ from drgstudy.study.problems import StudyError
 from drgstudy.study.processes import rank
 from drgstudy.study.registry import study_of
 
-_PLACE = re.compile(r'"[/~](?:[^"\\]|\\.)*"')  # a quoted path of this machine
+_PLACE = re.compile(r'"(?:[/~]|\.{1,2}/|\\\\|[A-Za-z]:[/\\])(?:[^"\\]|\\.)*"')  # a quoted path of this machine
 # A kernel that reads neither the machine's settings nor the user's. It doesn't get the variables of `_HAS_A_SAY`, which
 # would name such settings or change its figures.
 _KERNEL = (

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 REFERENCE = ROOT / "data" / "reference"
 NOTEBOOKS = ROOT / "notebooks"
+
+_PLACE = re.compile(r"(?:[~/\\]|\.{1,2}[/\\]|[A-Za-z]:[\\/]).*|\S+[/\\]\S*", re.DOTALL)
+
+
+def without_places(value):
+    """A value as readers may see it: of each path or model id in it, the last part, for the rest tells of a machine."""
+    if isinstance(value, dict):
+        return {key: without_places(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_places(each) for each in value]
+    is_place = isinstance(value, str | Path) and _PLACE.fullmatch(str(value))
+    return (re.findall(r"[^/\\]+", str(value)) or [""])[-1] if is_place else value
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,11 @@ class Paths:
     @property
     def runs(self) -> Path:
         return self.data / "runs"
+
+    @property
+    def review(self) -> Path:
+        """What people read and fill in. It may hold notes, and what people wrote: `make clean` leaves it alone."""
+        return self.data / "review"
 
     @property
     def executed(self) -> Path:
