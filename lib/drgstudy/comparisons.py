@@ -20,10 +20,11 @@ from drgstudy.study import progress
 from drgstudy.tables import hour_name, signed, spread
 
 BOTH = [False, True]
+_KNOWN = "are of a patient who is also in the training stays."
 
 
-def differences(scores: dict[str, Scores], run: str, resamples: int, seed: int) -> pd.DataFrame:
-    """`run` minus each other run on the same resamples of all test stays.
+def differences(scores: dict[str, Scores], run: str, resamples: int, seed: int, mask_below: int = 0) -> pd.DataFrame:
+    """`run` minus each other run on the same resamples of all test stays; NaN where a small count would follow.
 
     Returns
     -------
@@ -40,7 +41,18 @@ def differences(scores: dict[str, Scores], run: str, resamples: int, seed: int) 
     table = pd.concat(parts, names=["run", "metric"]).reset_index()
     table = table.assign(model=[style_of(other)[0] for other in table["run"]])[columns]
     table["p_holm"] = multipletests(table["p"], method="holm")[1]
+    untold = {name: _untold(one, mask_below) for name, one in scores.items()}
+    masked = [metric in untold[run] | untold[other] for metric, other in zip(table["metric"], table["run"], strict=True)]
+    table.loc[masked, ["difference", "lower", "upper", "p", "p_holm"]] = np.nan
     return table.assign(sentence=[difference_sentence(style_of(run)[0], row) for row in table.itertuples()])
+
+
+def _untold(scores: Scores, mask_below: int) -> set[str]:
+    """The accuracies of all test stays that would give a small count away."""
+    found, n = scores.evaluate(), len(scores.truth)
+    names = [metric for metric in found if metric.startswith("acc_at_")]
+    fine = disclosure.accuracies_told([round(found[name] * n) for name in names], n, mask_below)
+    return {name for name, is_told in zip(names, fine, strict=True) if not is_told}
 
 
 def difference_sentence(a: str, row) -> str:
@@ -49,6 +61,8 @@ def difference_sentence(a: str, row) -> str:
     `row` has model, metric, difference, lower, upper and p_holm. A difference counts if its interval excludes zero and
     p_holm is below 0.05.
     """
+    if row.difference != row.difference:
+        return f"The difference of {a} and {row.model} in {METRICS[row.metric]} is not shown: small counts would follow from it."
     amount = f"{row.difference:+.3f}, 95 % interval {row.lower:+.3f} to {row.upper:+.3f}".replace("-", "−")
     amount += f"; p {f'= {row.p_holm:.2g}' if row.p_holm >= 0.001 else '< 0.001'} after correction"
     metric = METRICS[row.metric]
@@ -86,8 +100,10 @@ def t_tests(table: pd.DataFrame, run: str, other: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["drg_set", "metric", "difference", "t", "p"])
 
 
-def split_effect(apart: dict, together: dict, resamples: int, seed: int) -> pd.DataFrame:
+def split_effect(apart: dict, together: dict, resamples: int, seed: int, mask_below: int = 0) -> pd.DataFrame:
     """Scores with patients on both sides of the split minus scores with patients apart, model by model.
+
+    Metrics from which a small count would follow are left out.
 
     Parameters
     ----------
@@ -104,7 +120,8 @@ def split_effect(apart: dict, together: dict, resamples: int, seed: int) -> pd.D
         table = difference(ours, theirs, resamples, seed, paired=False).rename_axis("metric").reset_index()
         both = {"together": ours.evaluate(), "apart": theirs.evaluate()}
         table = table.assign(**{key: table["metric"].map(values) for key, values in both.items()})
-        parts.append(table.assign(run=name, model=style_of(name)[0]))
+        hidden = _untold(ours, mask_below) | _untold(theirs, mask_below)
+        parts.append(table[~table["metric"].isin(hidden)].assign(run=name, model=style_of(name)[0]))
     table = pd.concat(parts, ignore_index=True)
     table["p_holm"] = multipletests(table["p"], method="holm")[1]
     return table[["run", "model", "metric", "together", "apart", "difference", "lower", "upper", "p", "p_holm"]]
@@ -257,21 +274,26 @@ def right_alone(right: pd.DataFrame, rule: str, mask_below: int) -> dict:
     rule : str
         The column that is compared with "One label".
     mask_below : int
-        Smaller counts are masked in the sentence, but not in the numbers.
+        Smaller counts are masked.
 
     Returns
     -------
     dict
-        only_one_label and only_two_labels (stays), p of McNemar's exact test, and the sentence.
+        only_one_label and only_two_labels (stays), p of McNemar's exact test, and the sentence. If one of the counts is
+        small, p is None and the sentence has neither: with the difference of the accuracies, each gives the other away.
     """
     one, two = right["One label"], right[rule]
     counts = {"only_one_label": int((one & ~two).sum()), "only_two_labels": int((two & ~one).sum())}
     p = float(
         mcnemar(pd.crosstab(one, two).reindex(index=BOTH, columns=BOTH, fill_value=0).to_numpy(), exact=True).pvalue
     )
-    to_one, to_two = (disclosure.count(n, mask_below) for n in counts.values())
-    said = f"{rule}: {two.mean():.3f} right, one label {one.mean():.3f}; of the stays that only one of the two gets right, "
-    return counts | {"p": p, "sentence": f"{said}{to_two} go to two labels and {to_one} to one (p = {p:.2f})."}
+    rates = disclosure.accuracies_told([two.sum(), one.sum()], len(one), mask_below)
+    rates = [f"{way.mean():.3f}" if is_told else "–" for way, is_told in zip((two, one), rates, strict=True)]
+    said = f"{rule}: {rates[0]} right, one label {rates[1]}; of the stays that only one of the two gets right, "
+    if any(disclosure.is_small(n, mask_below) for n in counts.values()):
+        few = dict.fromkeys(counts) | {"p": None}
+        return few | {"sentence": f"{said}so few go to one side that the two can't be shown."}
+    return counts | {"p": p, "sentence": f"{said}{counts['only_two_labels']:,} go to two labels and {counts['only_one_label']:,} to one (p = {p:.2f})."}
 
 
 def known_patients(known: pd.Series, stays: str, mask_below: int) -> tuple[dict, str]:
@@ -279,11 +301,12 @@ def known_patients(known: pd.Series, stays: str, mask_below: int) -> tuple[dict,
 
     `known` says so of each stay (bool); `stays` is the sentence's word for them, such as "test stays".
     """
-    n = int(known.sum())
-    share = disclosure.unless_small(float(known.mean()), n, mask_below)
-    percent = f" ({share:.0%})" if share is not None else ""
-    said = f"{disclosure.count(n, mask_below)} of {len(known)} {stays}{percent} are of a patient who is also in the training stays."
-    return {"known_stays": disclosure.unless_small(n, n, mask_below), "known_share": share}, said
+    n, whole = int(known.sum()), len(known)
+    if not disclosure.told([n], mask_below, [0, whole])[0]:
+        amount = disclosure.count(n, mask_below) if 2 * n < whole else "nearly all"
+        return {"known_stays": None, "known_share": None}, f"{amount} of {whole} {stays} {_KNOWN}"
+    share = float(known.mean())
+    return {"known_stays": n, "known_share": share}, f"{n:,} of {whole} {stays} ({share:.0%}) {_KNOWN}"
 
 
 def trust_sentences(run: str, calibrated: pd.DataFrame, answered: pd.DataFrame, mix: pd.DataFrame) -> list[str]:

@@ -3,10 +3,15 @@
 The threshold is that of the CMS cell size suppression policy: no count from 1 to 10. It is a parameter, `mask_below`,
 of every notebook that counts stays, patients or notes, and acts on credentialed data alone. Counts of DRGs, runs or
 settings are not counts of patients. A threshold of 0 masks nothing.
+
+Counts of one whole follow from each other in two ways, and one function is for each. Parts that make up a known sum: a
+part alone is the sum less the others (`hidden`). Counts of which one holds the other, such as stays, those answered
+rightly, and those of the frequent DRGs: what is not in the smaller one is their difference (`told`).
 """
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from drgstudy.study import Paths, source_of
@@ -32,8 +37,74 @@ def unless_small(value, n: int, mask_below: int):
     return None if is_small(n, mask_below) else value
 
 
+def hidden(counts, mask_below: int, sums=()) -> np.ndarray:
+    """Which of some counts are not shown: the small ones, and larger ones as long as a small one would follow from a sum.
+
+    Parameters
+    ----------
+    counts : array of int, of any shape
+    mask_below : int
+    sums : list of arrays of bool, each of the shape of `counts`
+        The counts that make up each sum that is known.
+
+    Returns
+    -------
+    array of bool
+
+    Notes
+    -----
+    A reader knows of a small count that it is 1 to `mask_below` - 1, and of a larger one that is hidden that it lies
+    between `mask_below` and the smallest one shown. If sum and limits leave one value for a small count, the next larger
+    count is hidden too.
+    """
+    counts = np.asarray(counts)
+    small = np.asarray(is_small(counts, mask_below))
+    hide, waiting = small.copy(), [np.asarray(each, bool) for each in sums]
+    while waiting:
+        among = waiting.pop()
+        few, more, shown = small & among, hide & ~small & among, ~hide & among & (counts > 0)
+        if not few.any() or not shown.any():
+            continue
+        total, others = counts[few | more].sum(), few.sum() - 1
+        low = total - more.sum() * counts[shown].min() - others * (mask_below - 1)
+        high = total - more.sum() * mask_below - others
+        if max(1, low) >= min(mask_below - 1, high):
+            at = np.where(shown, counts, counts.max() + 1).argmin()
+            hide.flat[at], waiting = True, [np.asarray(each, bool) for each in sums]
+    return hide
+
+
+def told(counts, mask_below: int, known=()) -> np.ndarray:
+    """Which of some counts, each within the next or around it, may be told: no difference of two that are told is small.
+
+    Parameters
+    ----------
+    counts : array of int, shape (n,) or (n, parts)
+        Those that matter most come first. A count may have parts that grow together, such as right and wrong answers.
+    mask_below : int
+    known : array of int, shape (m,) or (m, parts)
+        What is told anyhow, such as 0 and the number of all stays.
+
+    Returns
+    -------
+    array of bool, shape (n,)
+    """
+    shown, fine = [np.atleast_1d(each) for each in known], []
+    for count in map(np.atleast_1d, counts):
+        fine.append(not any(is_small(abs(count - other), mask_below).any() for other in shown))
+        if fine[-1]:
+            shown.append(count)
+    return np.array(fine, bool)
+
+
+def accuracies_told(right, n: int, mask_below: int, known=()) -> np.ndarray:
+    """`told` for accuracies of `n` stays, of which so many are `right`; `known` has (right, wrong) of other sets."""
+    right = np.asarray(right)
+    return told(np.stack([right, n - right], axis=-1), mask_below, [(0, 0), (n, 0), (0, n), *known])
+
+
 def masked(
-    table: pd.DataFrame, mask_below: int, columns: dict[str, list[str]], *, printed: bool = False, total: bool = False
+    table: pd.DataFrame, mask_below: int, columns: dict[str, list[str]], *, printed: bool = False, total=False
 ) -> pd.DataFrame:
     """The table without its small counts, and without values from which they could be computed.
 
@@ -45,21 +116,43 @@ def masked(
         For each column of counts, the columns that would give its counts away, such as accuracies and shares.
     printed : bool
         Whether to show "< 11" for a small count, and a dash for what else is masked, instead of None.
-    total : bool
-        Whether the rows are parts of a known total. A single small count would then follow from the others, so the next
-        larger count is masked too.
+    total : bool, or list of arrays of bool
+        Whether the rows are parts of a known total, or the rows that make up each known total: see `hidden`.
     """
+    sums = [np.ones(len(table), bool)] if total is True else total or []
     for column, beside in columns.items():
-        counts = table[column]
-        small = is_small(counts, mask_below)
-        larger = counts.where((counts > 0) & ~small)
-        hidden = small | (larger == larger.min()) if total and small.sum() == 1 else small
-        if hidden.any():
+        small, hide = is_small(table[column], mask_below), hidden(table[column], mask_below, sums)
+        if hide.any():
             names, instead = [column, *beside], "–" if printed else None
-            table = table.assign(**{name: table[name].astype(object).mask(hidden, instead) for name in names})
+            table = table.assign(**{name: table[name].astype(object).mask(hide, instead) for name in names})
         if small.any() and printed:
             table[column] = table[column].mask(small, f"< {mask_below}")
     return table
+
+
+def masked_matrix(counts: pd.DataFrame, mask_below: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """True by predicted labels: the counts that may be shown, NaN elsewhere, and their share of what is shown of a row.
+
+    The accuracy tells how many are right and wrong, and another table may tell a row's sum. If any count is small, all
+    below `mask_below` look alike, those of 0 too, and no other is hidden alone in its row, or among the right or wrong.
+    """
+    counts, right = counts.astype("int64"), np.eye(len(counts), dtype=bool)
+    values, rows = counts.to_numpy(), [np.arange(len(counts))[:, None] == i for i in range(len(counts))]
+    hide = (values < mask_below) & is_small(values, mask_below).any()
+    for _ in range(values.size):
+        lone = [among for group in (right, ~right, *rows) if (hide & (among := group & np.ones_like(hide))).sum() == 1]
+        if not (shown := [among & ~hide for among in lone if (among & ~hide).any()]):
+            break
+        hide.flat[np.where(shown[0], values, values.max() + 1).argmin()] = True
+    shown = counts.astype(object).mask(hide)
+    filled = shown.astype(float).fillna(0)
+    return shown, filled.div(filled.sum(axis=1).clip(lower=1), axis=0)
+
+
+def in_all(counts, mask_below: int) -> np.ndarray:
+    """Counts that make up a known sum, as a figure draws them: 0 for those that are `hidden`."""
+    counts = np.asarray(counts)
+    return np.where(hidden(counts, mask_below, [np.ones(counts.shape, bool)]), 0, counts)
 
 
 def merge_small_steps(flow: dict, mask_below: int) -> dict:

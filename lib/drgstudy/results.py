@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from drgstudy import casemix, drgs
+from drgstudy import casemix, disclosure, drgs
 from drgstudy.bootstrap import bootstrap, resample_counts, summary
 from drgstudy.labels import TwoLabels
 from drgstudy.metrics import METRICS, Scores
@@ -24,6 +24,8 @@ EARLY_METRICS = {key: METRICS[key] for key in ("macro_auc", "micro_auc", "macro_
 """Metrics of the early-DRG paper. If each stay has one label and is given one, micro-F1 equals top-1 accuracy."""
 RULES = {"DRG by rule (a)": "seen", "DRG by rule (b)": "mapped"}
 """Rules of `TwoLabels.infer`, by their names in DRG-LLaMA's Table 3."""
+MIDDLES = dict(zip(ACCURACY_RANGES, (0.1, 0.3, 0.5, 0.7, 0.9), strict=True))
+"""The middle of each range of accuracy, at which a DRG is drawn whose own accuracy is masked."""
 BATCH = {"llama": 4, "bert": 16, "caml": 32}
 """Stays in an evaluation batch of DRG-LLaMA's, by model: the paper gives speeds in steps."""
 
@@ -61,15 +63,24 @@ def drg_sets(
     return {name: np.searchsorted(labels, sorted(members)) for name, members in sets.items() if len(members)}
 
 
-def table1(scores: dict, sets: dict, resamples_sd: int, resamples_interval: int, seed: int) -> pd.DataFrame:
-    """DRG-LLaMA's Table 1 in long form.
+def shown_sets(sets: dict[str, np.ndarray], scores: Scores, mask_below: int) -> dict[str, np.ndarray]:
+    """The sets that may be shown: no few test stays are in one of them, or in it and not in another that holds it."""
+    counts = [scores.among(members).sum() for members in sets.values()]
+    fine = disclosure.told(counts, mask_below, [0, len(scores.truth)])
+    return {name: members for (name, members), is_told in zip(sets.items(), fine, strict=True) if is_told}
+
+
+def table1(
+    scores: dict, sets: dict, resamples_sd: int, resamples_interval: int, seed: int, mask_below: int = 0
+) -> pd.DataFrame:
+    """DRG-LLaMA's Table 1 in long form. An accuracy that would give a small count away is NaN.
 
     Parameters
     ----------
     scores : dict of run to Scores
     sets : dict of DRG set to label indices
         As `drg_sets` returns it.
-    resamples_sd, resamples_interval, seed : int
+    resamples_sd, resamples_interval, seed, mask_below : int
 
     Returns
     -------
@@ -77,13 +88,18 @@ def table1(scores: dict, sets: dict, resamples_sd: int, resamples_interval: int,
         run, model, drg_set, metric (the six, then n_cases and percent_cases), value (unrounded), sd over the first
         `resamples_sd` resamples, lower and upper of the 95 % percentile interval over the first `resamples_interval`.
     """
-    parts = []
+    parts, known = [], {run: [] for run in scores}
     for run, drg_set in progress([(run, drg_set) for run in scores for drg_set in sets], desc="resampling"):
         kept = scores[run].among(sets[drg_set])
         samples = bootstrap(scores[run], max(resamples_sd, resamples_interval), seed, sets[drg_set])
         part = summary(samples[:resamples_interval]).assign(sd=summary(samples[:resamples_sd])["sd"])
         values = scores[run].evaluate(kept) | {"n_cases": kept.sum(), "percent_cases": 100 * kept.mean()}
-        part = part.reindex(list(values)).assign(value=values).rename_axis("metric").reset_index()
+        accuracies = [metric for metric in values if metric.startswith("acc_at_")]
+        right = np.array([round(values[metric] * kept.sum()) for metric in accuracies])
+        fine = disclosure.accuracies_told(right, kept.sum(), mask_below, known[run])
+        known[run] += [(n, kept.sum() - n) for n in right[fine]]
+        values |= {metric: np.nan for metric, is_told in zip(accuracies, fine, strict=True) if not is_told}
+        part = part.reindex(list(values)).mask(pd.Series(values).isna()).assign(value=values).rename_axis("metric").reset_index()
         parts.append(part.assign(run=run, model=style_of(run)[0], drg_set=drg_set))
     return pd.concat(parts, ignore_index=True)[["run", "model", "drg_set", "metric", "value", "sd", "lower", "upper"]]
 
@@ -134,6 +150,29 @@ def by_drg(scores: Scores, labels: np.ndarray, train_cases: pd.Series) -> pd.Dat
     return table
 
 
+def masked_by_drg(table: pd.DataFrame, mask_below: int, printed: bool = False) -> pd.DataFrame:
+    """The table of `by_drg` without what gives a small count away.
+
+    DRGs with few training or test stays come last, by code, and have no numbers: one of the counts, or the rank, tells of
+    the other, for the split is stratified. An accuracy that would tell how few stays are right or wrong leaves its
+    range, `acc_range`, which fits several numbers of stays.
+    """
+    sizes, accuracies, everyone = ["train_cases", "test_cases"], ["acc_at_1", "acc_at_5"], [np.ones(len(table), bool)]
+    few = np.any([disclosure.hidden(table[size], mask_below, everyone) for size in sizes], axis=0)
+    numbers, instead = table.copy(), "–" if printed else None
+    for name in accuracies:
+        right = zip((table[name] * table["test_cases"]).round().astype(int), table["test_cases"], strict=True)
+        fine = [disclosure.accuracies_told([n], of, mask_below)[0] for n, of in right]
+        numbers[name] = table[name].astype(object).where(fine, instead) if not all(fine) else table[name]
+    if few.any():
+        for name in ["rank", *sizes, *accuracies, "acc_range"]:
+            numbers[name] = numbers[name].astype(object).mask(few, instead)
+    for size in sizes if printed else []:
+        if (small := disclosure.is_small(table[size], mask_below)).any():
+            numbers[size] = numbers[size].mask(small, f"< {mask_below}")
+    return pd.concat([numbers[~few], numbers[few].sort_values("drg")], ignore_index=True) if few.any() else numbers
+
+
 def table3(two: Predictions, space: TwoLabels, resamples_sd: int, resamples_interval: int, seed: int) -> pd.DataFrame:
     """DRG-LLaMA's Table 3 in long form: how well the two labels are named, and the DRG that follows from them.
 
@@ -177,7 +216,7 @@ def table3(two: Predictions, space: TwoLabels, resamples_sd: int, resamples_inte
     return table[~((table["component"] == "CC/MCC") & table["metric"].isin(["acc_at_5", "acc_at_10"]))]
 
 
-def by_fold(system: str, runs: dict[tuple[str, int], list[Predictions]]) -> pd.DataFrame:
+def by_fold(system: str, runs: dict[tuple[str, int], list[Predictions]], mask_below: int = 0) -> pd.DataFrame:
     """The early-DRG paper's Table 2 in long form: each metric in each set of DRGs, over the fold models of each run.
 
     Parameters
@@ -196,7 +235,8 @@ def by_fold(system: str, runs: dict[tuple[str, int], list[Predictions]]) -> pd.D
 
     Notes
     -----
-    In a set, the hold-out stays count whose true DRG is in it. Models still choose among all labels.
+    In a set, the hold-out stays count whose true DRG is in it. Models still choose among all labels. Sets whose sizes
+    would give a small count away are left out, and accuracies that would are NaN.
     """
     rows = []
     for (run, hours), models in runs.items():
@@ -204,9 +244,19 @@ def by_fold(system: str, runs: dict[tuple[str, int], list[Predictions]]) -> pd.D
         labels, mdc = models[0].labels, drgs.fiscal_2013(system)["mdc"]
         sets = drg_sets(labels, pd.Series(labels[models[0].truth]).value_counts(), EARLY_TOP_DRGS, mdc)
         scores = [Scores(made.logits, made.truth) for made in models]
+        sets, known = shown_sets(sets, scores[0], mask_below), [[] for _ in scores]
         for drg_set, members in sets.items():
             among = scores[0].among(members)
             each = pd.DataFrame([one.evaluate(among) for one in scores])
+            right = (each["acc_at_1"] * among.sum()).round().astype(int)
+            fine = [
+                disclosure.accuracies_told([n], among.sum(), mask_below, before)[0]
+                for n, before in zip(right, known, strict=True)
+            ]
+            if all(fine):
+                known = [[*before, (n, among.sum() - n)] for n, before in zip(right, known, strict=True)]
+            else:
+                each["acc_at_1"] = np.nan
             about = {"system": system, "run": run, "hours": hours, "model": name, "drg_set": drg_set}
             size = {
                 "models": len(each),

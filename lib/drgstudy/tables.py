@@ -21,7 +21,7 @@ from drgstudy.study import REFERENCE, Paths, atomic, source_of
 def printed1(table: pd.DataFrame, interval: bool = False) -> pd.DataFrame:
     """DRG-LLaMA's Table 1 as it is printed, ours or the published one, with SDs or, if `interval`, with intervals."""
     spread = [f"{r.lower:.3f} to {r.upper:.3f}" if interval else f"{r.sd:.3f}" for r in table.itertuples()]
-    cell = [f"{value:.3f} ({inner})" for value, inner in zip(table["value"], spread, strict=True)]
+    cell = [f"{v:.3f} ({inner})" if v == v else "–" for v, inner in zip(table["value"], spread, strict=True)]
     cells, values = (
         table.assign(cell=content).set_index(["model", "drg_set", "metric"])["cell"].unstack(sort=False)
         for content in (cell, table["value"])
@@ -34,7 +34,7 @@ def printed1(table: pd.DataFrame, interval: bool = False) -> pd.DataFrame:
 def printed2(table: pd.DataFrame) -> pd.DataFrame:
     """DRG-LLaMA's Table 2 as it is printed; `table` has size, max_tokens, metric, value and sd."""
     table = table[table["metric"].isin(METRICS)]
-    cells = table.assign(cell=[f"{row.value:.3f} ({row.sd:.3f})" for row in table.itertuples()])
+    cells = table.assign(cell=[spread(row.value, row.sd, 3) for row in table.itertuples()])
     wide = cells.set_index(["size", "max_tokens", "metric"])["cell"].unstack(sort=False)[list(METRICS)]
     names = {"size": "Model size", "max_tokens": "Max input tokens", **METRICS}
     return wide.rename_axis(columns=None).reset_index().rename(columns=names)
@@ -44,7 +44,7 @@ def printed3(table: pd.DataFrame) -> pd.DataFrame:
     """DRG-LLaMA's Table 3 as it is printed, ours or the published one (whose column `row` is our `component`)."""
     table = table.rename(columns={"row": "component"})
     values = table[table["metric"] != "n_labels"]
-    cells = values.assign(cell=[f"{row.value:.3f} ({row.sd:.3f})" for row in values.itertuples()])
+    cells = values.assign(cell=[spread(row.value, row.sd, 3) for row in values.itertuples()])
     wide = cells.pivot(index="component", columns="metric", values="cell").reindex(columns=list(METRICS))
     if "n_labels" in table:
         labels = table.groupby("component")["n_labels"].first()
@@ -59,7 +59,7 @@ def printed_folds(table: pd.DataFrame) -> pd.DataFrame:
     cells = table[table["metric"].isin(EARLY_METRICS)]
     spread = cells["sd"].map("{:.3f}".format).where(cells["sd"].notna(), "–")
     keys = ["system", "model", "drg_set"]
-    cells = cells.assign(cell=cells["value"].map("{:.3f}".format) + " (" + spread + ")")
+    cells = cells.assign(cell=(cells["value"].map("{:.3f}".format) + " (" + spread + ")").where(cells["value"].notna(), "–"))
     wide = cells.set_index([*keys, "metric"])["cell"].unstack(sort=False)[list(EARLY_METRICS)].fillna("–")
     if "n_drgs" in table:
         size = table.groupby(keys, sort=False)[["n_drgs", "n_stays", "percent_stays"]].first()
@@ -120,7 +120,8 @@ def text_table(numbers: dict, dataset: str) -> pd.DataFrame:
 def with_interval(table: pd.DataFrame, form: str, value: str = "value", unit: float = 1) -> list[str]:
     """Each row's `value` and 95 % interval (lower, upper), all times `unit`, in print: "0.12 (−0.03 to 0.27)"."""
     rows = (table[[value, "lower", "upper"]] * unit).itertuples(index=False, name=None)
-    return [f"{v:{form}} ({lower:{form}} to {upper:{form}})".replace("-", "−") for v, lower, upper in rows]
+    cells = (f"{v:{form}} ({lower:{form}} to {upper:{form}})" if v == v else "–" for v, lower, upper in rows)
+    return [cell.replace("-", "−") for cell in cells]
 
 
 def spread(mean: float, sd: float, digits: int = 2) -> str:

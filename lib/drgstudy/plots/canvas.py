@@ -96,6 +96,8 @@ def dots(ax: Axes, rows: pd.DataFrame, column: str, form: str, order: list[str] 
     """
     rows = rows.set_index("run").loc[order or in_order(rows["run"])]
     for y, (run, row) in enumerate(rows.iterrows()):
+        if pd.isna(row[column]):  # masked
+            continue
         _, colour, marker = style_of(run)
         ax.plot([row["lower"], row["upper"]], [y, y], color=colour, lw=1.8)
         ax.plot(row[column], y, marker, color=colour, ms=6.5)

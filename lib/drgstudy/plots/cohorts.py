@@ -49,12 +49,16 @@ def word_counts(stays: pd.DataFrame, dataset: str, mask_below: int = 0) -> Figur
     return stamped(figure, dataset)
 
 
-def drg_frequencies(stays: pd.DataFrame, dataset: str) -> Figure:
-    """Stays of each DRG, from the most frequent to the rarest, and their median."""
+def drg_frequencies(stays: pd.DataFrame, dataset: str, mask_below: int = 0) -> Figure:
+    """Stays of each DRG, from the most frequent to the rarest, and their median; DRGs of few stays are not drawn."""
     figure, ax = canvas(7, 3.4)
-    counts = stays["drg_v34"].value_counts()
+    every = stays["drg_v34"].value_counts()
+    counts = every[disclosure.in_all(every, mask_below) > 0]
     ax.plot(range(1, len(counts) + 1), counts, "o", ms=3.5, color=PALETTE[0])
-    ax.axhline(counts.median(), color=INK, ls="--", lw=1.2, label=f"median: {counts.median():,g} stays")
+    if every.median() >= mask_below:
+        ax.axhline(every.median(), color=INK, ls="--", lw=1.2, label=f"median: {every.median():,g} stays")
+    if len(counts) < len(every):
+        ax.plot([], [], " ", label=f"not drawn: {len(every) - len(counts)} DRGs with the fewest stays")
     ax.legend(frameon=False)
     ax.set(xlabel="rank of the DRG by stays (1: most)", ylabel="stays (log scale)")
     log_counts(ax)
@@ -71,7 +75,9 @@ def words_known(words: dict[int, pd.Series], dataset: str, mask_below: int = 0) 
             if not i
             else {"histtype": "step", "color": PALETTE[1], "lw": 1.8}
         )
-        ax.hist(counts, bins=40, range=(0, top), label=f"hour {hour}: {counts.mean():,.0f} on average", **style)
+        heights, edges = np.histogram(counts, bins=40, range=(0, top))
+        heights = disclosure.in_all(heights, mask_below)
+        ax.hist(edges[:-1], edges, weights=heights, label=f"hour {hour}: {counts.mean():,.0f} on average", **style)
         ax.axvline(counts.mean(), color=PALETTE[i], ls="-" if i else "--", lw=1.2)
     beyond = _beyond(max((counts > top).sum() for counts in words.values()), mask_below)
     ax.set(xlabel=f"words known of a stay{beyond}", ylabel="stays", xlim=(0, 1.02 * top))
@@ -80,7 +86,7 @@ def words_known(words: dict[int, pd.Series], dataset: str, mask_below: int = 0) 
     return stamped(figure, dataset)
 
 
-def note_hours(notes: pd.DataFrame, dataset: str) -> Figure:
+def note_hours(notes: pd.DataFrame, dataset: str, mask_below: int = 0) -> Figure:
     """Notes charted in each hour around ICU admission, one panel for each of the four most frequent categories.
 
     `notes` has hours (after ICU admission) and category. Notes from more than a day before admission are not drawn.
@@ -90,9 +96,10 @@ def note_hours(notes: pd.DataFrame, dataset: str) -> Figure:
     bins = np.arange(-24, max(1, np.ceil(notes["hours"].max())) + 1)
     for ax, category in zip(axes.flat, common, strict=False):
         hours = notes.loc[notes["category"] == category, "hours"]
-        ax.hist(hours, bins, color=PALETTE[0])
+        heights = disclosure.in_all(np.histogram(hours, bins)[0], mask_below)
+        ax.hist(bins[:-1], bins, weights=heights, color=PALETTE[0])
         ax.axvline(0, color=INK, lw=1)
-        ax.set(title=f"{category}: {len(hours):,}", xticks=np.arange(-24, bins[-1] + 1, 12), xlim=(bins[0], bins[-1]))
+        ax.set(title=f"{category}: {disclosure.count(len(hours), mask_below)}", xticks=np.arange(-24, bins[-1] + 1, 12), xlim=(bins[0], bins[-1]))
         ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     for ax in axes.flat[len(common) :]:

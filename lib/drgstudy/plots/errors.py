@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from drgstudy.disclosure import is_small
+from drgstudy.disclosure import masked_matrix
 from drgstudy.plots.canvas import canvas, stamped
 from drgstudy.plots.style import INK, OURS, PALETTE, THEIRS
 
@@ -33,7 +33,8 @@ def error_categories(published: pd.DataFrame, ours: dict[str, pd.DataFrame], dat
     for ax, (title, table) in zip(panels, shown.items(), strict=True):
         theirs = table is published
         _counted(ax, table, PALETTE[7] if theirs else PALETTE[0])
-        ax.set(title=f"{title}\n{table['errors'].sum():,} errors", xlabel="errors, and their share")
+        known = pd.to_numeric(table["errors"], errors="coerce")  # a text where nobody has looked yet
+        ax.set(title=f"{title}\n{f'{known.sum():,g} errors' if known.notna().all() else 'not reviewed'}", xlabel="errors, and their share")
         ax.set_facecolor(THEIRS if theirs else OURS)
     return stamped(figure, f"two datasets: MIMIC-IV and {dataset}")
 
@@ -41,12 +42,12 @@ def error_categories(published: pd.DataFrame, ours: dict[str, pd.DataFrame], dat
 def mdc_confusion(counts: pd.DataFrame, dataset: str, mask_below: int = 0) -> Figure:
     """Stays by true (rows) and predicted MDC (columns), as `errors.by_mdc` returns them; shaded by share of the row.
 
-    Counts below `mask_below` are masked.
+    Counts below `mask_below` have no number, as those of 0 have none.
     """
     n = len(counts)
     figure, ax = canvas(3.2 + 0.34 * n, 2.3 + 0.3 * n)
-    share = counts.div(counts.sum(axis=1).replace(0, 1), axis=0).mask(is_small(counts, mask_below), 0)
-    numbers = counts.astype(object).where(counts > 0, "").mask(is_small(counts, mask_below), f"<{mask_below}")
+    shown, share = masked_matrix(counts, mask_below)
+    numbers = shown.fillna("").replace(0, "")
     bar = {"label": "share of the row (%)", "format": PercentFormatter(1, symbol=""), "shrink": 0.7}
     style = {"cmap": "Blues", "vmin": 0, "vmax": 1, "linewidths": 0.5, "linecolor": "0.9"}
     sns.heatmap(share, annot=numbers, fmt="", annot_kws={"fontsize": 7.5}, cbar_kws=bar, ax=ax, **style)
@@ -55,6 +56,8 @@ def mdc_confusion(counts: pd.DataFrame, dataset: str, mask_below: int = 0) -> Fi
     ax.set_xticks(np.arange(n) + 0.5, counts.columns, rotation=50, ha="right", rotation_mode="anchor")
     ax.set_yticks(np.arange(n) + 0.5, counts.index, rotation=0)
     ax.tick_params(length=0)
+    if shown.isna().any(axis=None):
+        ax.set_xlabel(f"{counts.columns.name} (no number: 0 to {mask_below - 1} stays, or one that tells of such)")
     return stamped(figure, dataset)
 
 

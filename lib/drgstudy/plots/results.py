@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
-from drgstudy.disclosure import is_small
+from drgstudy.disclosure import masked_matrix
 from drgstudy.metrics import METRICS
 from drgstudy.plots.canvas import bands, canvas, dots, log_counts, stamped
 from drgstudy.plots.style import ACCURACY_RANGES, FAINT, INK, PALETTE, THEIRS, in_order, style_of
@@ -80,8 +80,8 @@ def differences(table: pd.DataFrame, name: str, dataset: str) -> Figure:
 def severity_confusion(counts: pd.DataFrame, dataset: str, mask_below: int = 0) -> Figure:
     """Stays by true (rows) and predicted CC/MCC label (columns), shaded by share of the row, small counts masked."""
     figure, ax = canvas(6.6, 3.9)
-    share = counts.div(counts.sum(axis=1).clip(lower=1), axis=0).mask(is_small(counts, mask_below), 0)
-    numbers = counts.astype(object).mask(is_small(counts, mask_below), f"< {mask_below}")
+    shown, share = masked_matrix(counts, mask_below)
+    numbers = shown.fillna(f"< {mask_below}").mask(shown.isna() & (counts >= mask_below), "–")
     sns.heatmap(share, ax=ax, cmap="Blues", vmin=0, vmax=1, annot=numbers, fmt="", cbar=False, linewidths=0.5)
     ax.set(xlabel="predicted CC/MCC label", ylabel="true CC/MCC label")
     ax.tick_params(axis="x", rotation=20)
@@ -149,11 +149,12 @@ def accuracy_by_rank(drgs: pd.DataFrame, spline: SmoothingSpline, dataset: str) 
     return stamped(figure, dataset)
 
 
-def cases_by_accuracy(drgs: pd.DataFrame, dataset: str) -> Figure:
+def cases_by_accuracy(drgs: pd.DataFrame, dataset: str, mask_below: int = 0) -> Figure:
     """Figure 2b: training cases of the DRGs by range of top-5 accuracy; whiskers reach 1.5 interquartile ranges.
 
-    `drgs` is as `results.by_drg` returns it.
+    `drgs` is as `results.by_drg` returns it; those with fewer cases than `mask_below` are left out.
     """
+    drgs = drgs[drgs["train_cases"] >= mask_below]
     figure, ax = canvas(7.5, 3.8)
     groups = {name: drgs.loc[drgs["acc_range"] == name, "train_cases"] for name in ACCURACY_RANGES}
     names = [f"{name} %\n{len(cases)} DRG{'s' * (len(cases) != 1)}" for name, cases in groups.items()]
@@ -164,12 +165,17 @@ def cases_by_accuracy(drgs: pd.DataFrame, dataset: str) -> Figure:
     return stamped(figure, dataset)
 
 
-def case_density(cases: pd.Series, dataset: str) -> Figure:
-    """Supplementary Figure 1: density of the DRGs' training cases, their median, and how many DRGs exceed 2,000."""
+def case_density(cases: pd.Series, dataset: str, mask_below: int = 0) -> Figure:
+    """Supplementary Figure 1: density of the DRGs' training cases, their median, and how many DRGs exceed 2,000.
+
+    DRGs with fewer cases than `mask_below` are not drawn.
+    """
     figure, ax = canvas(7.5, 3.6)
-    sns.kdeplot(cases, ax=ax, cut=0, fill=True, color=PALETTE[0], lw=1.8)
-    sns.rugplot(cases, ax=ax, color=INK, height=0.03, lw=0.7)
-    ax.axvline(cases.median(), color=INK, ls="--", lw=1.3, label=f"median: {cases.median():,g} cases")
+    drawn = cases[cases >= mask_below]
+    sns.kdeplot(drawn, ax=ax, cut=0, fill=True, color=PALETTE[0], lw=1.8)
+    sns.rugplot(drawn, ax=ax, color=INK, height=0.03, lw=0.7)
+    if cases.median() >= mask_below:
+        ax.axvline(cases.median(), color=INK, ls="--", lw=1.3, label=f"median: {cases.median():,g} cases")
     ax.plot([], [], " ", label=f"above 2,000 cases: {(cases > 2000).sum()} of {len(cases)} DRGs")
     ax.set(xlabel="training cases of the DRG", ylabel="density", xlim=(0, None))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
