@@ -330,12 +330,14 @@ def trust_sentences(run: str, calibrated: pd.DataFrame, answered: pd.DataFrame, 
     beyond = "more than" if row.loc["ece", "value"] > row.loc["ece_by_chance", "upper"] else "no more than"
     right, confident = 100 * row.loc[["accuracy", "confidence"], "value"]
     found = [
-        f"{name} is right in {right:.0f} % of the stays and on average {confident:.0f} % sure: it is {said} "
+        f"{name} is on average {confident:.0f} % sure; how often it is right is not shown, for small counts would follow."
+        if right != right
+        else f"{name} is right in {right:.0f} % of the stays and on average {confident:.0f} % sure: it is {said} "
         f"({sure['value']:+.1f} points, 95 % interval {sure['lower']:+.1f} to {sure['upper']:+.1f}).",
         f"Its calibration error is {row.loc['ece', 'value']:.3f}, {beyond} chance would explain (up to "
         f"{row.loc['ece_by_chance', 'upper']:.3f}); with a temperature, {row.loc['ece_tempered', 'value']:.3f}.",
     ]
-    for part in answered[answered["run"] == run].itertuples():
+    for part in answered[answered["run"] == run].dropna(subset="value").itertuples():
         found.append(
             f"If {100 * part.target:g} % of its answers must be right, it can answer {100 * part.value:.0f} % of the stays "
             f"(95 % interval {100 * part.lower:.0f} to {100 * part.upper:.0f}); a coder does the rest."

@@ -37,6 +37,11 @@ def unless_small(value, n: int, mask_below: int):
     return None if is_small(n, mask_below) else value
 
 
+def unless_rare(shown: pd.Series, codes: pd.Series, stays: pd.Series, mask_below: int) -> pd.Series:
+    """What is shown of single stays by the DRGs `codes`, but not of DRGs that have few `stays` (by DRG)."""
+    return shown.mask(is_small(codes.map(stays).fillna(0), mask_below).to_numpy(), f"a DRG of < {mask_below} stays")
+
+
 def hidden(counts, mask_below: int, sums=()) -> np.ndarray:
     """Which of some counts are not shown: the small ones, and larger ones as long as a small one would follow from a sum.
 
@@ -128,6 +133,52 @@ def masked(
         if small.any() and printed:
             table[column] = table[column].mask(small, f"< {mask_below}")
     return table
+
+
+def masked_bins(table: pd.DataFrame, mask_below: int) -> pd.DataFrame:
+    """Bins with an accuracy, its lower and upper, and stays: without the bins of which few stays are right, or wrong."""
+    right = (table["accuracy"] * table["stays"]).round().astype(int)
+    everyone = [np.ones(len(table), bool)]
+    hide = hidden(right, mask_below, everyone) | hidden(table["stays"] - right, mask_below, everyone)
+    return table.assign(**{name: table[name].mask(hide) for name in ("accuracy", "lower", "upper")})
+
+
+def coarse(curve: pd.DataFrame, n: int, mask_below: int) -> pd.DataFrame:
+    """A curve of accuracy by coverage of `n` stays, without the steps from one to the next of which few are right, or wrong."""
+    stays = (curve["coverage"] * n).round().astype(int)
+    right = (curve["accuracy"] * stays).round().astype(int)
+    points = np.stack([right, stays - right], axis=-1)[::-1]
+    return curve[told(points, mask_below, [(0, 0)])[::-1]]
+
+
+def tells_of_few(shares, n: int, mask_below: int):
+    """Whether shares of `n` stays tell that few have something, or few have not."""
+    having = (shares * n).round()
+    return is_small(having, mask_below) | is_small(n - having, mask_below)
+
+
+def tail_in_one(counts: pd.Series, mask_below: int) -> pd.Series:
+    """Counts by ascending numbers, of which all from the first small one on are put together ("5 or more")."""
+    small = np.flatnonzero(is_small(counts, mask_below))
+    first = small[0] if small.size else len(counts)
+    while 0 < first < len(counts) and is_small(counts.iloc[first:].sum(), mask_below):
+        first -= 1
+    if first == len(counts):
+        return counts
+    return pd.concat([counts.iloc[:first], pd.Series({f"{counts.index[first]} or more": counts.iloc[first:].sum()})])
+
+
+def by_group(values: dict, groups: pd.Series, mask_below: int) -> dict[str, np.ndarray]:
+    """Each array of numbers of stays, as a figure of single stays draws them: where small counts are masked, the means.
+
+    They are means over the stays of each of `groups`, such as DRGs, that has enough of them; a dot a stay would tell how
+    many stays of one DRG were taken for another. `mask_below` of 0 leaves the numbers as they are.
+    """
+    if not mask_below:
+        return values
+    table = pd.DataFrame(values).groupby(np.asarray(groups))
+    means = table.mean()[table.size() >= mask_below]
+    return {name: means[name].to_numpy() for name in values}
 
 
 def masked_matrix(counts: pd.DataFrame, mask_below: int) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -123,6 +123,13 @@ def tally(found: pd.Series, names: tuple[str, ...]) -> pd.DataFrame:
     return pd.DataFrame({"name": names, "errors": counts.to_numpy(), "share": share.to_numpy()})
 
 
+def sums(names: pd.Series) -> list[np.ndarray]:
+    """The rows of `CLASSES` that make up each sum that is told elsewhere: all errors, those of an MDC, those of a type."""
+    first = names.str.split("[,:]").str[0]
+    groups = [names.notna(), names.str.contains("instead"), *(first == group for group in first.unique())]
+    return [group.to_numpy() for group in groups]
+
+
 def draw(judged: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:
     """A random sample of the errors whose true DRG is not among the ten likeliest, all of them if there are no more.
 

@@ -200,7 +200,7 @@ def described(stays: pd.DataFrame, mask_below: int = 0) -> pd.DataFrame:
     stays : DataFrame
         As `STAYS`.
     mask_below : int
-        An MDC with fewer stays in one of the three sets is left out.
+        Numbers from which a smaller count would follow are left out: of an MDC, of patients, or of the whole test cohort.
 
     Returns
     -------

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 from PIL import Image
@@ -78,6 +78,7 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
         re.search("[A-Za-z]{3}", cell) is not None
     )  # set to the left; numbers to the right
     pages.filters["count"] = lambda n: "few" if n is None else f"{n:,}"  # a small count of credentialed data is masked
+    pages.filters["percent"] = lambda share: "–" if isinstance(share, Undefined) else f"{100 * share:.1f} %"
     steps = sorted(file.stem for file in planned.glob("*.yaml"))
     of_begun = [step for step in steps if study_of(step) in begun]
     notebooks = [_notebook(file) for step in of_begun if (file := paths.executed / f"{step}.ipynb").is_file()]

@@ -173,7 +173,9 @@ def masked_by_drg(table: pd.DataFrame, mask_below: int, printed: bool = False) -
     return pd.concat([numbers[~few], numbers[few].sort_values("drg")], ignore_index=True) if few.any() else numbers
 
 
-def table3(two: Predictions, space: TwoLabels, resamples_sd: int, resamples_interval: int, seed: int) -> pd.DataFrame:
+def table3(
+    two: Predictions, space: TwoLabels, resamples_sd: int, resamples_interval: int, seed: int, mask_below: int = 0
+) -> pd.DataFrame:
     """DRG-LLaMA's Table 3 in long form: how well the two labels are named, and the DRG that follows from them.
 
     Parameters
@@ -186,7 +188,7 @@ def table3(two: Predictions, space: TwoLabels, resamples_sd: int, resamples_inte
     -------
     DataFrame
         component ("Base DRG", "CC/MCC", "DRG by rule (a)", "DRG by rule (b)", "DRG by probability"), metric, value, sd,
-        lower, upper and n_labels. The rules have acc_at_1 alone; the five CC/MCC labels have no acc_at_5 and acc_at_10.
+        lower, upper and n_labels; accuracies that would give a small count away are NaN. The rules have acc_at_1 alone; the five CC/MCC labels have no acc_at_5 and acc_at_10.
     """
     truth, n = two.labels[two.truth], space.n_bases
     base, cc = space.encode(truth).T
@@ -213,6 +215,10 @@ def table3(two: Predictions, space: TwoLabels, resamples_sd: int, resamples_inte
         for component, n_labels, value, samples in rows
     ]
     table = pd.concat(tables, ignore_index=True)
+    right = table["metric"].str.startswith("acc_at_")
+    for _, rows in table[right].groupby("component"):
+        fine = disclosure.accuracies_told((rows["value"] * len(truth)).round().astype(int), len(truth), mask_below)
+        table.loc[rows.index[~fine], ["value", "sd", "lower", "upper"]] = np.nan
     return table[~((table["component"] == "CC/MCC") & table["metric"].isin(["acc_at_5", "acc_at_10"]))]
 
 
