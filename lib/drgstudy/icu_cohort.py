@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
-from drgstudy import drgs, mimic
+from drgstudy import disclosure, drgs, mimic
 from drgstudy.flow import sieve
 from drgstudy.study import StudyError, progress
 
@@ -212,13 +212,27 @@ def described(stays: pd.DataFrame, mask_below: int = 0) -> pd.DataFrame:
     is_test = stays["fold"] == 0
     parts = {"Train set": ~is_test, "Test set": is_test, "Test cohort": is_test & stays["first_visit"]}
     common = stays["mdc"].value_counts().sort_index().sort_values(ascending=False, kind="stable").index[:3]
-    common = [mdc for mdc in common if all((stays["mdc"][part] == mdc).sum() >= mask_below for part in parts.values())]
+    if not disclosure.told([parts["Test cohort"].sum()], mask_below, [0, is_test.sum()])[0]:
+        del parts["Test cohort"]
+    counts = pd.DataFrame({name: stays["mdc"][part].value_counts() for name, part in parts.items()})
+    counts, shown = counts.reindex(common).fillna(0).astype(int), []
+    for mdc in common:
+        fine = all(
+            disclosure.told([counts[name][mdc]], mask_below, [0, part.sum()])[0]
+            and not disclosure.is_small(part.sum() - counts[name][[*shown, mdc]].sum(), mask_below)  # the other MDCs
+            for name, part in parts.items()
+        )
+        repeated = counts["Test set"][mdc] - counts.get("Test cohort", counts["Test set"])[mdc]
+        if fine and not disclosure.is_small(repeated, mask_below):
+            shown.append(mdc)
     columns = {}
     for name, members in parts.items():
         part = stays[members]
         values = {"n_patients": part["subject_id"].nunique(), "n_stays": len(part), "n_drgs": part["drg"].nunique()}
+        if not disclosure.told([values["n_patients"]], mask_below, [0, len(part)])[0]:
+            del values["n_patients"]
         values["relative_weight"] = part["weight"].mean()
-        for mdc, counted in ((mdc, part["mdc"] == mdc) for mdc in common):
+        for mdc, counted in ((mdc, part["mdc"] == mdc) for mdc in shown):
             values |= {f"n_stays_mdc_{mdc}": counted.sum(), f"percent_stays_mdc_{mdc}": 100 * counted.mean()}
         columns[name] = pd.DataFrame(
             {"value": values, "sd": {"relative_weight": part["weight"].std()}}, index=list(values)

@@ -81,7 +81,7 @@ def printed_cohort(table: pd.DataFrame) -> pd.DataFrame:
     columns = {}
     for drg_set, part in table.set_index("metric").groupby("drg_set", sort=False):
         value, sd = part["value"], part["sd"]
-        cells = {name: f"{value[metric]:,.0f}" for metric, name in counts.items()}
+        cells = {name: f"{value[metric]:,.0f}" if metric in value else "–" for metric, name in counts.items()}
         cells["DRG weight"] = f"{value['relative_weight']:.3f} ({sd['relative_weight']:.3f})"
         for mdc in value.index[value.index.str.startswith("n_stays_mdc_")].str[12:]:
             count, percent = value[f"n_stays_mdc_{mdc}"], value[f"percent_stays_mdc_{mdc}"]
