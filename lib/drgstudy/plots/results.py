@@ -118,7 +118,7 @@ def split_effect(table: pd.DataFrame, dataset: str) -> Figure:
     figure, grid = canvas(9, 1.5 + 0.5 * table["run"].nunique(), columns=3, sharey=True)
     runs = in_order(table["run"].unique())
     for ax, metric in zip(grid, ("macro_f1", "acc_at_1", "acc_at_5"), strict=True):
-        rows = table[table["metric"] == metric].set_index("run").loc[runs]
+        rows = table[table["metric"] == metric].set_index("run").reindex(runs)
         for y, (run, row) in enumerate(rows.iterrows()):
             _, colour, marker = style_of(run)
             ax.plot([row["together"], row["apart"]], [y, y], color=colour, lw=1.5)
