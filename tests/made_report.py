@@ -4,6 +4,7 @@ import ast
 import contextlib
 import gzip
 import io
+import shutil
 
 import IPython.display
 import nbformat
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 from IPython.core.formatters import DisplayFormatter
 
-from drgstudy import attribution, cohort, models, plots, predictions, report, runs, study, synthetic
+from drgstudy import attribution, cohort, icu_cohort, models, report, runs, study, synthetic
 from drgstudy.flow import read_flow, read_rows
 from drgstudy.labels import TwoLabels
 from drgstudy.predictions import Predictions, write_predictions
@@ -151,13 +152,13 @@ def early(root, patch, patients: int, tail: float, seed: int = 3) -> tuple[study
     run_by_hand("20-icu", "secret", patch, mimic3=str(root / "iii"))
     run_by_hand("21-early-cohort", "secret", patch)
     run_by_hand("22-measurements", "secret", patch)
-    for run, signal in {"caml-ms": 3.0, "lstm-ms": 2.0, "bert-ms": 2.5, "caml-apr": 3.0, "caml-ms-stays": 4.0,
+    for run, signal in {"caml-ms": 3.0, "lstm-ms": 2.0, "bert-ms": 2.5, "caml-apr": 3.0, "lstm-apr": 2.0, "caml-ms-stays": 4.0,
                         "caml-ms-weight": 1.0, "caml-apr-weight": 1.0}.items():  # fmt: skip
         system, target = run.split("-")[1], "weight" if run.endswith("weight") else "drg"
         split, hours = "fold_stays" if run.endswith("stays") else "fold", [-24, 0, 24, 48] if target == "drg" else [48]
         about = (system, "notes", target, "cohort", split, [1, 2], hours, 1)
         trainings = runs.of_icu_stays(paths, run, run.split("-")[0], {}, *about)
-        stays = read_rows(paths.cohort(system), study_schema())
+        stays = read_rows(paths.cohort(system), icu_cohort.STAYS)
         held = stays[stays[split] == 0]
         for training in trainings:
             training.folder.mkdir(parents=True, exist_ok=True)
@@ -171,7 +172,7 @@ def early(root, patch, patients: int, tail: float, seed: int = 3) -> tuple[study
                 training.write(place, said, made)
     patch.setattr(models, "load", lambda folder, made=None: (None, made.labels))
     patch.setattr(attribution, "top_ngrams", lambda *_: [("one two three four five", 0.25)] * 3)
-    run_by_hand("24-early-results", "secret", patch, ms_runs=["caml-ms", "lstm-ms", "bert-ms"], apr_runs=["caml-apr"],
+    run_by_hand("24-early-results", "secret", patch, ms_runs=["caml-ms", "lstm-ms", "bert-ms"], apr_runs=["caml-apr", "lstm-apr"],
                 day_one_runs=["caml-ms"])  # fmt: skip
     run_by_hand("25-case-mix", "secret", patch, hours=[-24, 0, 24, 48], sizes=[20, 50], sample=50)
     run_by_hand("26-regression", "secret", patch)
@@ -180,15 +181,13 @@ def early(root, patch, patients: int, tail: float, seed: int = 3) -> tuple[study
     return paths, ids
 
 
-def study_schema():
-    from drgstudy import icu_cohort
-
-    return icu_cohort.STAYS
-
-
-def build() -> None:
+def build(root, patch) -> None:
     """Write the pages, as make does at the end."""
-    report.build("secret")
-
-
-__all__ = ["as_mimic_iii", "build", "drg_llama", "early", "plots", "predictions", "run_by_hand"]
+    planned = root / "notebooks" / "params" / "secret"
+    planned.mkdir(parents=True)
+    for file in study.Paths("secret").executed.glob("*.ipynb"):
+        (planned / f"{file.stem}.yaml").write_text("profile: secret\n", encoding="utf-8")
+    shutil.copy(study.NOTEBOOKS / "studies.yaml", root / "notebooks")
+    with patch.context() as there:
+        there.setattr(study.places, "NOTEBOOKS", root / "notebooks")
+        report.build("secret")

@@ -337,6 +337,8 @@ def trust_sentences(run: str, calibrated: pd.DataFrame, answered: pd.DataFrame, 
         f"Its calibration error is {row.loc['ece', 'value']:.3f}, {beyond} chance would explain (up to "
         f"{row.loc['ece_by_chance', 'upper']:.3f}); with a temperature, {row.loc['ece_tempered', 'value']:.3f}.",
     ]
+    if right != right:
+        del found[1]
     for part in answered[answered["run"] == run].dropna(subset="value").itertuples():
         found.append(
             f"If {100 * part.target:g} % of its answers must be right, it can answer {100 * part.value:.0f} % of the stays "

@@ -28,7 +28,8 @@ def reliability(tables: dict[str, pd.DataFrame], errors: dict[str, float], datas
         ax.plot(table["confidence"], table["accuracy"], marker, color=colour, ms=5.5, clip_on=False)
         ax.text(0.03, 0.97, "too modest", va="top", fontsize=8.5, color=FAINT)
         ax.text(0.99, 0.03, "overconfident", ha="right", fontsize=8.5, color=FAINT)
-        ax.set(title=f"{name}: error {errors[run]:.2f}", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        shown = f": error {errors[run]:.2f}" if errors[run] == errors[run] else ""  # masked
+        ax.set(title=f"{name}{shown}", xlim=(0, 1), ylim=(0, 1), aspect="equal")
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(MaxNLocator(5))
             axis.set_major_formatter(PercentFormatter(1, symbol=""))
@@ -49,7 +50,7 @@ def coverage(curves: dict[str, pd.DataFrame], targets: list[float], dataset: str
         curve = curves[run]
         ends = np.searchsorted(curve["coverage"], np.linspace(0.1, 1, 10) - 1e-9)
         line = {"color": colour, "ls": ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)), ":")[style % 5], "lw": 1.8}
-        ax.plot(curve["coverage"], curve["accuracy"], marker=marker, ms=5, markevery=ends.tolist(), label=name, **line)
+        ax.plot(curve["coverage"], curve["accuracy"], marker=marker, ms=5, markevery=ends[ends < len(curve)].tolist(), label=name, **line)
     ax.set(xlabel="stays that the model answers, the most confident first (%)", ylabel="accuracy among them (%)")
     ax.set(xlim=(0, 1.02), ylim=(None, 1.02))
     for axis in (ax.xaxis, ax.yaxis):

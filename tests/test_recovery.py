@@ -1,0 +1,295 @@
+"""An attack on reports of credentialed data: can a count from 1 to 10 be recovered, and does the guard let them pass?
+
+The reports are made without training (`made_report`). MIMIC-III's ids, as dense as there, are in the early study's.
+"""
+
+import itertools
+import json
+import re
+
+import made_report
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drgstudy import cohort, disclosure, errors, guard, icu_cohort, plots, results, study
+from drgstudy.flow import read_rows
+from drgstudy.predictions import read_runs
+
+FEW = range(1, 11)
+
+
+def _made(tmp_path_factory, what, *sizes):
+    with pytest.MonkeyPatch.context() as patch:
+        root = tmp_path_factory.mktemp("root")
+        patch.setattr(study.places, "ROOT", root)
+        patch.setattr(study, "ROOT", root)
+        patch.setenv("DRGSTUDY_PROGRESS", "/dev/null")
+        patch.setenv("DRGSTUDY_PROGRESS_SECONDS", "1")
+        made = what(root, patch, *sizes)
+        made_report.build(root, patch)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def iv(tmp_path_factory):
+    yield from _made(tmp_path_factory, made_report.drg_llama, 250, 0.05)
+
+
+@pytest.fixture(scope="module")
+def iii(tmp_path_factory):
+    yield from _made(tmp_path_factory, made_report.early, 700, 0.05)
+
+
+def tables(paths) -> dict[str, pd.DataFrame]:
+    files = [file for file in paths.tables.glob("*.csv") if "published" not in file.stem]
+    return {file.stem: pd.read_csv(file, dtype=str, keep_default_na=False) for file in files}
+
+
+def pages(paths) -> dict[str, str]:
+    return {file.name: file.read_text(encoding="utf-8") for file in paths.report.rglob("*.html")}
+
+
+def _numbers(cell: str) -> list[float]:
+    return [float(n.replace(",", "")) for n in re.findall(r"-?\d[\d,]*\.?\d*", cell)]
+
+
+# --- recovering counts ------------------------------------------------------------------------------------------------
+COUNTED = re.compile(r"(?i)stays$|stays of|cases|patients|errors$|test stays|^n$|_count$")
+
+
+def test_no_table_prints_a_small_count(iv):
+    for name, table in tables(iv).items():
+        for column in filter(COUNTED.search, table.columns):
+            shown = {n for cell in table[column] for n in _numbers(cell)[:1] if "<" not in cell and "." not in cell}
+            assert not shown & set(FEW), (name, column)
+
+
+def test_no_accuracy_times_its_stays_nor_a_difference_of_two_is_small(iv):
+    numbers = json.loads((iv.report / "numbers.json").read_text())
+    for run, sets in numbers["results"]["table_1"].items():
+        points = [(0, 0)]
+        for metrics in sets.values():
+            n = metrics["n_cases"]["value"]
+            points += [(n, 0), (0, n)]
+            told = [metrics[key]["value"] for key in metrics if key.startswith("acc_at_") and "value" in metrics[key]]
+            points += [(accuracy * n, n - accuracy * n) for accuracy in told]
+        for (a, b), (c, d) in itertools.combinations(points, 2):
+            if b and d:  # both of stays and their answers
+                assert round(abs(a - c)) not in FEW or round(abs(b - d)) not in FEW or run == "", run
+    by_run = numbers["size_and_length"]["table_2"].values()
+    n = numbers["text"]["test_stays"]
+    for metrics in (each for by_tokens in by_run for each in by_tokens.values()):
+        for key in metrics:
+            if key.startswith("acc_at_") and "value" in metrics[key]:
+                assert round(metrics[key]["value"] * n) not in FEW and round((1 - metrics[key]["value"]) * n) not in FEW
+
+
+def test_ranks_order_and_figures_do_not_tell_the_counts_of_rare_drgs(iv):
+    stays = read_rows(iv.stays, cohort.STAYS)
+    every = stays["drg_v34"].value_counts()
+    table = tables(iv)["by-drg"]
+    masked = table[table["train_cases"].str.contains("<|–")]
+    rare = [drg for drg in table["drg"] if every[drg] in FEW]
+    assert set(rare) <= set(masked["drg"]) and len(rare) > 5
+    assert masked["drg"].is_monotonic_increasing and set(masked["rank"]) == {"–"}
+    assert masked.index.min() == len(table) - len(masked)  # all behind those that are shown
+    figures = [plots.drg_frequencies(stays, "d", 11), plots.case_density(every, "d", 11)]
+    drawn = [line.get_ydata() for line in figures[0].axes[0].lines[:1]]
+    drawn += [collection.get_segments() for collection in figures[1].axes[0].collections[1:]]
+    assert min(drawn[0]) >= 11 and min(segment[0][0] for segment in drawn[1]) >= 11
+    left = every.sum() - sum(drawn[0])
+    hidden = len(every) - len(drawn[0])
+    assert hidden > 1 and hidden < left < 10 * hidden  # else all of them would be known
+
+
+def test_rare_drgs_are_named_of_no_single_stay(iii):
+    paths, _ = iii
+    stays = read_rows(paths.cohort("ms"), icu_cohort.STAYS)
+    rare = stays["drg"].value_counts().loc[lambda n: n < 11].index
+    table = tables(paths)["early-table-3"]
+    said = json.dumps(json.loads((paths.report / "numbers.json").read_text())["attention"]) + table.to_csv()
+    assert len(table) and not {drg for drg in rare if f'"{drg}"' in said or f"{drg}: " in said}
+
+
+def test_no_small_difference_between_the_columns_of_early_table_1(iii):
+    paths, _ = iii
+    stays = read_rows(paths.cohort("ms"), icu_cohort.STAYS)
+    numbers = json.loads((paths.report / "numbers.json").read_text())
+    for system in ("ms", "apr"):
+        sets = numbers["early_cohort"]["table_1"][system]
+        counts = {name: {k: v["value"] for k, v in of.items() if k.startswith("n_stays")} for name, of in sets.items()}
+        for name, of in sets.items():
+            assert "n_patients" not in of or of["n_stays"]["value"] - of["n_patients"]["value"] not in FEW, name
+        for one, two in itertools.combinations(counts.values(), 2):
+            assert not {abs(one[k] - two[k]) for k in one.keys() & two.keys()} & set(FEW)
+    first = (stays["fold"] == 0) & stays["first_visit"]
+    assert (stays["fold"] == 0).sum() - first.sum() in FEW  # so the test cohort's size is told nowhere
+    assert "ms" not in numbers["case_mix"]["stays"] and "ms" not in numbers["regression"]["stays"]
+
+
+def _pins(counts: np.ndarray, hide: np.ndarray) -> bool:
+    """Whether the sum, the limits and what is shown leave one value for a small count: all fillings are tried."""
+    small = counts < 11
+    places, shown = np.flatnonzero(hide & (counts > 0)), counts[~hide & (counts > 0)]
+    rest, most = counts[places].sum(), min([*shown, counts.sum()])
+    ranges = [range(1, 11) if small[i] else range(11, most + 1) for i in places]
+    found = [set() for _ in places]
+    for filling in itertools.product(*ranges):
+        if sum(filling) == rest:
+            for seen, value in zip(found, filling, strict=True):
+                seen.add(value)
+    return any(len(seen) == 1 for seen, i in zip(found, places, strict=True) if small[i])
+
+
+@given(st.lists(st.integers(0, 18), min_size=3, max_size=5))
+def test_no_filling_of_what_is_hidden_is_the_only_one(counts):
+    counts = np.array(counts)
+    hide = disclosure.hidden(counts, 11, [np.ones(len(counts), bool)])
+    assert hide[(counts > 0) & (counts < 11)].all()
+    if (~hide & (counts > 0)).any():  # else there was nothing more to hide
+        assert not _pins(counts, hide)
+
+
+@given(st.lists(st.integers(0, 60), max_size=6))
+def test_what_is_told_differs_by_enough(counts):
+    told = np.array([0, 60, *np.array(counts, int)[disclosure.told(counts, 11, [0, 60])]])
+    assert not set(np.abs(np.subtract.outer(told, told)).ravel().tolist()) & set(FEW)
+    assert disclosure.told(counts, 0, [0, 60]).all()
+
+
+@given(st.lists(st.integers(0, 25), min_size=16, max_size=16))
+def test_a_matrix_tells_no_cell_by_its_rows_or_its_accuracy(cells):
+    counts = pd.DataFrame(np.array(cells).reshape(4, 4), list("abcd"), list("abcd"))
+    shown, share = disclosure.masked_matrix(counts, 11)
+    hide, small = shown.isna().to_numpy(), (counts < 11).to_numpy()
+    if not ((counts > 0) & small).to_numpy().any():
+        assert not hide.any()
+        return
+    assert hide[small].all()
+    groups = [np.eye(4, dtype=bool), ~np.eye(4, dtype=bool), *(np.arange(4)[:, None] == i & np.ones((4, 4), int) for i in range(4))]
+    assert all((hide & group).sum() != 1 for group in groups[:2])
+    assert not (share.to_numpy()[hide] > 0).any()
+
+
+def test_an_accuracy_that_tells_of_few_leaves_a_range_of_several_counts():
+    table = pd.DataFrame({"drg": list("abc"), "train_cases": [500, 400, 4], "test_cases": [15, 60, 12]})
+    table["acc_at_1"], table["acc_at_5"] = [0.2, 0.5, 1.0], [12 / 15, 1.0, 1.0]
+    table = table.assign(acc_range="60–80", rank=[1, 2, 3], title="t", type="medical")
+    masked = results.masked_by_drg(table.assign(drg=["a", "b", "c"]), 11)
+    assert masked["acc_at_1"].isna().tolist() == [True, False, True] and masked["acc_at_5"].isna().tolist()[:2] == [True, False]
+    pd.testing.assert_frame_equal(results.masked_by_drg(table, 0, printed=True), table)
+
+
+def test_of_a_few_errors_no_class_follows_from_the_sums_that_sentences_tell(iv):
+    said = read_runs(iv, ["caml"])["caml"]
+    wrong = errors.judge(said.stay_ids, said.truth, said.labels, said.logits).query("`class` != ''")
+    tally = errors.tally(wrong["class"], errors.CLASSES)
+    sums = errors.sums(tally["name"])
+    hide = disclosure.hidden(tally["errors"], 11, sums)
+    for group in sums:
+        few = hide & group & tally["errors"].between(1, 10).to_numpy()
+        assert few.sum() != 1 or (hide & group).sum() > 1 or not (~hide & group & (tally["errors"] > 0)).any()
+
+
+def test_curves_and_bins_have_no_step_of_few():
+    rng = np.random.default_rng(0)
+    right = rng.random(400) < np.linspace(0.95, 0.4, 400)
+    n = np.arange(1, 401)
+    curve = pd.DataFrame({"coverage": n / 400, "accuracy": right.cumsum() / n})
+    kept = disclosure.coarse(curve, 400, 11)
+    hits = (kept["accuracy"] * kept["coverage"] * 400).round()
+    steps = np.r_[hits.iloc[0], np.diff(hits), np.diff(kept["coverage"] * 400 - hits)].round()
+    assert len(kept) > 3 and kept["coverage"].iloc[-1] == 1 and not set(steps.tolist()) & set(FEW)
+    assert len(disclosure.coarse(curve, 400, 0)) == 400
+    bins = pd.DataFrame({"accuracy": [0.5, 0.9, 0.5], "lower": 0.0, "upper": 1.0, "stays": [40, 40, 60]})
+    assert disclosure.masked_bins(bins, 11)["accuracy"].isna().tolist()[1]
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+def test_places_names_and_errors_before_the_review_are_told_as_they_are(iv):
+    said = "\n".join([*pages(iv).values(), *(file.read_text() for file in iv.report.rglob("*.json"))])
+    said += "\n".join(file.read_text() for file in iv.report.rglob("*.svg"))
+    said += "\n".join(table.to_csv() for table in tables(iv).values())
+    assert made_report.PLACE not in said and "llama-13b" in said
+    assert "0 (0 %)" not in (iv.figures / "error-categories.svg").read_text()
+    assert set(tables(iv)["error-categories"]["Table 4 (this run)"]) == {"not reviewed"}
+    index = pages(iv)["index.html"]
+    assert "all errors of this run" not in index and "any stay that you choose" not in index
+    assert tables(iv)["time-gains"].iloc[0, 2] == "−33 %"  # the larger one was the faster
+
+
+# --- the guard --------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def guarded(iii, monkeypatch):
+    """The early report where it lies; what a test adds to it is removed."""
+    paths, ids = iii
+    root = paths.report.parents[1]
+    monkeypatch.setattr(study.places, "ROOT", root)
+    before = set(paths.report.rglob("*"))
+    yield paths, ids
+    for file in set(paths.report.rglob("*")) - before:
+        file.unlink()
+
+
+@pytest.fixture(scope="module")
+def quick(iii):
+    """The guard's slow parts once: the ids of the raw tables, and no notes, which other tests are about."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study.places, "ROOT", iii[0].report.parents[1])
+        ids = guard._ids("secret")
+        patch.setattr(guard, "_ids", lambda profile: ids)
+        patch.setattr(guard, "_notes", lambda profile: [])
+        yield
+
+
+def test_all_that_the_early_study_writes_passes_with_mimic_iiis_ids(guarded):
+    paths, ids = guarded
+    known = set(guard._ids("secret").tolist())
+    assert {*range(2, 12_000)} <= known and len(known & ids["HADM_ID"]) > 50_000
+    assert guard.leaks("secret") == []
+
+
+PLANTED = {
+    "column": ("t.csv", "Row,{s},b\n1,{v},2\n2,{v},3\n"),
+    "Markdown": ("t.md", "| Case | {s} |\n| --- | --- |\n| 1 | {v} |\n"),
+    "second table": ("t.html", "<table><tr><th>Case</th></tr><tr><td>3</td></tr></table>"
+                               "<table><tr><th>n</th><th>{s}</th></tr><tr><td>3</td><td>{v}</td></tr></table>"),
+    "JSON": ("n.json", '{{"a": {{"{s}": {v}}}}}'),
+    "JSON list": ("n.json", '{{"a": {{"{s}": [{v}, {v}]}}}}'),
+    "prose": ("a.md", "as in {s} {v}, who"),
+    "prose, is": ("a.md", "whose {s} is {v}."),
+    "SVG": ("f.svg", "<svg><text>{s}: {v}</text></svg>"),
+    "SVG comment": ("f.svg", "<svg><!-- {s} = {v} --></svg>"),
+    "name": ("figures/{s}-{v}.svg", "<svg/>"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["SUBJECT_ID", "hadm_id", "icustay id", "subject id"])
+@pytest.mark.parametrize("how", PLANTED)
+def test_named_ids_are_found_however_short(guarded, quick, how, name):
+    paths, ids = guarded
+    kind = next(column for column in ids if column[:4] == name[:4].upper())
+    value = {"SUBJECT_ID": 7, "HADM_ID": min(ids["HADM_ID"]), "ICUSTAY_ID": None}[kind]
+    value = value or int(pd.read_csv(paths.report.parents[1] / "iii" / "ICUSTAYS.csv.gz")["ICUSTAY_ID"].iloc[0])
+    where, what = (text.format(s=name, v=value) for text in PLANTED[how])
+    file = paths.report / where
+    file.write_text(what, encoding="utf-8")
+    assert {leak.file for leak in guard.leaks("secret")} == {file}
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        "| Case | DRG | Stays |\n| --- | --- | --- |\n| 1 | 291 | 58 |\n| 2 | 871 | 345 |\n",
+        "<table><tr><th>Case</th><th>n</th></tr><tr><td>5</td><td>7</td></tr></table><p>12</p>",
+        "patient,x\n,1\n\nstays,drg\n217,291\n3,65\n",
+        "one stay, 12 notes; stay 3 of 5; the stays of 58 patients; (a stay) 24 hours",
+        "hours 24, 48\nstays of patients\n2012, 2013",
+    ],
+)
+def test_small_numbers_that_nothing_names_pass(guarded, quick, harmless):
+    (guarded[0].report / "a.md").write_text(harmless, encoding="utf-8")
+    assert guard.leaks("secret") == []
