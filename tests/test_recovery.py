@@ -6,8 +6,10 @@ The reports are made without training (`made_report`). MIMIC-III's ids, as dense
 import itertools
 import json
 import re
+import shutil
 
 import made_report
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -70,15 +72,14 @@ def test_no_table_prints_a_small_count(iv):
 def test_no_accuracy_times_its_stays_nor_a_difference_of_two_is_small(iv):
     numbers = json.loads((iv.report / "numbers.json").read_text())
     for run, sets in numbers["results"]["table_1"].items():
-        points = [(0, 0)]
+        points = []
         for metrics in sets.values():
             n = metrics["n_cases"]["value"]
-            points += [(n, 0), (0, n)]
             told = [metrics[key]["value"] for key in metrics if key.startswith("acc_at_") and "value" in metrics[key]]
             points += [(accuracy * n, n - accuracy * n) for accuracy in told]
-        for (a, b), (c, d) in itertools.combinations(points, 2):
-            if b and d:  # both of stays and their answers
-                assert round(abs(a - c)) not in FEW or round(abs(b - d)) not in FEW or run == "", run
+        points += [(0, 0)]
+        for one, two in itertools.combinations(points, 2):
+            assert not {round(abs(a - b)) for a, b in zip(one, two, strict=True)} & set(FEW), run
     by_run = numbers["size_and_length"]["table_2"].values()
     n = numbers["text"]["test_stays"]
     for metrics in (each for by_tokens in by_run for each in by_tokens.values()):
@@ -175,11 +176,13 @@ def test_a_matrix_tells_no_cell_by_its_rows_or_its_accuracy(cells):
 
 
 def test_an_accuracy_that_tells_of_few_leaves_a_range_of_several_counts():
-    table = pd.DataFrame({"drg": list("abc"), "train_cases": [500, 400, 4], "test_cases": [15, 60, 12]})
-    table["acc_at_1"], table["acc_at_5"] = [0.2, 0.5, 1.0], [12 / 15, 1.0, 1.0]
-    table = table.assign(acc_range="60–80", rank=[1, 2, 3], title="t", type="medical")
-    masked = results.masked_by_drg(table.assign(drg=["a", "b", "c"]), 11)
-    assert masked["acc_at_1"].isna().tolist() == [True, False, True] and masked["acc_at_5"].isna().tolist()[:2] == [True, False]
+    table = pd.DataFrame({"drg": list("abdc"), "train_cases": [500, 400, 6, 4], "test_cases": [15, 60, 12, 30]})
+    table["acc_at_1"], table["acc_at_5"] = [0.2, 0.5, 1.0, 1.0], [12 / 15, 1.0, 1.0, 1.0]
+    table = table.assign(acc_range="60–80", rank=[1, 2, 3, 4], title="t", type="medical")
+    masked = results.masked_by_drg(table, 11)
+    assert masked["drg"].tolist() == list("abcd") and masked["rank"].isna().tolist() == [False, False, True, True]
+    assert masked["acc_at_1"].isna().tolist() == masked["acc_at_5"].isna().tolist() == [True, False, True, True]
+    assert masked["acc_range"].isna().tolist() == [False, False, True, True]
     pd.testing.assert_frame_equal(results.masked_by_drg(table, 0, printed=True), table)
 
 
@@ -222,36 +225,29 @@ def test_places_names_and_errors_before_the_review_are_told_as_they_are(iv):
 
 
 # --- the guard --------------------------------------------------------------------------------------------------------
-@pytest.fixture
-def guarded(iii, monkeypatch):
-    """The early report where it lies; what a test adds to it is removed."""
+def test_all_that_the_early_study_writes_passes_with_mimic_iiis_ids(iii, monkeypatch):
     paths, ids = iii
-    root = paths.report.parents[1]
-    monkeypatch.setattr(study.places, "ROOT", root)
-    before = set(paths.report.rglob("*"))
-    yield paths, ids
-    for file in set(paths.report.rglob("*")) - before:
-        file.unlink()
-
-
-@pytest.fixture(scope="module")
-def quick(iii):
-    """The guard's slow parts once: the ids of the raw tables, and no notes, which other tests are about."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study.places, "ROOT", iii[0].report.parents[1])
-        ids = guard._ids("secret")
-        patch.setattr(guard, "_ids", lambda profile: ids)
-        patch.setattr(guard, "_notes", lambda profile: [])
-        yield
-
-
-def test_all_that_the_early_study_writes_passes_with_mimic_iiis_ids(guarded):
-    paths, ids = guarded
+    monkeypatch.setattr(study.places, "ROOT", paths.report.parents[1])
     known = set(guard._ids("secret").tolist())
     assert {*range(2, 12_000)} <= known and len(known & ids["HADM_ID"]) > 50_000
     assert guard.leaks("secret") == []
 
 
+@pytest.fixture
+def planted(tmp_path, monkeypatch):
+    """A report with nothing in it but what a test plants, beside an ICU with MIMIC-III's ids."""
+    monkeypatch.setattr(study.places, "ROOT", tmp_path)
+    rng = np.random.default_rng(0)
+    numbers = [np.arange(2, 20_000), *(rng.integers(*made_report.RANGES[kind], 80_000) for kind in made_report.RANGES)]
+    monkeypatch.setattr(guard, "_ids", lambda profile: np.unique(np.concatenate([*numbers, [150_123, 250_123]])))
+    monkeypatch.setattr(guard, "_committed", lambda notebooks: COMMITTED)
+    paths = study.Paths("secret")
+    study.write_json(paths.source, {"kind": "credentialed", "name": "MIMIC-III"})
+    (paths.report / "figures").mkdir(parents=True)
+    return paths
+
+
+COMMITTED = {f"notebooks/{file.name}": file.read_bytes() for file in study.NOTEBOOKS.glob("*.ipynb")}
 PLANTED = {
     "column": ("t.csv", "Row,{s},b\n1,{v},2\n2,{v},3\n"),
     "Markdown": ("t.md", "| Case | {s} |\n| --- | --- |\n| 1 | {v} |\n"),
@@ -267,17 +263,13 @@ PLANTED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["SUBJECT_ID", "hadm_id", "icustay id", "subject id"])
+@pytest.mark.parametrize(("name", "value"), [("SUBJECT_ID", 7), ("subject id", 217), ("hadm_id", 150_123),
+                                             ("HADM", 150_123), ("icustay id", 250_123), ("stay_id", 250_123)])  # fmt: skip
 @pytest.mark.parametrize("how", PLANTED)
-def test_named_ids_are_found_however_short(guarded, quick, how, name):
-    paths, ids = guarded
-    kind = next(column for column in ids if column[:4] == name[:4].upper())
-    value = {"SUBJECT_ID": 7, "HADM_ID": min(ids["HADM_ID"]), "ICUSTAY_ID": None}[kind]
-    value = value or int(pd.read_csv(paths.report.parents[1] / "iii" / "ICUSTAYS.csv.gz")["ICUSTAY_ID"].iloc[0])
+def test_named_ids_are_found_however_short(planted, how, name, value):
     where, what = (text.format(s=name, v=value) for text in PLANTED[how])
-    file = paths.report / where
-    file.write_text(what, encoding="utf-8")
-    assert {leak.file for leak in guard.leaks("secret")} == {file}
+    (planted.report / where).write_text(what, encoding="utf-8")
+    assert {leak.file for leak in guard.leaks("secret")} == {planted.report / where}
 
 
 @pytest.mark.parametrize(
@@ -288,8 +280,37 @@ def test_named_ids_are_found_however_short(guarded, quick, how, name):
         "patient,x\n,1\n\nstays,drg\n217,291\n3,65\n",
         "one stay, 12 notes; stay 3 of 5; the stays of 58 patients; (a stay) 24 hours",
         "hours 24, 48\nstays of patients\n2012, 2013",
+        "`stay_ids[:20]` lists some",
     ],
 )
-def test_small_numbers_that_nothing_names_pass(guarded, quick, harmless):
-    (guarded[0].report / "a.md").write_text(harmless, encoding="utf-8")
+def test_small_numbers_that_nothing_names_pass(planted, harmless):
+    (planted.report / "a.md").write_text(harmless, encoding="utf-8")
     assert guard.leaks("secret") == []
+
+
+def test_a_note_in_a_notebook_is_found_in_its_source_and_in_what_it_saved(planted, monkeypatch):
+    """Public is what git's last commit holds, not what somebody has pasted since."""
+    note = "he was weaned off levophed at four this morning and made comfortable by his family"
+    monkeypatch.setattr(guard, "_notes", lambda profile: [note])
+    notebooks = planted.report.parents[1] / "notebooks"
+    notebooks.mkdir()
+    shutil.copy(study.NOTEBOOKS / "studies.yaml", notebooks)
+    monkeypatch.setattr(study.places, "NOTEBOOKS", notebooks)
+    cell = nbformat.v4.new_code_cell("1")
+    file, empty = notebooks / "06-results.ipynb", nbformat.v4.new_notebook(cells=[cell])
+    as_committed = nbformat.writes(empty)
+    for change in ({"source": f"# {note}"}, {"outputs": [nbformat.v4.new_output("stream", text=note)]}):
+        file.write_text(as_committed)
+        monkeypatch.setattr(guard, "_committed", lambda _: {"notebooks/06-results.ipynb": as_committed.encode()})
+        guard._public.cache_clear()
+        assert guard.leaks("secret") == []
+        file.write_text(nbformat.writes(nbformat.v4.new_notebook(cells=[cell | change])))
+        assert {leak.file for leak in guard.leaks("secret")} == {file}
+    guard._public.cache_clear()
+
+
+def test_public_is_what_git_holds():
+    committed = guard._committed.__wrapped__(study.NOTEBOOKS)
+    if not committed:
+        pytest.skip("not a git checkout")
+    assert {"notebooks/06-results.ipynb", "data/reference/crosswalk.csv"} <= committed.keys()
