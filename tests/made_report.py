@@ -99,7 +99,13 @@ def _logits(rng, truth, k: int, signal: float) -> np.ndarray:
     return (rng.normal(size=(len(truth), k)) + signal * (np.arange(k) == truth[:, None])).astype("float32")
 
 
-COST = {"predict_seconds": 3.0, "predict_examples": 150, "peak_memory_gb": 1.5, "train_seconds": 60.0, "fit_seconds": 60.0}
+COST = {
+    "predict_seconds": 3.0,
+    "predict_examples": 150,
+    "peak_memory_gb": 1.5,
+    "train_seconds": 60.0,
+    "fit_seconds": 60.0,
+}
 COST |= {"train_examples": 1200, "dtype": "float32", "history": [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]}
 PLACE = "/home/author/models"
 

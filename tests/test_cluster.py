@@ -1,6 +1,8 @@
 """The sweep and the extraction as they are started: by their command lines, on a Ray of this machine alone."""
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -194,3 +196,19 @@ def test_notes_that_cannot_be_extracted_are_named(summaries, tmp_path, column, s
     with pytest.raises(StudyError, match=f"{tmp_path}/notes: {says}"):
         extract.extract_notes(tmp_path / "notes", tmp_path / "courses")
     assert not (tmp_path / "courses").exists()
+
+
+def documented() -> list[list[str]]:
+    """The arguments of each command of the README that starts the sweep."""
+    text = (CLUSTER / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    found = re.findall(r"python cluster/sweep\.py ([^`\n)]+)", text)
+    return [shlex.split(arguments) for arguments in found]
+
+
+@pytest.mark.parametrize("arguments", documented(), ids=" ".join)
+def test_the_documented_commands_are_understood(monkeypatch, arguments):
+    asked = []
+    monkeypatch.setattr(sweep, "write_grid", lambda source, axes: asked.append((source, axes)) or [])
+    assert sweep.main(arguments) == 0
+    ((source, axes),) = asked
+    assert source.name in arguments[0] and len(axes) == sum("=" in each for each in arguments)

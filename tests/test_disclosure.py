@@ -120,7 +120,12 @@ def test_figures_print_no_small_count():
         return [text.get_text().strip() for ax in figure.axes for text in ax.texts]
 
     assert texts(plots.severity_confusion(counts, "d", 11)) == ["–", "< 11", "< 11", "–"]
-    assert texts(plots.mdc_confusion(counts, "d", 11)) == ["", "", "", ""]  # as two rows of two cells can hide nothing else
+    assert texts(plots.mdc_confusion(counts, "d", 11)) == [
+        "",
+        "",
+        "",
+        "",
+    ]  # as two rows of two cells can hide nothing else
     assert texts(plots.mdc_confusion(counts, "d")) == ["40", "3", "", "25"]
     figure = plots.error_classes(disclosure.masked(tally, 11, {"errors": ["share"]}, printed=True, total=True), "d")
     assert [text.split(" (")[0] for text in texts(figure)] == ["40", "< 11", "0", "–", "16", "20", "30"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from drgstudy import drgs, sheets
 from drgstudy import harmonize as module
-from drgstudy.harmonize import harmonize, read_review, review_sheet, standardise, write_review
+from drgstudy.harmonize import anonymous, harmonize, read_review, review_sheet, standardise, write_review
 from drgstudy.study import REFERENCE, ROOT, StudyError
 
 DEMO = ROOT.parent / "shared" / "open-data" / "mimic-iii-demo" / "DRGCODES.csv.gz"
@@ -486,7 +486,7 @@ def test_a_missing_sheet_is_named_and_a_filled_in_one_is_never_written_over(tmp_
     write_review(filled_in(), path)
     write_review(filled_in(), path)  # nobody has decided anything yet
     write_review(filled_in(_291=("291", "Dr. A", "")), path)
-    with pytest.raises(StudyError, match=r"review\.csv holds decisions; move it"):
+    with pytest.raises(StudyError, match=r"review\.csv holds decisions; name it as the parameter review"):
         write_review(filled_in(), path)
     assert read_review(path)["reviewer"].tolist() == ["", "Dr. A", "", ""]
 
@@ -512,3 +512,18 @@ def test_real_drgcodes_of_the_open_demo():
     shown = pd.read_csv(REFERENCE / "mimic_iii_demo_outcomes.csv").set_index(["drg_type", "outcome"])["rows"]
     for kind, table in (("MS", ms), ("HCFA", cms), ("APR", apr)):
         assert stays(table, "provenance") == shown[kind].to_dict()
+
+
+def test_a_reviewers_name_and_remark_are_not_published():
+    mapping = harmonize(DOUBTFUL, filled_in(_291=("291", "Dr. A", "as she told me")))
+    assert mapping["reason"].str.contains("Dr. A: as she told me").any()
+    shown = anonymous(mapping)
+    assert not shown["reason"].str.contains("Dr. A|told me").any() and "reviewed" in set(shown["reason"])
+
+
+def test_a_sheet_that_is_filled_in_and_used_where_it_lies_stays_as_it_is(tmp_path):
+    path = tmp_path / "harmonization.csv"
+    write_review(filled_in(_291=("291", "Dr. A", "")), path)
+    before = path.read_bytes()
+    write_review(filled_in(), path, read_review(path))
+    assert path.read_bytes() == before

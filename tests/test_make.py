@@ -99,9 +99,22 @@ def test_help_explains_every_target(copy):
 def test_clean_removes_what_make_made_and_nothing_else(copy):
     subprocess.run(["git", "init", "-q"], cwd=copy, check=True)
     made = ["data/demo/stays.parquet", "data/smoke/raw/x.csv.gz", "reports/smoke/index.html"]
-    kept = ["data/models/m/model.safetensors", "data/mine/notes.csv", "reports/demo/index.html", "mine.txt"]
+    kept = [
+        "data/demo/review/harmonization.csv",
+        "data/demo/review.csv",
+        "data/models/m/model.safetensors",
+        "data/mine/notes.csv",
+        "reports/demo/index.html",
+        "mine.txt",
+    ]
     for name in made + kept:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).touch()
     make(copy, "clean")
     assert not any((copy / name).exists() for name in made) and all((copy / name).exists() for name in kept)
+
+
+@pytest.mark.parametrize("target", ["data", "cohort", "hospital", "train", "headline", "report", "early"])
+def test_whatever_writes_pages_ends_with_the_guard(copy, target):
+    plan = make(copy, "--dry-run", target)
+    assert "drgstudy.guard demo" in plan.splitlines()[-1 if target not in ("report", "early") else -2]

@@ -170,7 +170,11 @@ def test_a_matrix_tells_no_cell_by_its_rows_or_its_accuracy(cells):
         assert not hide.any()
         return
     assert hide[small].all()
-    groups = [np.eye(4, dtype=bool), ~np.eye(4, dtype=bool), *(np.arange(4)[:, None] == i & np.ones((4, 4), int) for i in range(4))]
+    groups = [
+        np.eye(4, dtype=bool),
+        ~np.eye(4, dtype=bool),
+        *(np.arange(4)[:, None] == i & np.ones((4, 4), int) for i in range(4)),
+    ]
     assert all((hide & group).sum() != 1 for group in groups[:2])
     assert not (share.to_numpy()[hide] > 0).any()
 
@@ -299,12 +303,16 @@ def test_a_note_in_a_notebook_is_found_in_its_source_and_in_what_it_saved(plante
     cell = nbformat.v4.new_code_cell("1")
     file, empty = notebooks / "06-results.ipynb", nbformat.v4.new_notebook(cells=[cell])
     as_committed = nbformat.writes(empty)
-    for change in ({"source": f"# {note}"}, {"outputs": [nbformat.v4.new_output("stream", text=note)]}):
+    pasted = (
+        nbformat.v4.new_code_cell(f"# {note}"),
+        nbformat.v4.new_code_cell("1", outputs=[nbformat.v4.new_output("stream", text=note)]),
+    )
+    for changed in pasted:
         file.write_text(as_committed)
         monkeypatch.setattr(guard, "_committed", lambda _: {"notebooks/06-results.ipynb": as_committed.encode()})
         guard._public.cache_clear()
         assert guard.leaks("secret") == []
-        file.write_text(nbformat.writes(nbformat.v4.new_notebook(cells=[cell | change])))
+        file.write_text(nbformat.writes(nbformat.v4.new_notebook(cells=[changed])))
         assert {leak.file for leak in guard.leaks("secret")} == {file}
     guard._public.cache_clear()
 

@@ -381,3 +381,25 @@ def test_a_command_line_ends_with_its_functions_word_and_what_a_user_can_mend_is
     assert ended(refuse, "demo.yaml") == "error: demo.yaml is missing"
     with pytest.raises(ZeroDivisionError):  # a fault of ours keeps its traceback
         study.run_and_exit(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("/data/models/llama-7b/", "llama-7b"), ("~/m/llama", "llama"), ("../m/llama", "llama"), ("C:\\m\\llama", "llama"),
+        ("\\\\host\\share\\llama", "llama"), ("huggyllama/llama-7b", "llama-7b"), ("minilm-l6", "minilm-l6"), (0.1, 0.1), ("", ""),
+        ({"base": "/a/b", "rank": 8, "more": ["/c/d", 1]}, {"base": "b", "rank": 8, "more": ["d", 1]}),
+        ("The principal diagnosis (with CC/MCC) was", "The principal diagnosis (with CC/MCC) was"),
+    ],
+)  # fmt: skip
+def test_of_a_place_only_the_last_part_is_shown(value, shown):
+    assert study.without_places(value) == shown
+
+
+def test_fsdp_without_a_gpu_is_refused(monkeypatch, capsys):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setattr("drgstudy.study.__main__._has_gpu", lambda: False)
+    from drgstudy.study.__main__ import main
+
+    assert main(["notebooks/params/smoke/05-train-llama.yaml"]) == 1
+    assert "FSDP was asked for, but no GPU is found" in capsys.readouterr().err

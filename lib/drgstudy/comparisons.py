@@ -42,7 +42,9 @@ def differences(scores: dict[str, Scores], run: str, resamples: int, seed: int, 
     table = table.assign(model=[style_of(other)[0] for other in table["run"]])[columns]
     table["p_holm"] = multipletests(table["p"], method="holm")[1]
     untold = {name: _untold(one, mask_below) for name, one in scores.items()}
-    masked = [metric in untold[run] | untold[other] for metric, other in zip(table["metric"], table["run"], strict=True)]
+    masked = [
+        metric in untold[run] | untold[other] for metric, other in zip(table["metric"], table["run"], strict=True)
+    ]
     table.loc[masked, ["difference", "lower", "upper", "p", "p_holm"]] = np.nan
     return table.assign(sentence=[difference_sentence(style_of(run)[0], row) for row in table.itertuples()])
 
@@ -255,7 +257,9 @@ def _is_larger(one: str, two: str) -> bool | None:
 
     A base is above its own first layers, and "llama-13b" above "llama-7b".
     """
-    (base, layers), (other, others) = (re.fullmatch(r"(.*?)(?:, first (\d+) layers)?", size).groups() for size in (one, two))
+    (base, layers), (other, others) = (
+        re.fullmatch(r"(.*?)(?:, first (\d+) layers)?", size).groups() for size in (one, two)
+    )
     if base == other:
         return float(layers or "inf") > float(others or "inf")
     said = [re.search(r"(\d+(?:\.\d+)?)(m|b)(?![a-z])", name.lower()) for name in (base, other)]
@@ -293,7 +297,10 @@ def right_alone(right: pd.DataFrame, rule: str, mask_below: int) -> dict:
     if any(disclosure.is_small(n, mask_below) for n in counts.values()):
         few = dict.fromkeys(counts) | {"p": None}
         return few | {"sentence": f"{said}so few go to one side that the two can't be shown."}
-    return counts | {"p": p, "sentence": f"{said}{counts['only_two_labels']:,} go to two labels and {counts['only_one_label']:,} to one (p = {p:.2f})."}
+    return counts | {
+        "p": p,
+        "sentence": f"{said}{counts['only_two_labels']:,} go to two labels and {counts['only_one_label']:,} to one (p = {p:.2f}).",
+    }
 
 
 def known_patients(known: pd.Series, stays: str, mask_below: int) -> tuple[dict, str]:

@@ -99,7 +99,13 @@ def table1(
         fine = disclosure.accuracies_told(right, kept.sum(), mask_below, known[run])
         known[run] += [(n, kept.sum() - n) for n in right[fine]]
         values |= {metric: np.nan for metric, is_told in zip(accuracies, fine, strict=True) if not is_told}
-        part = part.reindex(list(values)).mask(pd.Series(values).isna()).assign(value=values).rename_axis("metric").reset_index()
+        part = (
+            part.reindex(list(values))
+            .mask(pd.Series(values).isna())
+            .assign(value=values)
+            .rename_axis("metric")
+            .reset_index()
+        )
         parts.append(part.assign(run=run, model=style_of(run)[0], drg_set=drg_set))
     return pd.concat(parts, ignore_index=True)[["run", "model", "drg_set", "metric", "value", "sd", "lower", "upper"]]
 

@@ -59,7 +59,9 @@ def printed_folds(table: pd.DataFrame) -> pd.DataFrame:
     cells = table[table["metric"].isin(EARLY_METRICS)]
     spread = cells["sd"].map("{:.3f}".format).where(cells["sd"].notna(), "–")
     keys = ["system", "model", "drg_set"]
-    cells = cells.assign(cell=(cells["value"].map("{:.3f}".format) + " (" + spread + ")").where(cells["value"].notna(), "–"))
+    cells = cells.assign(
+        cell=(cells["value"].map("{:.3f}".format) + " (" + spread + ")").where(cells["value"].notna(), "–")
+    )
     wide = cells.set_index([*keys, "metric"])["cell"].unstack(sort=False)[list(EARLY_METRICS)].fillna("–")
     if "n_drgs" in table:
         size = table.groupby(keys, sort=False)[["n_drgs", "n_stays", "percent_stays"]].first()

@@ -52,7 +52,9 @@ def described(name: str, settings: dict) -> pd.DataFrame:
     """The settings of the model called `name`: one row for each, with its value and what it is."""
     kind = module(name).Settings
     values = vars(checked_settings(kind, settings))
-    rows = [(key, str(without_places(value)), about_setting(kind, key).get("help", "")) for key, value in values.items()]
+    rows = [
+        (key, str(without_places(value)), about_setting(kind, key).get("help", "")) for key, value in values.items()
+    ]
     table = pd.DataFrame(rows, columns=["setting", "value", "what it is"]).set_index("setting")
     return table.rename_axis(index=None, columns="setting")
 

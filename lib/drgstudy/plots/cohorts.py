@@ -99,7 +99,11 @@ def note_hours(notes: pd.DataFrame, dataset: str, mask_below: int = 0) -> Figure
         heights = disclosure.in_all(np.histogram(hours, bins)[0], mask_below)
         ax.hist(bins[:-1], bins, weights=heights, color=PALETTE[0])
         ax.axvline(0, color=INK, lw=1)
-        ax.set(title=f"{category}: {disclosure.count(len(hours), mask_below)}", xticks=np.arange(-24, bins[-1] + 1, 12), xlim=(bins[0], bins[-1]))
+        ax.set(
+            title=f"{category}: {disclosure.count(len(hours), mask_below)}",
+            xticks=np.arange(-24, bins[-1] + 1, 12),
+            xlim=(bins[0], bins[-1]),
+        )
         ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     for ax in axes.flat[len(common) :]:

@@ -34,7 +34,10 @@ def error_categories(published: pd.DataFrame, ours: dict[str, pd.DataFrame], dat
         theirs = table is published
         _counted(ax, table, PALETTE[7] if theirs else PALETTE[0])
         known = pd.to_numeric(table["errors"], errors="coerce")  # a text where nobody has looked yet
-        ax.set(title=f"{title}\n{f'{known.sum():,g} errors' if known.notna().all() else 'not reviewed'}", xlabel="errors, and their share")
+        ax.set(
+            title=f"{title}\n{f'{known.sum():,g} errors' if known.notna().all() else 'not reviewed'}",
+            xlabel="errors, and their share",
+        )
         ax.set_facecolor(THEIRS if theirs else OURS)
     return stamped(figure, f"two datasets: MIMIC-IV and {dataset}")
 

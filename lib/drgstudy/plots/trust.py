@@ -50,7 +50,15 @@ def coverage(curves: dict[str, pd.DataFrame], targets: list[float], dataset: str
         curve = curves[run]
         ends = np.searchsorted(curve["coverage"], np.linspace(0.1, 1, 10) - 1e-9)
         line = {"color": colour, "ls": ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)), ":")[style % 5], "lw": 1.8}
-        ax.plot(curve["coverage"], curve["accuracy"], marker=marker, ms=5, markevery=ends[ends < len(curve)].tolist(), label=name, **line)
+        ax.plot(
+            curve["coverage"],
+            curve["accuracy"],
+            marker=marker,
+            ms=5,
+            markevery=ends[ends < len(curve)].tolist(),
+            label=name,
+            **line,
+        )
     ax.set(xlabel="stays that the model answers, the most confident first (%)", ylabel="accuracy among them (%)")
     ax.set(xlim=(0, 1.02), ylim=(None, 1.02))
     for axis in (ax.xaxis, ax.yaxis):
