@@ -7,6 +7,7 @@ Machinery
     provenance      what each file was made from
     flow            counted steps; tables checked when they are written and read
     sheets          sheets that people fill in
+    disclosure      small counts of credentialed data, masked
 
 Facts and tables
     drgs            DRGs: titles, weights, MDC, base DRG, CC/MCC label, target spaces
@@ -19,7 +20,6 @@ Cohorts
     cohort          labelled discharge stays and their splits
     icu_cohort      the early-DRG study's ICU stays, their notes and folds
     measurements    hourly measurements
-    disclosure      small counts of credentialed data, masked
     synthetic       a hospital and its ICU in MIMIC's shapes
 
 Models
