@@ -27,6 +27,7 @@ import pandas as pd
 from thefuzz import fuzz, process
 
 from drgstudy import drgs, sheets
+from drgstudy.flow import is_published
 from drgstudy.study import REFERENCE, StudyError, short_repr
 
 SCORER = "ratio"
@@ -73,6 +74,7 @@ CONTRADICTION = "the title is more like that of another code"
 SEVERITY = "the title is like this code's, but its severity is not"
 UNSURE = "like a title of this code, but not alike enough to be sure"
 SHORT = "only the beginning of a title of this code, and too little of it to be sure"
+NOT_PUBLISHED = "no title of v34 by the published rules, nor in the authors' table"
 UNKNOWN = "no MS-DRG of FY2008-FY2025 has this code with a title like this"
 PERHAPS_CMS_DRG = f"{UNKNOWN}; perhaps a CMS-DRG, the system used before FY2008"
 
@@ -93,6 +95,15 @@ _CONNECTIVES = {"AND", "OR", "OF", "THE"}
 _CMS_WORDING = re.compile(r"\bAGE\b|COMPLICATION,|COMPLICATIONS, COMORBIDITIES")
 _LAST_CMS_DRG = "579"
 
+_PUBLISHED = [
+    ("W/O", "WITHOUT"),
+    (" W ", " WITH "),
+    ("&", "AND"),
+    (",", ""),
+    (" CATH ", " CATHETERIZATION "),
+    (" PROC ", " PROCEDURES "),
+]
+_BY_HAND = ["raw_description", "DRG_34_description"]
 _SHEET = ["code", "title", "stays", "proposed", "proposed_title", "score", "runner_up", "runner_up_score", "reason"]
 _SHEET += ["decision", "reviewer", "remark"]
 _REVIEWED = ["code", "title", "decision", "reviewer", "remark"]
@@ -265,7 +276,58 @@ def standard_code(codes: pd.Series) -> pd.Series:
     return text.where(text != "").str.zfill(3).astype("str")
 
 
-def harmonize(rows: pd.DataFrame, review: pd.DataFrame | None = None) -> pd.DataFrame:
+def published_title(title: str) -> str:
+    """A billed title as DRG-LLaMA's published code words it, before it looks the title up."""
+    for was, becomes in _PUBLISHED:
+        title = title.replace(was, becomes)
+    return title
+
+
+def read_titles(path: Path) -> dict[str, str]:
+    """Read the authors' table of titles made by hand: v34 titles by billed title, both as `published_title` words them.
+
+    Raises
+    ------
+    StudyError
+        If the file is no CSV with the columns raw_description and DRG_34_description, or names two v34 titles for one
+        billed title.
+    """
+    by_hand: dict[str, str] = {}
+    for line, pair in enumerate(sheets.read(path, _BY_HAND)[_BY_HAND].itertuples(index=False), start=2):
+        raw, theirs = (published_title(text.strip()) for text in pair)
+        if by_hand.setdefault(raw, theirs) != theirs:
+            raise StudyError(
+                f"{path}, line {line}, column DRG_34_description: {short_repr(theirs)}, but an earlier line names "
+                f"{short_repr(by_hand[raw])} for this title; remove one of the two"
+            )
+    return by_hand
+
+
+@cache
+def _manual() -> tuple[dict[str, str], dict[str, str]]:
+    """The v34 code of each title of the manual, as it stands there and as `published_title` words it."""
+    codes = {title: code for code, title in drgs.v34()["title"].items()}
+    return codes, {published_title(title): code for title, code in codes.items()}
+
+
+def _decide_as_published(title: str, by_hand: dict[str, str]) -> Decision:
+    """The decision of DRG-LLaMA's published code on a title; it does not look at the code."""
+    (v34, worded), ruled = _manual(), published_title(title)
+    if ruled in v34:
+        return Decision(v34[ruled], "title")
+    if not (theirs := by_hand.get(ruled)):
+        return Decision(reason=NOT_PUBLISHED)
+    if theirs not in worded:
+        return Decision(reason=f"the authors' table says {short_repr(theirs)}, which is no title of v34")
+    return Decision(worded[theirs], "by hand")
+
+
+def harmonize(
+    rows: pd.DataFrame,
+    review: pd.DataFrame | None = None,
+    rules: str = "ours",
+    by_hand: dict[str, str] | None = None,
+) -> pd.DataFrame:
     """Decide, for each distinct pair of DRG code and title, which v34 DRG it is.
 
     Parameters
@@ -276,6 +338,11 @@ def harmonize(rows: pd.DataFrame, review: pd.DataFrame | None = None) -> pd.Data
     review : DataFrame, optional
         A filled-in `review_sheet`; it may name any pair, and overrules every other decision. Rows without a decision,
         and pairs that are not in `rows` (a sheet may serve several data sets), are ignored.
+    rules : {"ours", "published"}
+        "published": DRG-LLaMA's published code, which looks at titles alone. A title is worded by `published_title`;
+        then it is a title of v34, or one of `by_hand`, or it is excluded. Nothing is matched by likeness.
+    by_hand : dict of str to str, optional
+        From `read_titles`; "published" uses it.
 
     Returns
     -------
@@ -283,7 +350,7 @@ def harmonize(rows: pd.DataFrame, review: pd.DataFrame | None = None) -> pd.Data
         code (str, zero-padded or missing), title (as given), stays (int: rows of this pair), drg_v34 (str or missing),
         provenance ("code and title": a v34 title under its code; "title": a known title without a code; "crosswalk";
         "cut": the beginning of known titles of this code, which share an outcome; "fuzzy": like a known title of this
-        code, and no less like it than any other; "reviewed"; or "excluded"), score (0-100, likeness to matched_title;
+        code, and no less like it than any other; "by hand": in the authors' table; "reviewed"; or "excluded"), score (0-100, likeness to matched_title;
         100 only if they are equal once standardised, as far as a cut title goes), reason (what changed, why it
         is excluded or who reviewed it; "" if none), matched_title, proposed (its v34 code or "excluded"), runner_up
         (v34 code and title of the next with another outcome) and runner_up_score. From score on, all but reason are
@@ -292,7 +359,7 @@ def harmonize(rows: pd.DataFrame, review: pd.DataFrame | None = None) -> pd.Data
     Raises
     ------
     StudyError
-        If a column is missing, or the review sheet has a decision that cannot be used.
+        If a column is missing, the review sheet has a decision that cannot be used, or `rules` is another.
 
     Notes
     -----
@@ -309,11 +376,35 @@ def harmonize(rows: pd.DataFrame, review: pd.DataFrame | None = None) -> pd.Data
     pairs = pd.DataFrame({"code": standard_code(rows["drg_code"]), "title": rows["description"].astype("str")})
     pairs = pairs.groupby(["code", "title"], dropna=False).size().rename("stays").reset_index()
     reviewed = {} if review is None else _reviewed(review, "the review sheet")
-    decided = []
+    published, decided = is_published(rules), []
     for pair in pairs[["code", "title"]].fillna("").itertuples(index=False, name=None):
-        decided.append(_decide(*pair, _known())._replace(**reviewed.get(pair, {})))
+        decision = _decide_as_published(pair[1], by_hand or {}) if published else _decide(*pair, _known())
+        decided.append(decision._replace(**reviewed.get(pair, {})))
     columns = dict.fromkeys(Decision._fields, "str") | {"score": "float64", "runner_up_score": "float64"}
     return pairs.join(pd.DataFrame(decided, columns=list(columns)).astype(columns))
+
+
+def moved(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """The pairs to which the published rules give another v34 DRG than ours, those of most stays first.
+
+    Parameters
+    ----------
+    ours, published : DataFrame
+        From `harmonize`, of the same rows.
+
+    Returns
+    -------
+    DataFrame
+        code, title, stays, ours and published (v34 codes, missing where excluded), and what, which says how they differ.
+    """
+    both = ours[["code", "title", "stays"]].assign(ours=ours["drg_v34"], published=published["drg_v34"])
+    both["what"] = np.select(
+        [both["published"].isna(), both["ours"].isna()],
+        ["excluded by the published rules alone", "excluded by ours alone"],
+        "another DRG",
+    )
+    differ = both["ours"].fillna("") != both["published"].fillna("")
+    return both[differ].sort_values("stays", ascending=False, kind="stable", ignore_index=True)
 
 
 def weights(fiscal_year: int) -> pd.Series:
