@@ -14,7 +14,6 @@ import pyarrow.parquet
 from drgstudy import provenance
 from drgstudy.study import Paths, StudyError, one_line, quoted
 
-
 RULES = ("ours", "published")
 """Whose rules build the cohorts: ours, or those of the papers' published code. ``DEVIATIONS.md`` has the differences."""
 

@@ -352,9 +352,10 @@ def published_course(text: str) -> str | None:
     first place that fits, none follows a later one.
     """
     for opening, ending in PUBLISHED:
-        if (begun := opening.search(text)) and (line := text.find("\n", begun.end())) >= 0:
-            if ended := ending.search(text, line):
-                return text[line : ended.start()].strip() or None
+        begun = opening.search(text)
+        line = text.find("\n", begun.end()) if begun else -1
+        if line >= 0 and (ended := ending.search(text, line)):
+            return text[line : ended.start()].strip() or None
     return None
 
 

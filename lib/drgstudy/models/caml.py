@@ -53,7 +53,9 @@ class Settings(NeuralSettings):
         "tanh", "of the convolution: tanh, the original's; relu, the early-DRG code's", choices=("tanh", "relu")
     )
     drg_outputs: int = setting(
-        0, "of a model of numbers: scores that a layer of 100 units with ReLU turns into one; 0 has no such layer", zero=True
+        0,
+        "of a model of numbers: scores that a layer of 100 units with ReLU turns into one; 0 has no such layer",
+        zero=True,
     )
     bfloat16: bool = setting(False, "multiply in bfloat16 where this machine is faster at it")
 
