@@ -29,6 +29,7 @@ from thefuzz import fuzz, process
 from drgstudy import drgs, sheets
 from drgstudy.flow import is_published
 from drgstudy.study import REFERENCE, StudyError, short_repr
+from drgstudy.titles import as_published, mistyped, signs, standardise
 
 SCORER = "ratio"
 THRESHOLD = 92
@@ -74,36 +75,13 @@ CONTRADICTION = "the title is more like that of another code"
 SEVERITY = "the title is like this code's, but its severity is not"
 UNSURE = "like a title of this code, but not alike enough to be sure"
 SHORT = "only the beginning of a title of this code, and too little of it to be sure"
-NOT_PUBLISHED = "no title of v34 by the published rules, nor in the authors' table"
 UNKNOWN = "no MS-DRG of FY2008-FY2025 has this code with a title like this"
 PERHAPS_CMS_DRG = f"{UNKNOWN}; perhaps a CMS-DRG, the system used before FY2008"
 
-_SPELLING = [
-    (re.compile(pattern), standard)
-    for pattern, standard in [
-        (r"\bW ?/ ?O\b", " WITHOUT "),
-        (r"<=?", " UNDER "),
-        (r">", " OVER "),
-        (r"\+", " PLUS "),
-        (r"\.", ""),
-        (r"[^A-Z0-9]+", " "),
-    ]
-]
-# "O.R." loses its dots above and becomes a connective: no two titles differ by it alone, and v35 dropped it from five.
-_CONNECTIVES = {"AND", "OR", "OF", "THE"}
 # Age, and a severity spelled out as complications, mark CMS-DRGs: MS-DRGs know neither.
 _CMS_WORDING = re.compile(r"\bAGE\b|COMPLICATION,|COMPLICATIONS, COMORBIDITIES")
 _LAST_CMS_DRG = "579"
 
-_PUBLISHED = [
-    ("W/O", "WITHOUT"),
-    (" W ", " WITH "),
-    ("&", "AND"),
-    (",", ""),
-    (" CATH ", " CATHETERIZATION "),
-    (" PROC ", " PROCEDURES "),
-]
-_BY_HAND = ["raw_description", "DRG_34_description"]
 _SHEET = ["code", "title", "stays", "proposed", "proposed_title", "score", "runner_up", "runner_up_score", "reason"]
 _SHEET += ["decision", "reviewer", "remark"]
 _REVIEWED = ["code", "title", "decision", "reviewer", "remark"]
@@ -140,31 +118,6 @@ class Decision(NamedTuple):
     runner_up_score: int | None = None
 
 
-@cache
-def _abbreviations() -> dict[str, str]:
-    return pd.read_csv(REFERENCE / "abbreviations.csv", index_col=0)["standard"].to_dict()
-
-
-@cache
-def standardise(title: str) -> str:
-    """A title in capitals, with abbreviations spelled out, without connectives, punctuation and plural s.
-
-    The severity phrase stays readable (WITH MCC, WITHOUT CC/MCC, ...), and so do the signs that tell DRGs apart: > and
-    < become words. For most v34 titles, the billed form and the manual's become equal.
-    """
-    title = title.upper()
-    for pattern, standard in _SPELLING:
-        title = pattern.sub(standard, title)
-    words = (_abbreviations().get(word, word) for word in title.split())
-    words = (re.sub(r"(?<=\w{3})S$", "", word) for word in words if word not in _CONNECTIVES)
-    return " ".join(words).replace("CC MCC", "CC/MCC")
-
-
-def _signs(title: str) -> str:
-    """The title's letters, digits and telling signs alone: as they are written, so a cut title's are its beginning."""
-    return re.sub(r"[^A-Z0-9<>+]", "", title.upper())
-
-
 def _bare(standard_title: str) -> str:
     return drgs.SEVERITY.sub("", standard_title)
 
@@ -195,7 +148,7 @@ def _index(entries: list[Known]) -> Index:
         by_severity[drgs.severity(standard)][entry.code, standard] = _bare(standard)
     for code, title in dict.fromkeys([*((entry.code, entry.title) for entry in entries), *_history()]):
         if entry := by_pair.get((code, standard := standardise(title))):
-            by_code[code].append((_signs(title), standard, entry))
+            by_code[code].append((signs(title), standard, entry))
     return Index(by_pair, by_title, by_severity, by_code)
 
 
@@ -236,13 +189,13 @@ def _decide(code: str, title: str, known: Index, scorer: str = SCORER, threshold
         entry = known.by_title.get(standard)
         return matched(entry, "title", [(100, entry)]) if entry else Decision(reason=NO_CODE)
 
-    own_titles, signs = known.by_code.get(code, []), _signs(title)
-    if whole := [entry for theirs, _, entry in own_titles if theirs == signs]:  # commas lost, blanks in other places
+    own_titles, letters = known.by_code.get(code, []), signs(title)
+    if whole := [entry for theirs, _, entry in own_titles if theirs == letters]:  # commas lost, blanks in other places
         return matched(whole[0], "crosswalk" if whole[0].reason else "code and title", [(100, whole[0])])
     begun = [
         entry
         for theirs, other, entry in own_titles
-        if theirs.startswith(signs) or other.replace("/", " ").startswith(standard.replace("/", " "))
+        if theirs.startswith(letters) or other.replace("/", " ").startswith(standard.replace("/", " "))
     ]
     if begun and (len(title.strip()) < CUT or len({entry.drg_v34 for entry in begun}) > 1):
         return excluded(SHORT, [(99, entry) for entry in begun])
@@ -276,52 +229,6 @@ def standard_code(codes: pd.Series) -> pd.Series:
     return text.where(text != "").str.zfill(3).astype("str")
 
 
-def published_title(title: str) -> str:
-    """A billed title as DRG-LLaMA's published code words it, before it looks the title up."""
-    for was, becomes in _PUBLISHED:
-        title = title.replace(was, becomes)
-    return title
-
-
-def read_titles(path: Path) -> dict[str, str]:
-    """Read the authors' table of titles made by hand: v34 titles by billed title, both as `published_title` words them.
-
-    Raises
-    ------
-    StudyError
-        If the file is no CSV with the columns raw_description and DRG_34_description, or names two v34 titles for one
-        billed title.
-    """
-    by_hand: dict[str, str] = {}
-    for line, pair in enumerate(sheets.read(path, _BY_HAND)[_BY_HAND].itertuples(index=False), start=2):
-        raw, theirs = (published_title(text.strip()) for text in pair)
-        if by_hand.setdefault(raw, theirs) != theirs:
-            raise StudyError(
-                f"{path}, line {line}, column DRG_34_description: {short_repr(theirs)}, but an earlier line names "
-                f"{short_repr(by_hand[raw])} for this title; remove one of the two"
-            )
-    return by_hand
-
-
-@cache
-def _manual() -> tuple[dict[str, str], dict[str, str]]:
-    """The v34 code of each title of the manual, as it stands there and as `published_title` words it."""
-    codes = {title: code for code, title in drgs.v34()["title"].items()}
-    return codes, {published_title(title): code for title, code in codes.items()}
-
-
-def _decide_as_published(title: str, by_hand: dict[str, str]) -> Decision:
-    """The decision of DRG-LLaMA's published code on a title; it does not look at the code."""
-    (v34, worded), ruled = _manual(), published_title(title)
-    if ruled in v34:
-        return Decision(v34[ruled], "title")
-    if not (theirs := by_hand.get(ruled)):
-        return Decision(reason=NOT_PUBLISHED)
-    if theirs not in worded:
-        return Decision(reason=f"the authors' table says {short_repr(theirs)}, which is no title of v34")
-    return Decision(worded[theirs], "by hand")
-
-
 def harmonize(
     rows: pd.DataFrame,
     review: pd.DataFrame | None = None,
@@ -339,10 +246,10 @@ def harmonize(
         A filled-in `review_sheet`; it may name any pair, and overrules every other decision. Rows without a decision,
         and pairs that are not in `rows` (a sheet may serve several data sets), are ignored.
     rules : {"ours", "published"}
-        "published": DRG-LLaMA's published code, which looks at titles alone. A title is worded by `published_title`;
-        then it is a title of v34, or one of `by_hand`, or it is excluded. Nothing is matched by likeness.
+        "published": DRG-LLaMA's published code, which looks at titles alone. See `titles.as_published`:
+        a title is a title of v34, or one of `by_hand`, or it is excluded. Nothing is matched by likeness.
     by_hand : dict of str to str, optional
-        From `read_titles`; "published" uses it.
+        From `titles.read_by_hand`; "published" uses it.
 
     Returns
     -------
@@ -378,7 +285,7 @@ def harmonize(
     reviewed = {} if review is None else _reviewed(review, "the review sheet")
     published, decided = is_published(rules), []
     for pair in pairs[["code", "title"]].fillna("").itertuples(index=False, name=None):
-        decision = _decide_as_published(pair[1], by_hand or {}) if published else _decide(*pair, _known())
+        decision = Decision(**as_published(pair[1], by_hand)) if published else _decide(*pair, _known())
         decided.append(decision._replace(**reviewed.get(pair, {})))
     columns = dict.fromkeys(Decision._fields, "str") | {"score": "float64", "runner_up_score": "float64"}
     return pairs.join(pd.DataFrame(decided, columns=list(columns)).astype(columns))
@@ -495,25 +402,6 @@ def _reviewed(review: pd.DataFrame, name: str | Path) -> dict[tuple[str, str], d
         reason = f"reviewed by {reviewer.strip()}" + (f": {remark.strip()}" if remark.strip() else "")
         changes[code, title] |= {"provenance": "reviewed", "reason": reason}
     return changes
-
-
-def mistyped(title: str, errors: int, rng: np.random.Generator) -> str:
-    """The title with so many typing errors, each a letter left out, changed, doubled or swapped with the next.
-
-    In addition, a title turns to lower case with probability 1/2, loses its commas with probability 1/2, and loses a
-    piece of one to twelve characters with probability 1/4.
-    """
-    for _ in range(errors):
-        place = rng.integers(len(title) - 1)
-        here, after = title[place : place + 2]
-        typed = [after, chr(ord("A") + rng.integers(26)) + after, here + here + after, after + here][rng.integers(4)]
-        title = title[:place] + typed + title[place + 2 :]
-    lower, no_commas, cut = rng.random(3) < (0.5, 0.5, 0.25)
-    if cut:
-        place = rng.integers(len(title))
-        title = title[:place] + title[place + rng.integers(1, 13) :]
-    title = title.lower() if lower else title
-    return title.replace(",", "") if no_commas else title
 
 
 def evidence(seed: int = 0) -> pd.DataFrame:
