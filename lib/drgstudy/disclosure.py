@@ -65,7 +65,8 @@ def masked(
 def merge_small_steps(flow: dict, mask_below: int) -> dict:
     """A flow in which each step that removes a small number is merged with a neighbour.
 
-    Then no small count follows by subtraction. A step that adds rows removes fewer than none. Only the lists of {step, kept, removed} are changed.
+    Then no small count follows by subtraction. A step that adds rows removes fewer than none. Only the lists of {step,
+    kept, removed} are changed.
     """
     return {
         key: _merge_small_steps(steps, mask_below) if isinstance(steps, list) else steps for key, steps in flow.items()
