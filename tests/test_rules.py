@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pyarrow
 import pytest
+import rules as benchmark  # benchmarks/rules.py
 import torch
 from sklearn.model_selection import train_test_split
 from test_cohort import MAPPING, batches, cut, drg_rows, hospital, note
@@ -382,12 +383,11 @@ def test_a_weight_is_read_from_the_scores_of_the_drgs(tmp_path, notes):
 def test_the_head_and_the_activation_change_no_run_that_does_not_ask_for_them():
     torch.manual_seed(0)
     plain, vectors = caml.Network(np.ones((5, 6), np.float32), 4, 5, 8, 0.2), np.ones((5, 6), np.float32)
-    state = torch.get_rng_state()
     torch.manual_seed(0)
     headed = caml.Network(vectors, 4, 5, 8, 0.2, number=True)
     assert [name for name in plain.state_dict() if "head" in name] == []
     assert all(torch.equal(value, headed.state_dict()[name]) for name, value in plain.state_dict().items())
-    assert not torch.equal(state, torch.get_rng_state()) and plain.activate is torch.tanh
+    assert plain.activate is torch.tanh and caml.Settings().drg_outputs == 0
 
 
 # --- the profile, and a study from end to end
@@ -459,6 +459,11 @@ def test_a_small_discharge_study_by_the_published_rules(place, tmp_path, monkeyp
     assert counted["stays"] == len(stays) > 50 and stays["words"].min() > 40
     assert (stays["split"] == "test").sum() == int(np.ceil(0.4 * len(stays)))
 
+    moved = benchmark.discharges(place.raw, 0.4)
+    assert (moved.loc["ours", ["left out", "added", "other text", "other DRG", "other part"]] == 0).all()
+    assert moved.loc["titles", "left out"] > 0 < moved.loc["hospital course", "left out"]
+    assert moved.loc["all", "stays"] < moved.loc["titles", "stays"] < moved.loc["ours", "stays"]
+
 
 def test_a_small_early_study_by_the_published_rules(place, tmp_path):
     source = ran("20-icu", patients=900, seed=7, note_words=80, tail=0.05)["about"]
@@ -483,4 +488,7 @@ def test_a_small_early_study_by_the_published_rules(place, tmp_path):
         assert counted[system][-1]["step"] == "no unlisted stay of a patient held out"
         assert "863" not in set(stays["drg"].str[:3]) and set(stays["fold"]) == set(range(6))
     assert (notes["text"] == notes["text"].str.lower()).all() and not notes.duplicated(["stay_id", "hours"]).any()
+    moved = benchmark.icu(early.raw)
+    assert (moved.xs("ours", level=1).drop(columns=["stays", "mean words"]) == 0).all(None)
+    assert moved.loc[("APR-DRG", "published"), "other text"] == moved.loc[("APR-DRG", "published"), "stays"] > 0
     assert source["kind"] == "synthetic" and len(made["notes"]) == len(notes) > 100
