@@ -23,6 +23,7 @@ import pandas as pd
 from thefuzz import fuzz, process
 
 from drgstudy import drgs, sheets, titles
+from drgstudy.flow import is_published
 from drgstudy.study import StudyError, short_repr
 
 SCORER = "ratio"
@@ -146,7 +147,12 @@ def standard_code(codes: pd.Series) -> pd.Series:
     return text.where(text != "").str.zfill(3).astype("str")
 
 
-def harmonize(rows: pd.DataFrame, review: pd.DataFrame | None = None) -> pd.DataFrame:
+def harmonize(
+    rows: pd.DataFrame,
+    review: pd.DataFrame | None = None,
+    rules: str = "ours",
+    by_hand: dict[str, str] | None = None,
+) -> pd.DataFrame:
     """Decide, for each distinct pair of DRG code and title, which v34 DRG it is.
 
     Parameters
@@ -157,6 +163,10 @@ def harmonize(rows: pd.DataFrame, review: pd.DataFrame | None = None) -> pd.Data
     review : DataFrame, optional
         A filled-in `review_sheet`; it may name any pair, and overrules every other decision. Rows without a decision,
         and pairs that are not in `rows` (a sheet may serve several data sets), are ignored.
+    rules : {"ours", "published"}
+        "published": by its title alone, as DRG-LLaMA's published code (`titles.as_published`).
+    by_hand : dict of str to str, optional
+        From `titles.read_by_hand`; "published" uses it.
 
     Returns
     -------
@@ -164,16 +174,17 @@ def harmonize(rows: pd.DataFrame, review: pd.DataFrame | None = None) -> pd.Data
         code (str, zero-padded or missing), title (as given), stays (int: rows of this pair), drg_v34 (str or missing),
         provenance ("code and title": a v34 title under its code; "title": a known title without a code; "crosswalk";
         "cut": the beginning of known titles of this code, which share an outcome; "fuzzy": like a known title of this
-        code, and no less like it than any other; "reviewed"; or "excluded"), score (0-100, likeness to matched_title;
-        100 only if they are equal once standardised, as far as a cut title goes), reason (what changed, why it
-        is excluded or who reviewed it; "" if none), matched_title, proposed (its v34 code or "excluded"), runner_up
+        code, and no less like it than any other; "by hand": in the authors' table; "reviewed"; or "excluded"), score
+        (0-100, likeness to matched_title; 100 only if they are equal once standardised, as far as a cut title goes),
+        reason (what changed, why it is excluded or who reviewed it; "" if none), matched_title, proposed (its v34 code or
+        "excluded"), runner_up
         (v34 code and title of the next with another outcome) and runner_up_score. From score on, all but reason are
         missing if no title scores `NEAR` or more.
 
     Raises
     ------
     StudyError
-        If a column is missing, or the review sheet has a decision that cannot be used.
+        If a column is missing, the review sheet has a decision that cannot be used, or `rules` is another.
 
     Notes
     -----
@@ -190,11 +201,37 @@ def harmonize(rows: pd.DataFrame, review: pd.DataFrame | None = None) -> pd.Data
     pairs = pd.DataFrame({"code": standard_code(rows["drg_code"]), "title": rows["description"].astype("str")})
     pairs = pairs.groupby(["code", "title"], dropna=False).size().rename("stays").reset_index()
     reviewed = {} if review is None else _reviewed(review, "the review sheet")
-    decided = []
+    published, decided = is_published(rules), []
     for pair in pairs[["code", "title"]].fillna("").itertuples(index=False, name=None):
-        decided.append(_decide(*pair, titles.known())._replace(**reviewed.get(pair, {})))
+        decision = _decide(*pair, titles.known())
+        if published:
+            decision = Decision(**titles.as_published(pair[1], by_hand))
+        decided.append(decision._replace(**reviewed.get(pair, {})))
     columns = dict.fromkeys(Decision._fields, "str") | {"score": "float64", "runner_up_score": "float64"}
     return pairs.join(pd.DataFrame(decided, columns=list(columns)).astype(columns))
+
+
+def moved(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """The pairs to which the published rules give another v34 DRG than ours, those of most stays first.
+
+    Parameters
+    ----------
+    ours, published : DataFrame
+        From `harmonize`, of the same rows.
+
+    Returns
+    -------
+    DataFrame
+        code, title, stays, ours and published (v34 codes, missing where excluded), and what, which says how they differ.
+    """
+    both = ours[["code", "title", "stays"]].assign(ours=ours["drg_v34"], published=published["drg_v34"])
+    both["what"] = np.select(
+        [both["published"].isna(), both["ours"].isna()],
+        ["excluded by the published rules alone", "excluded by ours alone"],
+        "another DRG",
+    )
+    differ = both["ours"].fillna("") != both["published"].fillna("")
+    return both[differ].sort_values("stays", ascending=False, kind="stable", ignore_index=True)
 
 
 def weights(fiscal_year: int) -> pd.Series:

@@ -1,7 +1,8 @@
 """The known titles of MS-DRGs of all years, each with the v34 DRG that it is, and how a title's spelling is evened out.
 
 The titles are those of v34, as billed and as the manual words them, and those of fiscal years 2008 to 2025 in
-``data/reference/crosswalk.csv``, each with its v34 code and what CMS did to the group (`KINDS`).
+``data/reference/crosswalk.csv``, each with its v34 code and what CMS did to the group (`KINDS`). Beside them stands how
+DRG-LLaMA's published code finds a title (`as_published`).
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from drgstudy import drgs
-from drgstudy.study import REFERENCE
+from drgstudy import drgs, sheets
+from drgstudy.study import REFERENCE, StudyError, short_repr
 
 KINDS = {
     "reworded": "the same group in other words",
@@ -49,6 +51,17 @@ _SPELLING = [
 ]
 # "O.R." loses its dots above and becomes a connective: no two titles differ by it alone, and v35 dropped it from five.
 _CONNECTIVES = {"AND", "OR", "OF", "THE"}
+
+NOT_PUBLISHED = "no title of v34 by the published rules, nor in the authors' table"
+_PUBLISHED = [
+    ("W/O", "WITHOUT"),
+    (" W ", " WITH "),
+    ("&", "AND"),
+    (",", ""),
+    (" CATH ", " CATHETERIZATION "),
+    (" PROC ", " PROCEDURES "),
+]
+_BY_HAND = ["raw_description", "DRG_34_description"]
 
 
 class Known(NamedTuple):
@@ -136,3 +149,56 @@ def index(entries: list[Known]) -> Index:
 def known() -> Index:
     """What is known of all titles."""
     return index(entries())
+
+
+def published_wording(title: str) -> str:
+    """A billed title as DRG-LLaMA's published code words it, before it looks the title up."""
+    for was, becomes in _PUBLISHED:
+        title = title.replace(was, becomes)
+    return title
+
+
+def read_by_hand(path: Path) -> dict[str, str]:
+    """Read the authors' table of titles made by hand: v34 titles by billed title, both as `published_wording` words them.
+
+    Raises
+    ------
+    StudyError
+        If the file is no CSV with the columns raw_description and DRG_34_description, or names two v34 titles for one
+        billed title.
+    """
+    by_hand: dict[str, str] = {}
+    for line, pair in enumerate(sheets.read(path, _BY_HAND)[_BY_HAND].itertuples(index=False), start=2):
+        raw, theirs = (published_wording(text.strip()) for text in pair)
+        if by_hand.setdefault(raw, theirs) != theirs:
+            raise StudyError(
+                f"{path}, line {line}, column DRG_34_description: {short_repr(theirs)}, but an earlier line names "
+                f"{short_repr(by_hand[raw])} for this title; remove one of the two"
+            )
+    return by_hand
+
+
+@cache
+def _manual() -> tuple[dict[str, str], dict[str, str]]:
+    """The v34 code of each title of the manual, as it stands there and as `published_wording` words it."""
+    codes = {title: code for code, title in drgs.v34()["title"].items()}
+    return codes, {published_wording(title): code for title, code in codes.items()}
+
+
+def as_published(title: str, by_hand: dict[str, str] | None = None) -> dict[str, str]:
+    """What DRG-LLaMA's published code makes of a billed title, without a look at its code.
+
+    Returns
+    -------
+    dict
+        drg_v34 and provenance: "title" if the title, as `published_wording` has it, is one of v34's manual, "by hand" if
+        the authors' table leads to one. Otherwise reason.
+    """
+    (manual, worded), wording = _manual(), published_wording(title)
+    if wording in manual:
+        return {"drg_v34": manual[wording], "provenance": "title"}
+    if not (theirs := (by_hand or {}).get(wording)):
+        return {"reason": NOT_PUBLISHED}
+    if theirs not in worded:
+        return {"reason": f"the authors' table says {short_repr(theirs)}, which is no title of v34"}
+    return {"drg_v34": worded[theirs], "provenance": "by hand"}
