@@ -159,8 +159,10 @@ def _source(base: str):
         why = one_line(error)
         if isinstance(error, UnpicklingError):
             why = "its weights are a pickle with code in it; give them as safetensors"
-        if why.startswith("Unrecognized configuration class"):
+        elif why.startswith("Unrecognized configuration class"):
             why = "transformers has no text classifier of its architecture"
+        elif os.path.isabs(folder) and not local:
+            why = "there is no such folder"
         raise StudyError(
             f"setting base: {base!r} can't be loaded ({why}); give a folder with a transformers model, a hub id that "
             f"this machine can reach, or one of {', '.join(PACKAGED)}"
