@@ -31,7 +31,13 @@ TEXTS = [
     *("", " ", "   ", "  a", "a    b", "a" + " " * 41 + "b ", "\tx\t\ty", "a\n\n b\r\n", "___ y.o. man", "1,234.5 mg", "a\x00b"),
     *("naïve café", "e\u0301", "😀 ok 🏥", "\u2581x", "\u00a0x", "<s> the </s> end", "=====_____-----", "MIXED Case\n# A"),
 ]  # fmt: skip
-DECAPODA = {"bos_token": "", "eos_token": "", "unk_token": "", "tokenizer_class": "LLaMATokenizer"}
+DECAPODA = {
+    "bos_token": "",
+    "eos_token": "",
+    "unk_token": "",
+    "tokenizer_class": "LLaMATokenizer",
+    "add_bos_token": None,
+}
 
 
 @pytest.fixture(scope="module")

@@ -50,11 +50,9 @@ class Model:
         # On a CPU the fused attention kernel's backward pass is slower than the plain products.
         attention = "eager" if device().type == "cpu" else None
         options = {"num_labels": len(labels), "attn_implementation": attention, "dtype": torch.float32}
-        named = weights.load(
-            AutoConfig, settings.base
-        ).to_dict()  # each architecture names its dropout rates in its way
-        options |= {name: settings.dropout for name in named if "dropout" in name}
-        if pools := POOLS.get(named["model_type"]):
+        config = weights.load(AutoConfig, settings.base).to_dict()
+        options |= {name: settings.dropout for name in config if "dropout" in name}  # each architecture has its names
+        if pools := POOLS.get(config["model_type"]):
             options["classifier_pooling"] = {"first": pools, "mean": "mean"}[settings.pooling]
         self.net = weights.load(AutoModelForSequenceClassification, settings.base, **options).to(device())
         for part in self.net.parameters():  # some architectures' are slices of one tensor, which safetensors won't save
@@ -62,7 +60,7 @@ class Model:
                 part.data = part.data.clone()
         if not hasattr(self.net, "classifier"):
             raise StudyError(
-                f"setting base: {settings.base!r} ({named['model_type']}) is no encoder with a classifier; "
+                f"setting base: {settings.base!r} ({config['model_type']}) is no encoder with a classifier; "
                 "model bert takes encoders, model llama decoders"
             )
         weights.check_length(self.net, settings.max_tokens)

@@ -120,22 +120,19 @@ def tokenizer(base: str):
     from drgstudy.models.sentencepieces import SentencePieces
 
     with _source(base) as (source, local):
-        quiet = {
-            f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "connection_errors", "gated_repo")
-        }
-        pieces, whole = (
-            cached_file(source, name, local_files_only=local, **quiet) for name in ("tokenizer.model", "tokenizer.json")
-        )
-        try:
-            about = get_tokenizer_config(source, local_files_only=local) if pieces else {}
-            options = {name: bool(about[name]) for name in ("add_bos_token", "add_eos_token") if name in about}
-            made = SentencePieces(Path(pieces).read_bytes(), **options) if pieces else None
-        except RuntimeError:
-            if not whole:
-                raise ValueError(
-                    "its tokenizer.model is not sentencepiece's; add the tokenizer.json of the same model"
-                ) from None
-            made = None  # LLaMA 3's is tiktoken's
+        unsaid = (f"_raise_exceptions_for_{what}" for what in ("missing_entries", "connection_errors", "gated_repo"))
+        options = dict.fromkeys(unsaid, False) | {"local_files_only": local}
+        pieces, whole = (cached_file(source, name, **options) for name in ("tokenizer.model", "tokenizer.json"))
+        made = None
+        if pieces:
+            about = get_tokenizer_config(source, local_files_only=local)
+            marks = {name: about[name] for name in ("add_bos_token", "add_eos_token") if about.get(name) is not None}
+            try:
+                made = SentencePieces(Path(pieces).read_bytes(), **marks)
+            except RuntimeError:  # LLaMA 3's is tiktoken's
+                if not whole:
+                    why = "its tokenizer.model is not sentencepiece's; add the tokenizer.json of the same model"
+                    raise ValueError(why) from None
     made = made or load(AutoTokenizer, base)
     if made.pad_token_id is None:  # padding is masked: any token will do
         made.pad_token_id = next(number for number in (made.unk_token_id, made.eos_token_id, 0) if number is not None)
@@ -173,10 +170,7 @@ def check_length(net, tokens: int) -> None:
     """Raise StudyError if `net` has learned a vector for each position, and for fewer than `tokens`."""
     for name, table in net.named_modules():
         if name.endswith(("position_embeddings", "embed_positions", "wpe")) and hasattr(table, "num_embeddings"):
-            offset = (
-                getattr(table, "offset", 0) if table.padding_idx is None else table.padding_idx + 1
-            )  # OPT's, RoBERTa's
-            if tokens > (most := table.num_embeddings - offset):
-                raise StudyError(
-                    f"setting max_tokens: expected at most {most}, the positions of this base, got {tokens}"
-                )
+            unused = getattr(table, "offset", 0) if table.padding_idx is None else table.padding_idx + 1  # OPT, RoBERTa
+            most = table.num_embeddings - unused
+            if tokens > most:
+                raise StudyError(f"setting max_tokens: expected at most {most}, the base's positions, got {tokens}")
