@@ -477,6 +477,17 @@ accepted(
     {"profile": "smoke", "seed": 3},
 )
 accepted(
+    "params: numbers with exponents",
+    lambda folder: [
+        params(f"profile: smoke\nmodel: llama\nrun: llama\nsettings: {{learning_rate: {written}}}\n", "05-train-llama")(
+            folder
+        )["settings"]["learning_rate"]
+        for written in ("1e-3", "1.0e-3", "2e-05", "2E-5", ".5e-4", "+1.e-1", "'1e-3'", "1e-3x")
+    ],
+    [1e-3, 1e-3, 2e-5, 2e-5, 5e-5, 0.1, "1e-3", "1e-3x"],
+)
+accepted("params: a share of 5e-2", lambda folder: params(P + "test_share: 5e-2")(folder)["test_share"], 0.05)
+accepted(
     "params: an integer for a float",
     params(P + "base_payment: 7\ntargets: [0, 0.5]", "11-trust"),
     {"profile": "smoke", "base_payment": 7.0, "targets": [0.0, 0.5]},

@@ -11,6 +11,7 @@ of the DRGs are read by a further layer that ends in one number, as in the early
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from torch import nn
 from torch.nn.functional import conv2d, cross_entropy, linear, mse_loss, pad
 from transformers import set_seed
 
+from drgstudy.models.vectors import read_vectors
 from drgstudy.study import StudyError, atomic, one_line, read_json, setting, write_json
 from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fast_dtype, predict, train
 
@@ -197,21 +199,20 @@ class Model:
 
     def _vectors(self, sentences: list[list[str]]) -> np.ndarray:
         """Vectors of padding, of unknown words and of each known word (float32); sets the vocabulary."""
-        from gensim.models import KeyedVectors, Word2Vec
-
         counts = Counter(word for sentence in sentences for word in sentence)
         known = sorted(word for word, count in counts.items() if count >= self.settings.min_count)
         if self.settings.vectors:
-            file = Path(self.settings.vectors)
+            file = Path(os.path.expanduser(self.settings.vectors))
             if not file.is_file():
                 raise StudyError(f"setting vectors: {file} is not a file; give word vectors in word2vec's format")
             try:
-                source = KeyedVectors.load_word2vec_format(str(file), binary=file.suffix == ".bin")
-            except (OSError, EOFError, ValueError, MemoryError) as error:  # MemoryError: by the size in its first line
-                why = f"{type(error).__name__}: {one_line(error)}"
-                raise StudyError(f"setting vectors: {file} is not in word2vec's format ({why})") from None
+                source, size = read_vectors(file, set(known))
+            except ValueError as error:
+                raise StudyError(f"setting vectors: {file} is not in word2vec's format ({one_line(error)})") from None
             known = [word for word in known if word in source and np.isfinite(source[word]).all()]
         else:
+            from gensim.models import Word2Vec
+
             # One worker and a fixed hash: the same notes give the same vectors.
             source = Word2Vec(
                 sentences,
@@ -223,9 +224,10 @@ class Model:
                 seed=self.seed,
                 hashfxn=lambda word: int.from_bytes(word.encode()[:8], "little"),
             ).wv
+            size = source.vector_size
         self.vocabulary = {word: i + 2 for i, word in enumerate(known)}
         rng = np.random.default_rng(self.seed)
-        unknown = rng.normal(0, 0.1, source.vector_size)
+        unknown = rng.normal(0, 0.1, size)
         return np.vstack([np.zeros_like(unknown), unknown, *(source[w] for w in known)]).astype(np.float32)
 
     def _network(self, vectors: np.ndarray) -> Network:
