@@ -21,7 +21,7 @@ import yaml
 from sklearn.model_selection import ParameterGrid
 
 from drgstudy import models
-from drgstudy.study import Paths, StudyError, atomic, checked_settings, notebook_of, over, read_params
+from drgstudy.study import Paths, StudyError, atomic, checked_settings, notebook_of, over, plain_yaml, read_params
 
 
 def grid(axes: list[str]) -> dict[str, list]:
@@ -30,8 +30,8 @@ def grid(axes: list[str]) -> dict[str, list]:
     for axis in axes:
         name, _, listed = axis.partition("=")
         try:
-            values[name] = yaml.safe_load(f"[{listed}]")
-        except yaml.YAMLError:
+            values[name] = plain_yaml(f"[{listed}]")
+        except ValueError:
             values[name] = []
         if not values[name]:
             raise StudyError(f"{axis}: expected NAME=VALUE,VALUE,… with values as in YAML")

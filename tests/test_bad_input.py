@@ -383,7 +383,7 @@ accepted("title: a code of no version", outcome("1234"), harmonize.NOT_MS_DRG)
 accepted("title: a negative code", outcome("-291"), harmonize.NOT_MS_DRG)
 accepted("title: a code and title of no version", outcome("999", "BORED OF WAITING"), harmonize.UNKNOWN)
 accepted("title: none", outcome("291", " \u200b"), harmonize.NO_TITLE)
-accepted("title: 5,000 characters", outcome("291", "HEART " * 833), harmonize.CMS_DRG)
+accepted("title: 5,000 characters", outcome("291", "HEART " * 833), harmonize.PERHAPS_CMS_DRG)
 accepted("title: right to left", outcome("291", "אי ספיקת לב"), harmonize.NO_TITLE)
 
 SHEET, DECIDED = "code,title,decision,reviewer,remark\n", "065,SOME TITLE,066,Dr A,\n"
@@ -476,6 +476,17 @@ accepted(
     params("\ufeff" + (P + "seed: 3\n").replace("\n", "\r\n")),
     {"profile": "smoke", "seed": 3},
 )
+accepted(
+    "params: numbers with exponents",
+    lambda folder: [
+        params(f"profile: smoke\nmodel: llama\nrun: llama\nsettings: {{learning_rate: {written}}}\n", "05-train-llama")(
+            folder
+        )["settings"]["learning_rate"]
+        for written in ("1e-3", "1.0e-3", "2e-05", "2E-5", ".5e-4", "+1.e-1", "'1e-3'", "1e-3x")
+    ],
+    [1e-3, 1e-3, 2e-5, 2e-5, 5e-5, 0.1, "1e-3", "1e-3x"],
+)
+accepted("params: a share of 5e-2", lambda folder: params(P + "test_share: 5e-2")(folder)["test_share"], 0.05)
 accepted(
     "params: an integer for a float",
     params(P + "base_payment: 7\ntargets: [0, 0.5]", "11-trust"),

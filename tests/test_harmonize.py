@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drgstudy import drgs, sheets
+from drgstudy import drgs, sheets, titles
 from drgstudy import harmonize as module
-from drgstudy.harmonize import anonymous, harmonize, read_review, review_sheet, standardise, write_review
+from drgstudy.harmonize import anonymous, harmonize, read_review, review_sheet, write_review
 from drgstudy.study import REFERENCE, ROOT, StudyError
+from drgstudy.titles import standardise
 
 DEMO = ROOT.parent / "shared" / "open-data" / "mimic-iii-demo" / "DRGCODES.csv.gz"
 
@@ -318,7 +319,7 @@ def test_scorer_and_threshold_are_never_wrong_and_of_those_most_often_right(evid
 
 @pytest.mark.parametrize("scorer", ["ratio", "WRatio"])
 def test_deciding_once_and_comparing_with_thresholds_later_is_deciding_at_each_threshold(scorer):
-    rng, known = np.random.default_rng(1), module._known()
+    rng, known = np.random.default_rng(1), titles.known()
     for place in rng.choice(len(HISTORY), 60, replace=False):
         code, title = HISTORY[place]
         title = module.mistyped(title, 4, rng)
@@ -346,7 +347,7 @@ def test_crosswalk_years_are_those_of_the_tables():
 
 
 def test_crosswalk_kinds_and_reasons():
-    assert set(CROSSWALK["kind"]) == set(module.KINDS) and set(CROSSWALK["sure"]) == set(module.SURE)
+    assert set(CROSSWALK["kind"]) == set(titles.KINDS) and set(CROSSWALK["sure"]) == set(titles.SURE)
     for row in CROSSWALK.itertuples():
         kind, year = re.match(r"(\w+) in FY(\d{4})\b", row.reason).groups()
         first, last, year = int(row.first_year), int(row.last_year), int(year)
@@ -363,7 +364,7 @@ def test_crosswalk_kinds_and_reasons():
 
 def test_crosswalk_keeps_a_group_that_v34_has_and_leaves_out_one_that_v34_divides():
     heirs = CROSSWALK[CROSSWALK["v34"] != "excluded"]
-    assert set(heirs["kind"]) == set(module.KINDS) - {"regrouped", "dropped"}
+    assert set(heirs["kind"]) == set(titles.KINDS) - {"regrouped", "dropped"}
     same_code = heirs["kind"].isin(["reworded", "misprinted", "widened", "narrowed"])
     assert (heirs["code"] == heirs["v34"])[same_code].all()
     before = CROSSWALK["first_year"] < "2017"

@@ -441,7 +441,7 @@ STAY_NOTES = st.lists(st.tuples(st.integers(0, 12), WORDS, st.integers(0, 20)), 
 ROWS = st.lists(st.tuples(st.integers(0, 12), CODES, st.sampled_from(["HCFA", "HCFA", "APR"])), min_size=5, max_size=30)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(STAY_NOTES, ROWS)
 def test_the_flow_of_any_notes_and_rows_adds_up(notes, rows):
     texts = [f"Brief Hospital Course:\n{' '.join(['w'] * words)} {which}" for _, words, which in notes]

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from drgstudy import drgs
-from drgstudy.harmonize import standardise
 from drgstudy.study import REFERENCE, ROOT
+from drgstudy.titles import standardise
 
 SOURCES = ROOT.parent / "shared" / "reference"
 

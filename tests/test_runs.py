@@ -303,6 +303,8 @@ TRAINED_AGAIN = {
     **{f"models/{name}.py": made for name, made in OF.items()},
     "models/fast_lora.py": OF["llama"],
     "models/pooling.py": OF["llama"] | OF["bert"],
+    "models/sentencepieces.py": OF["llama"] | OF["bert"],
+    "models/vectors.py": OF["caml"],
     "training.py": OF["llama"] | OF["bert"] | OF["caml"] | OF["lstm"],
     "inputs.py": {name for made in OF.values() for name in made if {"ms", "apr"} & set(name.split("-"))},
 }

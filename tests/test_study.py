@@ -99,9 +99,12 @@ def test_bad_parameters_are_one_sentence_that_names_the_file(smoke_params, text,
 @pytest.mark.parametrize("name", ["01-hospital", "02-harmonization", "03-cohort", "06-results"])
 def test_by_hand_a_notebook_does_what_the_demo_does(name):
     demo = read_params(NOTEBOOKS / "params" / "demo" / f"{name}.yaml")
-    assert study.notebook_parameters(NOTEBOOKS / f"{name}.ipynb") == demo | {"mask_below": 11, "like": ""} | (
-        {"mimic": "", "mimic_note": ""} if name == "01-hospital" else {"open_demo": ""} if name.startswith("02") else {}
-    )
+    by_default = {
+        "01-hospital": {"mimic": "", "mimic_note": ""},
+        "02-harmonization": {"open_demo": "", "rules": "ours", "title_table": ""},
+        "03-cohort": {"rules": "ours"},
+    }.get(name, {})
+    assert study.notebook_parameters(NOTEBOOKS / f"{name}.ipynb") == demo | {"mask_below": 11, "like": ""} | by_default
 
 
 def test_a_run_goes_by_its_files_name(smoke_params):

@@ -11,6 +11,7 @@ Machinery
 
 Facts and tables
     drgs            DRGs: titles, weights, MDC, base DRG, CC/MCC label, target spaces
+    titles          the known titles of all years, their spelling, and the published rules for them
     harmonize       billed titles of any year, and the v34 DRG that each is
     csv_stream      CSV tables of any length, in batches
     mimic           MIMIC's tables: where they lie, their columns, whose data they are

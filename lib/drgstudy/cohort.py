@@ -3,6 +3,9 @@
 Where the paper and its code are silent, these rules apply. A note without a stay id joins no stay. Of several notes of
 one stay, the first in the file is kept. Repeated DRG rows of a stay count once. A stay whose rows name two different
 v34 DRGs is left out, for nobody can say which one was paid.
+
+Under the rules of DRG-LLaMA's published code (`rules="published"`) the hospital course is found by its patterns, notes and
+DRG rows of a stay are joined as they are, so that a stay may have several rows, and scikit-learn draws the split.
 """
 
 from __future__ import annotations
@@ -16,12 +19,13 @@ import pandas as pd
 import pandera.pandas as pa
 import pyarrow
 import pyarrow.parquet
+from sklearn.model_selection import train_test_split
 from statsmodels.stats.weightstats import ttest_ind
 
-from drgstudy.flow import check_flow, sieve
+from drgstudy.flow import check_flow, is_published, sieve
 from drgstudy.harmonize import standard_code
-from drgstudy.notes import hospital_course, n_words
-from drgstudy.study import StudyError
+from drgstudy.notes import hospital_course, n_words, published_course
+from drgstudy.study import StudyError, one_line
 
 _IS_PART = pa.Check.isin(["train", "test"])
 COURSES = pyarrow.schema(
@@ -45,7 +49,10 @@ STAYS = pa.DataFrameSchema(
     ),
     strict=True,
 )
-"""Schema of stays.parquet: one row for each stay, by ascending stay_id (MIMIC's hadm_id). See also `SPLITS`."""
+"""Schema of stays.parquet: one row for each stay, by ascending stay_id (MIMIC's hadm_id). See also `SPLITS`.
+
+Under the published rules a stay may have several rows, side by side. The id of each further one has a number in front:
+of stay 20000001 the second row is 120000001, the third 220000001. So every row can be named, predicted and reviewed."""
 MAPPING = pa.DataFrameSchema(
     {
         "code": pa.Column("str", nullable=True),
@@ -66,7 +73,7 @@ SPLITS = ("split", "split_patients", "split_clinicians")
 third no admitting clinician is."""
 
 
-def extract(notes: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
+def extract(notes: pyarrow.RecordBatch, rules: str = "ours") -> pyarrow.RecordBatch:
     """Find the hospital courses of a batch of notes. Each row depends on its note alone, not on the batch.
 
     The function is pure and picklable: Ray Data's ``map_batches(extract, batch_format="pyarrow")`` or Spark's
@@ -76,13 +83,16 @@ def extract(notes: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
     ----------
     notes : RecordBatch or Table
         subject_id, hadm_id and text; other columns are ignored.
+    rules : {"ours", "published"}
+        By which a hospital course is found: `notes.hospital_course` or `notes.published_course`.
 
     Returns
     -------
     RecordBatch or Table, as given
         Columns as in `COURSES`; one row for each note, in the same order.
     """
-    courses = [hospital_course(text.as_py() or "") for text in notes["text"]]
+    find = published_course if is_published(rules) else hospital_course
+    courses = [find(text.as_py() or "") for text in notes["text"]]
     words = [n_words(course or "") for course in courses]
     hashes = [hashlib.blake2b((course or "").encode(), digest_size=8).digest() for course in courses]
     made = {"text": courses, "words": words, "digest": np.frombuffer(b"".join(hashes), "<i8")}
@@ -106,6 +116,7 @@ def build_cohort(
     min_stays: int = 2,
     seed: int = 42,
     test_share: float = 0.1,
+    rules: str = "ours",
 ) -> tuple[pd.DataFrame, dict]:
     """Build the labelled stays, and count how many notes and DRG rows each step of Figure 1 kept.
 
@@ -129,6 +140,10 @@ def build_cohort(
         Share kept for testing, between 0 and 1: of the stays in `split`, of the patients in `split_patients`. In
         `split_clinicians`, clinicians are drawn until the next would exceed that share of the stays. A stay whose
         clinician is unknown is a training stay.
+    rules : {"ours", "published"}
+        "published": all notes and all mapped DRG rows of a stay are joined, and `split` is what scikit-learn's
+        train_test_split draws, stratified by DRG, from the rows sorted by DRG (of one DRG, in the order of the notes).
+        The other splits are drawn as ever.
 
     Returns
     -------
@@ -137,12 +152,14 @@ def build_cohort(
     flow : dict
         notes and drg_rows (lists of {step, kept, removed}), stays, labels, seed, and splits: for each of them the
         stays and labels of its parts, and its `leakage`. Where there is no split by clinician, no_split_clinicians is a
-        sentence that says why.
+        sentence that says why. Under the published rules all these count rows, and further_rows are those of stays
+        that have one already.
 
     Raises
     ------
     StudyError
-        If no stay is left or all are of one patient, or if `test_share` or `min_stays` is out of range.
+        If no stay is left or all are of one patient, if `test_share` or `min_stays` is out of range, or if scikit-learn
+        refuses to draw the published split.
 
     Notes
     -----
@@ -151,21 +168,27 @@ def build_cohort(
     """
     if not 0 < test_share < 1 or min_stays < 2:
         raise StudyError(f"test_share is {test_share}, expected 0 to 1; min_stays is {min_stays}, expected 2 or more")
-    rows, row_steps = _labelled_rows(drgcodes, mapping)
-    label = rows.set_index("hadm_id")["drg_v34"]
+    published = is_published(rules)
+    rows, row_steps = _labelled_rows(drgcodes, mapping, one=not published)
+    label = rows.drop_duplicates("hadm_id").set_index("hadm_id")["drg_v34"]
     notes, held = _read(courses, label, min_words)
-    stays, note_steps = sieve(
-        notes,
-        {
-            "hospital course found": lambda notes: notes["words"] > 0,
-            f"at least {min_words} words": lambda notes: notes["words"] >= min_words,
-            "text not seen before": lambda notes: ~notes["digest"].duplicated(),
-            "stay has an MS-DRG in v34": lambda notes: notes["drg_v34"].notna(),
-            "first note of its stay": lambda notes: ~notes["hadm_id"].duplicated(),
-        },
-    )
+    steps = {
+        "hospital course found": lambda notes: notes["words"] > 0,
+        f"at least {min_words} words": lambda notes: notes["words"] >= min_words,
+        "text not seen before": lambda notes: ~notes["digest"].duplicated(),
+        "stay has an MS-DRG in v34": lambda notes: notes["drg_v34"].notna(),
+    }
+    if not published:
+        steps["first note of its stay"] = lambda notes: ~notes["hadm_id"].duplicated()
+    stays, note_steps = sieve(notes, steps)
     rows, more = sieve(rows, {"stay has such a note": lambda rows: rows["hadm_id"].isin(stays["hadm_id"])})
     row_steps += more
+    if published:
+        pairs = stays.drop(columns="drg_v34").astype({"hadm_id": "int64"}).merge(rows[["hadm_id", "drg_v34"]])
+        for some, done in ((stays, note_steps), (rows, row_steps)):  # fewer than none are removed where rows are added
+            step = "a row for each note and DRG of a stay"
+            done.append({"step": step, "kept": len(pairs), "removed": len(some) - len(pairs)})
+        stays = rows = pairs
     frequent = {f"DRG has at least {min_stays} stays": lambda frame: _stays_of_drg(frame) >= min_stays}
     stays, more = sieve(stays, frequent)
     note_steps += more
@@ -177,10 +200,16 @@ def build_cohort(
     if stays.empty:
         last = next(step["step"] for step in flow["notes"] if not step["kept"])
         raise StudyError(f"the cohort is empty: no discharge summary is left after the step '{last}'")
-    stays = stays.rename(columns={"hadm_id": "stay_id"}).sort_values("stay_id", ignore_index=True)
+    if published:
+        stays = stays.assign(drawn=_drawn_by_scikit_learn(stays, test_share, seed))
+    stays = stays.rename(columns={"hadm_id": "stay_id"}).sort_values("stay_id", kind="stable", ignore_index=True)
     stays = stays.astype({"stay_id": "int64"})
     splits = _draw_splits(stays, clinicians, test_share, seed)
     stays = stays.assign(text=_taken(held, stays), **splits)
+    if published:
+        further = stays.groupby("stay_id").cumcount()
+        flow["further_rows"] = int((further > 0).sum())
+        stays["stay_id"] += further * 10 ** len(str(stays["stay_id"].max()))
     stays = stays[["stay_id", "subject_id", "drg_v34", "text", "words", *splits]]
     flow |= {"stays": len(stays), "labels": stays["drg_v34"].nunique(), "seed": seed}
     flow["splits"] = {split: _parts(stays, split) | leakage(stays, split) for split in SPLITS if split in stays}
@@ -253,18 +282,19 @@ def word_count_test(stays: pd.DataFrame, split: str = "split") -> dict:
     return {"train_mean": float(train.mean()), "test_mean": float(test.mean()), "t": t, "df": df, "p": p}
 
 
-def _labelled_rows(drgcodes: pd.DataFrame, mapping: pd.DataFrame) -> tuple[pd.DataFrame, list[dict]]:
-    """The DRG rows that label a stay, one for each stay, with drg_v34; and the counts of the steps that led to them."""
+def _labelled_rows(drgcodes: pd.DataFrame, mapping: pd.DataFrame, one: bool) -> tuple[pd.DataFrame, list[dict]]:
+    """The DRG rows that label a stay, with drg_v34, and the counts of the steps that led to them.
+
+    With `one`, each stay has one row: repeated rows count once, and a stay with two DRGs has none.
+    """
     rows = drgcodes.assign(code=standard_code(drgcodes["drg_code"]), title=drgcodes["description"].astype("str"))
-    return sieve(
-        rows.merge(mapping[["code", "title", "drg_v34"]], "left", on=["code", "title"], validate="m:1"),
-        {
-            "MS-DRG": is_ms_drg,
-            "mapped to v34": lambda rows: rows["drg_v34"].notna(),
+    steps = {"MS-DRG": is_ms_drg, "mapped to v34": lambda rows: rows["drg_v34"].notna()}
+    if one:
+        steps |= {
             "no other DRG in the stay": lambda rows: rows.groupby("hadm_id")["drg_v34"].transform("nunique") == 1,
             "not a repeated row": lambda rows: ~rows["hadm_id"].duplicated(),
-        },
-    )
+        }
+    return sieve(rows.merge(mapping[["code", "title", "drg_v34"]], "left", on=["code", "title"], validate="m:1"), steps)
 
 
 def _read(
@@ -307,14 +337,29 @@ def _stays_of_drg(frame: pd.DataFrame) -> pd.Series:
     return frame.groupby("drg_v34")["drg_v34"].transform("size")
 
 
+def _drawn_by_scikit_learn(stays: pd.DataFrame, test_share: float, seed: int) -> np.ndarray:
+    """Which rows (bool) scikit-learn's stratified split of the published code puts into the test part."""
+    by_drg = stays["drg_v34"].sort_values(kind="stable")
+    try:
+        _, test = train_test_split(by_drg.index, test_size=test_share, random_state=seed, stratify=by_drg)
+    except ValueError as error:
+        raise StudyError(
+            f"rules published: scikit-learn draws no stratified split of {test_share:g} ({one_line(error)}); "
+            "raise test_share, or set rules to ours"
+        ) from None
+    return stays.index.isin(test)
+
+
 def _draw_splits(stays: pd.DataFrame, clinicians: pd.Series | None, test_share: float, seed: int) -> dict:
-    """The `SPLITS` by name, each a Series of "train" or "test"."""
+    """The `SPLITS` by name, each a Series of "train" or "test"; a column `drawn` is the test part of the first."""
     # A patient counts for the rarest of their DRGs, so that rare DRGs too are spread over both parts.
     by_rarity = stays.assign(often=_stays_of_drg(stays)).sort_values(["often", "drg_v34"])
     patients = by_rarity.groupby("subject_id")["drg_v34"].first()
     if len(patients) < 2:
         raise StudyError("the cohort has one patient only: there is nobody to test on who is not in the training set")
-    drawn = stratified_draw(stays["drg_v34"], test_share, np.random.default_rng([seed, 0]))
+    drawn = stays.get("drawn")
+    if drawn is None:
+        drawn = stratified_draw(stays["drg_v34"], test_share, np.random.default_rng([seed, 0]))
     drawn_patients = patients.index[stratified_draw(patients, test_share, np.random.default_rng([seed, 1]))]
     test = {"split": drawn, "split_patients": stays["subject_id"].isin(drawn_patients)}
     if clinicians is not None:

@@ -209,7 +209,8 @@ def in_all(counts, mask_below: int) -> np.ndarray:
 def merge_small_steps(flow: dict, mask_below: int) -> dict:
     """A flow in which each step that removes a small number is merged with a neighbour.
 
-    Then no small count follows by subtraction. Only the lists of {step, kept, removed} are changed.
+    Then no small count follows by subtraction. A step that adds rows removes fewer than none. Only the lists of {step,
+    kept, removed} are changed.
     """
     return {
         key: _merge_small_steps(steps, mask_below) if isinstance(steps, list) else steps for key, steps in flow.items()
@@ -221,7 +222,7 @@ def _merge_small_steps(steps: list[dict], mask_below: int) -> list[dict]:
     done: list[dict] = []
     for step in rest:
         done.append(step)
-        while len(done) > 1 and any(is_small(last["removed"], mask_below) for last in done[-2:]):
+        while len(done) > 1 and any(is_small(abs(last["removed"]), mask_below) for last in done[-2:]):
             step, before = done.pop(), done.pop()
             removed = before["removed"] + step["removed"]
             done.append({"step": f"{before['step']}, {step['step']}", "kept": step["kept"], "removed": removed})

@@ -30,8 +30,8 @@ _LABEL = {"WITHOUT CC/MCC": 0, "WITH CC": 1, "WITH CC/MCC": 1, "WITH MCC": 2, "W
 _SAME_BASE = {"410": "408", "497": "495", "718": "717", "837": "838"}
 
 # Outside the early-DRG study's target space, in addition to newborns (MDC 15): in MS-DRG rehabilitation, aftercare and
-# what cannot be grouped; in APR-DRG the groups of aftercare and of newborns' aftercare.
-_NO_TARGET = {"ms": ("945", "946", "949", "950", "998", "999"), "apr": ("862", "863")}
+# what cannot be grouped; in APR-DRG the groups of rehabilitation and of newborns' aftercare.
+_NO_TARGET = {"ms": ("945", "946", "949", "950", "998", "999"), "apr": ("860", "863")}
 
 
 def severity(title: str) -> str:
@@ -102,9 +102,8 @@ def fiscal_2013(system: str) -> pd.DataFrame:
     Notes
     -----
     The MDC is "01"-"25" or "PRE"; where any is possible, it is "99" in MS-DRG and "UNK" in APR-DRG. HIV is "25" and
-    multiple significant trauma "24" in MS-DRG, and the other way round in APR-DRG. The paper leaves out codes of
-    newborns and of aftercare without naming them; those left out here give its counts. Source: early-DRG paper,
-    Methods, "Dataset and preprocessing".
+    multiple significant trauma "24" in MS-DRG, and the other way round in APR-DRG. Source: early-DRG paper, Methods,
+    "Dataset and preprocessing"; which codes it leaves out is known from its code.
     """
     if system == "ms":
         table = titles_by_year().query("fiscal_year == 2013").rename(columns={"drg": "code"})

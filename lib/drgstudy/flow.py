@@ -14,6 +14,16 @@ import pyarrow.parquet
 from drgstudy import provenance
 from drgstudy.study import Paths, StudyError, one_line, quoted
 
+RULES = ("ours", "published")
+"""Whose rules build the cohorts: ours, or those of the papers' published code. ``DEVIATIONS.md`` has the differences."""
+
+
+def is_published(rules: str) -> bool:
+    """Whether `rules`, one of `RULES`, is "published"; raises StudyError for anything else."""
+    if rules not in RULES:
+        raise StudyError(f"parameter rules: expected 'ours' or 'published', got {rules!r}")
+    return rules == "published"
+
 
 def sieve(frame: pd.DataFrame, steps: dict[str, Callable]) -> tuple[pd.DataFrame, list[dict]]:
     """Keep the rows that pass one step after another, and count them.

@@ -1,13 +1,11 @@
 """Bring MS-DRG codes and titles of any year to v34, never guessing and never changing a severity.
 
 A stay's DRG is known by its code *and* its title: codes are redefined between versions, and titles that were cut, as
-MIMIC-IV cuts them at 72 characters, are not unique (829 and 830). The known titles are those of v34, as billed and as
-the manual words them, and those of fiscal years 2008 to 2025 in ``data/reference/crosswalk.csv``, each with its v34
-code and what CMS did to the group (`KINDS`). A title is looked up in all years, since a calendar year mixes two
-wordings. If v34 divides a group and the title does not say to which part a stay belongs, the stay is excluded. A title
-that was cut has an outcome if all known titles of its code that begin so share it. Other wordings are matched by
-likeness. Of all pairs of scorer and threshold that are never wrong in `evidence`, the one that is right most often is
-used. A physician's decisions overrule everything else.
+MIMIC-IV cuts them at 72 characters, are not unique (829 and 830). A title is looked up among the known ones of all
+years (`titles`), since a calendar year mixes two wordings. If v34 divides a group and the title does not say to which
+part a stay belongs, the stay is excluded. A title that was cut has an outcome if all known titles of its code that begin
+so share it. Other wordings are matched by likeness. Of all pairs of scorer and threshold that are never wrong in
+`evidence`, the one that is right most often is used. A physician's decisions overrule everything else.
 
 Notes
 -----
@@ -17,8 +15,6 @@ Source: DRG-LLaMA, Supplementary Method 1.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,8 +22,9 @@ import numpy as np
 import pandas as pd
 from thefuzz import fuzz, process
 
-from drgstudy import drgs, sheets
-from drgstudy.study import REFERENCE, StudyError, short_repr
+from drgstudy import drgs, sheets, titles
+from drgstudy.flow import is_published
+from drgstudy.study import StudyError, short_repr
 
 SCORER = "ratio"
 THRESHOLD = 92
@@ -45,26 +42,6 @@ CUT = 20
 
 SCORERS = ("ratio", "token_sort_ratio", "token_set_ratio", "partial_ratio", "WRatio")
 
-KINDS = {
-    "reworded": "the same group in other words",
-    "misprinted": "one year's table has a misprint",
-    "renumbered": "the same group under another code",
-    "widened": "cases were added to the group",
-    "narrowed": "cases were taken from the group",
-    "merged": "groups became one",
-    "divided": "the group became several",
-    "regrouped": "groups were divided along other lines",
-    "dropped": "the title went out of use",
-}
-"""What CMS did to the group of a crosswalk title between the title's years and v34, or between v34 and them."""
-
-SURE = {
-    "tables": "CMS's yearly tables show it",
-    "published": "an article on that year's rule says so too",
-    "unchecked": "from knowledge of the rule, not checked against its text",
-}
-"""How sure the outcome of a crosswalk title is."""
-
 NO_TITLE = "no title"
 NOT_MS_DRG = "not an MS-DRG code: one to three digits"
 CMS_DRG = "CMS-DRG, the system used before FY2008"
@@ -76,19 +53,6 @@ SHORT = "only the beginning of a title of this code, and too little of it to be 
 UNKNOWN = "no MS-DRG of FY2008-FY2025 has this code with a title like this"
 PERHAPS_CMS_DRG = f"{UNKNOWN}; perhaps a CMS-DRG, the system used before FY2008"
 
-_SPELLING = [
-    (re.compile(pattern), standard)
-    for pattern, standard in [
-        (r"\bW ?/ ?O\b", " WITHOUT "),
-        (r"<=?", " UNDER "),
-        (r">", " OVER "),
-        (r"\+", " PLUS "),
-        (r"\.", ""),
-        (r"[^A-Z0-9]+", " "),
-    ]
-]
-# "O.R." loses its dots above and becomes a connective: no two titles differ by it alone, and v35 dropped it from five.
-_CONNECTIVES = {"AND", "OR", "OF", "THE"}
 # Age, and a severity spelled out as complications, mark CMS-DRGs: MS-DRGs know neither.
 _CMS_WORDING = re.compile(r"\bAGE\b|COMPLICATION,|COMPLICATIONS, COMORBIDITIES")
 _LAST_CMS_DRG = "579"
@@ -96,24 +60,6 @@ _LAST_CMS_DRG = "579"
 _SHEET = ["code", "title", "stays", "proposed", "proposed_title", "score", "runner_up", "runner_up_score", "reason"]
 _SHEET += ["decision", "reviewer", "remark"]
 _REVIEWED = ["code", "title", "decision", "reviewer", "remark"]
-
-
-class Known(NamedTuple):
-    """A title of some year and its outcome: a v34 code, or None and the reason."""
-
-    code: str
-    title: str
-    drg_v34: str | None
-    reason: str
-
-
-class Index(NamedTuple):
-    """Known titles by (code, standard title), by standard title alone and, for matching, by severity and by code."""
-
-    by_pair: dict
-    by_title: dict
-    by_severity: dict
-    by_code: dict
 
 
 class Decision(NamedTuple):
@@ -129,81 +75,17 @@ class Decision(NamedTuple):
     runner_up_score: int | None = None
 
 
-@cache
-def _abbreviations() -> dict[str, str]:
-    return pd.read_csv(REFERENCE / "abbreviations.csv", index_col=0)["standard"].to_dict()
-
-
-@cache
-def standardise(title: str) -> str:
-    """A title in capitals, with abbreviations spelled out, without connectives, punctuation and plural s.
-
-    The severity phrase stays readable (WITH MCC, WITHOUT CC/MCC, ...), and so do the signs that tell DRGs apart: > and
-    < become words. For most v34 titles, the billed form and the manual's become equal.
-    """
-    title = title.upper()
-    for pattern, standard in _SPELLING:
-        title = pattern.sub(standard, title)
-    words = (_abbreviations().get(word, word) for word in title.split())
-    words = (re.sub(r"(?<=\w{3})S$", "", word) for word in words if word not in _CONNECTIVES)
-    return " ".join(words).replace("CC MCC", "CC/MCC")
-
-
-def _signs(title: str) -> str:
-    """The title's letters, digits and telling signs alone: as they are written, so a cut title's are its beginning."""
-    return re.sub(r"[^A-Z0-9<>+]", "", title.upper())
-
-
-def _bare(standard_title: str) -> str:
-    return drgs.SEVERITY.sub("", standard_title)
-
-
-@cache
-def _entries() -> list[Known]:
-    crosswalk = pd.read_csv(REFERENCE / "crosswalk.csv", dtype=str, keep_default_na=False)
-    v34 = drgs.v34()
-    known = [Known(code, title, code, "") for code, title in [*v34["title"].items(), *v34["billed_title"].items()]]
-    return known + [
-        Known(row.code, row.title, None if row.v34 == "excluded" else row.v34, row.reason)
-        for row in crosswalk.itertuples()
-    ]
-
-
-@cache
-def _history() -> list[tuple[str, str]]:
-    """The pairs of code and title of all years."""
-    titles = drgs.titles_by_year()[["drg", "title"]].drop_duplicates()
-    return list(titles.itertuples(index=False, name=None))
-
-
-def _index(entries: list[Known]) -> Index:
-    by_title = {standardise(entry.title): entry for entry in entries}
-    by_pair = {(entry.code, standardise(entry.title)): entry for entry in entries}
-    by_severity, by_code = defaultdict(dict), defaultdict(list)
-    for standard, entry in by_title.items():
-        by_severity[drgs.severity(standard)][entry.code, standard] = _bare(standard)
-    for code, title in dict.fromkeys([*((entry.code, entry.title) for entry in entries), *_history()]):
-        if entry := by_pair.get((code, standard := standardise(title))):
-            by_code[code].append((_signs(title), standard, entry))
-    return Index(by_pair, by_title, by_severity, by_code)
-
-
-@cache
-def _known() -> Index:
-    return _index(_entries())
-
-
-def _decide(code: str, title: str, known: Index, scorer: str = SCORER, threshold: int = THRESHOLD) -> Decision:
+def _decide(code: str, title: str, known: titles.Index, scorer: str = SCORER, threshold: int = THRESHOLD) -> Decision:
     """The decision on a code and a title, each "" if missing; see `harmonize`."""
 
-    def rank(text: str, choices: dict) -> list[tuple[int, Known]]:
+    def rank(text: str, choices: dict) -> list[tuple[int, titles.Known]]:
         if not text:  # nothing but a severity phrase
             return []
         least = min(threshold, NEAR) - 0.5  # thefuzz compares scores before it rounds them
         found = process.extractBests(text, choices, None, getattr(fuzz, scorer), score_cutoff=least, limit=None)
         return [(min(score, 99), known.by_pair[pair]) for _, score, pair in found]  # 100: equal once standardised
 
-    def matched(entry: Known, provenance: str, ranking: list) -> Decision:
+    def matched(entry: titles.Known, provenance: str, ranking: list) -> Decision:
         """The decision for a known title, which may be an exclusion."""
         decision = excluded(entry.reason, ranking)
         return decision._replace(drg_v34=entry.drg_v34, provenance=provenance) if entry.drg_v34 else decision
@@ -215,7 +97,7 @@ def _decide(code: str, title: str, known: Index, scorer: str = SCORER, threshold
         likeness = (entry.title, entry.drg_v34 or "excluded", *next(rivals, (None, None)))
         return Decision(None, "excluded", score, reason, *likeness)
 
-    if not (standard := standardise(title)):
+    if not (standard := titles.standardise(title)):
         return Decision(reason=NO_TITLE)
     if code and not re.fullmatch(r"\d{3}", code):
         return Decision(reason=NOT_MS_DRG)
@@ -225,7 +107,7 @@ def _decide(code: str, title: str, known: Index, scorer: str = SCORER, threshold
         entry = known.by_title.get(standard)
         return matched(entry, "title", [(100, entry)]) if entry else Decision(reason=NO_CODE)
 
-    own_titles, signs = known.by_code.get(code, []), _signs(title)
+    own_titles, signs = known.by_code.get(code, []), titles.signs(title)
     if whole := [entry for theirs, _, entry in own_titles if theirs == signs]:  # commas lost, blanks in other places
         return matched(whole[0], "crosswalk" if whole[0].reason else "code and title", [(100, whole[0])])
     begun = [
@@ -240,7 +122,7 @@ def _decide(code: str, title: str, known: Index, scorer: str = SCORER, threshold
 
     if _CMS_WORDING.search(title.upper()):
         return Decision(reason=CMS_DRG)
-    near = rank(_bare(standard), known.by_severity.get(drgs.severity(standard), {}))
+    near = rank(titles.bare(standard), known.by_severity.get(drgs.severity(standard), {}))
     own = [(score, entry) for score, entry in near if entry.code == code]
     if own and own[0][0] == near[0][0]:
         score, entry = own[0]
@@ -254,7 +136,7 @@ def _decide(code: str, title: str, known: Index, scorer: str = SCORER, threshold
     if near:
         return excluded(CONTRADICTION, near)
     if same_code:
-        theirs = {drgs.severity(standardise(entry.title)) for _, entry in same_code}
+        theirs = {drgs.severity(titles.standardise(entry.title)) for _, entry in same_code}
         return excluded(UNSURE if drgs.severity(standard) in theirs else SEVERITY, same_code)
     return Decision(reason=UNKNOWN)
 
@@ -265,7 +147,12 @@ def standard_code(codes: pd.Series) -> pd.Series:
     return text.where(text != "").str.zfill(3).astype("str")
 
 
-def harmonize(rows: pd.DataFrame, review: pd.DataFrame | None = None) -> pd.DataFrame:
+def harmonize(
+    rows: pd.DataFrame,
+    review: pd.DataFrame | None = None,
+    rules: str = "ours",
+    by_hand: dict[str, str] | None = None,
+) -> pd.DataFrame:
     """Decide, for each distinct pair of DRG code and title, which v34 DRG it is.
 
     Parameters
@@ -276,6 +163,10 @@ def harmonize(rows: pd.DataFrame, review: pd.DataFrame | None = None) -> pd.Data
     review : DataFrame, optional
         A filled-in `review_sheet`; it may name any pair, and overrules every other decision. Rows without a decision,
         and pairs that are not in `rows` (a sheet may serve several data sets), are ignored.
+    rules : {"ours", "published"}
+        "published": by its title alone, as DRG-LLaMA's published code (`titles.as_published`).
+    by_hand : dict of str to str, optional
+        From `titles.read_by_hand`; "published" uses it.
 
     Returns
     -------
@@ -283,16 +174,17 @@ def harmonize(rows: pd.DataFrame, review: pd.DataFrame | None = None) -> pd.Data
         code (str, zero-padded or missing), title (as given), stays (int: rows of this pair), drg_v34 (str or missing),
         provenance ("code and title": a v34 title under its code; "title": a known title without a code; "crosswalk";
         "cut": the beginning of known titles of this code, which share an outcome; "fuzzy": like a known title of this
-        code, and no less like it than any other; "reviewed"; or "excluded"), score (0-100, likeness to matched_title;
-        100 only if they are equal once standardised, as far as a cut title goes), reason (what changed, why it
-        is excluded or who reviewed it; "" if none), matched_title, proposed (its v34 code or "excluded"), runner_up
+        code, and no less like it than any other; "by hand": in the authors' table; "reviewed"; or "excluded"), score
+        (0-100, likeness to matched_title; 100 only if they are equal once standardised, as far as a cut title goes),
+        reason (what changed, why it is excluded or who reviewed it; "" if none), matched_title, proposed (its v34 code or
+        "excluded"), runner_up
         (v34 code and title of the next with another outcome) and runner_up_score. From score on, all but reason are
         missing if no title scores `NEAR` or more.
 
     Raises
     ------
     StudyError
-        If a column is missing, or the review sheet has a decision that cannot be used.
+        If a column is missing, the review sheet has a decision that cannot be used, or `rules` is another.
 
     Notes
     -----
@@ -309,11 +201,37 @@ def harmonize(rows: pd.DataFrame, review: pd.DataFrame | None = None) -> pd.Data
     pairs = pd.DataFrame({"code": standard_code(rows["drg_code"]), "title": rows["description"].astype("str")})
     pairs = pairs.groupby(["code", "title"], dropna=False).size().rename("stays").reset_index()
     reviewed = {} if review is None else _reviewed(review, "the review sheet")
-    decided = []
+    published, decided = is_published(rules), []
     for pair in pairs[["code", "title"]].fillna("").itertuples(index=False, name=None):
-        decided.append(_decide(*pair, _known())._replace(**reviewed.get(pair, {})))
+        decision = _decide(*pair, titles.known())
+        if published:
+            decision = Decision(**titles.as_published(pair[1], by_hand))
+        decided.append(decision._replace(**reviewed.get(pair, {})))
     columns = dict.fromkeys(Decision._fields, "str") | {"score": "float64", "runner_up_score": "float64"}
     return pairs.join(pd.DataFrame(decided, columns=list(columns)).astype(columns))
+
+
+def moved(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """The pairs to which the published rules give another v34 DRG than ours, those of most stays first.
+
+    Parameters
+    ----------
+    ours, published : DataFrame
+        From `harmonize`, of the same rows.
+
+    Returns
+    -------
+    DataFrame
+        code, title, stays, ours and published (v34 codes, missing where excluded), and what, which says how they differ.
+    """
+    both = ours[["code", "title", "stays"]].assign(ours=ours["drg_v34"], published=published["drg_v34"])
+    both["what"] = np.select(
+        [both["published"].isna(), both["ours"].isna()],
+        ["excluded by the published rules alone", "excluded by ours alone"],
+        "another DRG",
+    )
+    differ = both["ours"].fillna("") != both["published"].fillna("")
+    return both[differ].sort_values("stays", ascending=False, kind="stable", ignore_index=True)
 
 
 def weights(fiscal_year: int) -> pd.Series:
@@ -452,15 +370,16 @@ def evidence(seed: int = 0) -> pd.DataFrame:
         scorer and held_out (str), threshold, and the counts right (the same v34 code, or excluded as it should be),
         wrong (a v34 code that it should not have) and excluded (although it has a v34 code).
     """
-    rng, entries = np.random.default_rng(seed), _entries()
-    distinct = {(code, standardise(title)): title for code, title in reversed(_history())}  # the first wording of each
+    rng, entries = np.random.default_rng(seed), titles.entries()
+    # The first wording of each title.
+    distinct = {(code, titles.standardise(title)): title for code, title in reversed(titles.history())}
     cases = [
-        ("mistyped", code, mistyped(title, errors, rng), _decide(code, title, _known()).drg_v34, _known())
+        ("mistyped", code, mistyped(title, errors, rng), _decide(code, title, titles.known()).drg_v34, titles.known())
         for (code, _), title in reversed(distinct.items())
         for errors in (1, 2, 3, 4)
     ]
     cases += [
-        ("crosswalk", entry.code, entry.title, entry.drg_v34, _index(entries[:i] + entries[i + 1 :]))
+        ("crosswalk", entry.code, entry.title, entry.drg_v34, titles.index(entries[:i] + entries[i + 1 :]))
         for i, entry in enumerate(entries)
         if entry.reason
     ]

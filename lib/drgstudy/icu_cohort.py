@@ -2,6 +2,9 @@
 
 Hours count from ICU admission (MIMIC-III's ICUSTAYS.INTIME) and are negative before it. A stay is a hospital stay
 (HADM_ID). Notes charted at the same time are ordered by category and text, for the paper does not say how.
+
+Under the rules of the published code (`rules="published"`) other rows and notes count, and notes are cleaned; the held-out
+stays may be those that the authors have published.
 """
 
 from __future__ import annotations
@@ -14,9 +17,9 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
-from drgstudy import disclosure, drgs, mimic
-from drgstudy.flow import sieve
-from drgstudy.study import StudyError, progress
+from drgstudy import disclosure, drgs, mimic, sheets
+from drgstudy.flow import is_published, sieve
+from drgstudy.study import StudyError, progress, short_repr
 
 STAYS = pa.DataFrameSchema(
     {
@@ -37,9 +40,9 @@ STAYS = pa.DataFrameSchema(
     strict=True,
 )
 """Schema of ms.parquet and apr.parquet: one row for each stay, by ascending stay_id. weight is the relative weight of
-fiscal year 2013, diagnosis the admitting diagnosis, and first_visit marks the patient's first stay in this cohort. Fold
-0 is the hold-out test set, and 1 to 5 are the parts of the cross-validation. In fold all stays of a patient have the
-same number; in fold_stays they were drawn stay by stay."""
+fiscal year 2013, diagnosis the admitting diagnosis, and first_visit marks the patient's first stay in this cohort (under
+the published rules, the one with the earliest notes). Fold 0 is the hold-out test set, and 1 to 5 are the parts of the
+cross-validation. In fold all stays of a patient have the same number; in fold_stays they were drawn stay by stay."""
 NOTES = pa.DataFrameSchema(
     {
         "stay_id": pa.Column("int64"),
@@ -56,6 +59,13 @@ _COLUMNS = {
     "icustays": ["hadm_id", "icustay_id", "first_careunit", "last_careunit", "first_wardid", "last_wardid", "intime"],
     "drgcodes": ["hadm_id", "drg_type", "drg_code", "description", "drg_severity"],
 }
+# What the published code cleans away, as far as it is known: headings of sections, and what frames a report.
+_CLEANED = re.compile(
+    r"""^[ \t]*+ [A-Z][\w/&'()-]{0,25}+ (?: [ ][\w/&'()-]{1,25}+ ){0,5}+ [ ]? : (?= \s | \Z )
+      | [_=*-]{3,}+ | \(Over\) | \(Cont\) | ^ [ \t]*+ (?: FINAL | WET | PRELIMINARY ) [ ]{1,9} (?: REPORT | READ )
+      | Clip [ ] \# [ ]? \S{0,30}+ | ^ [ \t]*+ \d\d?:\d\d [ ] [AP]M""",
+    re.VERBOSE | re.MULTILINE,
+)
 _PLACEHOLDER = re.compile(r"\[\*\*.*?\*\*\]", re.DOTALL)  # [**Known lastname 123**]
 
 
@@ -80,6 +90,8 @@ def build(
     min_age: int = 18,
     hours: float = 48,
     seed: int = 42,
+    rules: str = "ours",
+    held_out: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, list[dict]]:
     """Build the cohort of one DRG system, and count what each step of Supplementary Figure 1 kept.
 
@@ -100,6 +112,11 @@ def build(
         After ICU admission.
     seed : int
         Of the folds.
+    rules : {"ours", "published"}
+        "published": of several rows of a stay with one description, the first in the file counts; and first_visit marks
+        the stay with a note before hour 0, else before hour 12, else the first.
+    held_out : DataFrame, optional
+        From `read_hold_out`. Exactly these stays are then held out; others of the same patients are left out.
 
     Returns
     -------
@@ -111,7 +128,8 @@ def build(
     Raises
     ------
     StudyError
-        For an unknown system, or if fewer than six patients are left: one to test on and one for each fold.
+        For an unknown system, or if fewer than six patients are left: one to test on and one for each fold. Of a list
+        at least one patient must be in the cohort, beside five others.
 
     Notes
     -----
@@ -124,7 +142,8 @@ def build(
     if system not in drgs.SYSTEMS:
         raise StudyError(f"parameter system: expected {' or '.join(drgs.SYSTEMS)}, got {system!r}")
     facts = drgs.fiscal_2013(system).query("target and relative_weight.notna()")
-    stays = _all_stays(tables, system)
+    published = is_published(rules)
+    stays = _all_stays(tables, system, published)
     most = 1 if one_icu_stay else np.inf
     steps: dict[str, Callable] = {
         f"has an {drgs.SYSTEMS[system]}": lambda stays: stays["codes"] > 0,
@@ -139,6 +158,11 @@ def build(
         written = notes.loc[notes["hours"] <= hours, "stay_id"].unique()
         steps[f"has a note up to hour {hours:g}"] = lambda stays: stays["stay_id"].isin(written)
     steps["DRG in the target space"] = lambda stays: stays["drg"].isin(facts.index)
+    listed = pd.Series(False, stays.index)
+    if held_out is not None:
+        listed = stays["stay_id"].isin(held_out["stay_id"])
+        theirs = stays["subject_id"].isin(held_out["subject_id"])
+        steps["no unlisted stay of a patient held out"] = lambda stays: (listed | ~theirs)[stays.index]
     kept, counts = sieve(stays, steps)
     flow = [{"step": "hospital stays", "kept": len(stays), "removed": 0}, *counts]
     if (patients := kept["subject_id"].nunique()) < 6:
@@ -147,18 +171,65 @@ def build(
             f"the {drgs.SYSTEMS[system]} cohort has {patients} patients, expected 6 or more; the step '{step}' leaves out "
             "most stays: loosen one of the parameters one_icu_stay, same_unit, min_age and needs_note"
         )
+    kept = kept.assign(held=listed)
+    groups = kept.groupby("held")["subject_id"].nunique()
+    if held_out is not None and (groups.get(True, 0) < 1 or groups.get(False, 0) < 5):
+        raise StudyError(
+            f"the {drgs.SYSTEMS[system]} cohort has {groups.get(True, 0)} patients of the list of held-out stays and "
+            f"{groups.get(False, 0)} others, expected at least 1 and 5; is it the list of this DRG system?"
+        )
     kept = kept.join(facts[["relative_weight", "mdc"]], on="drg").rename(columns={"relative_weight": "weight"})
     kept = kept.sort_values("stay_id", ignore_index=True)
-    fold, fold_stays = _folds(kept["subject_id"], seed)
-    first_visit = ~kept.sort_values(["icu_in", "stay_id"]).duplicated("subject_id")
+    fold, fold_stays = _folds(kept["subject_id"], seed, None if held_out is None else kept["held"])
+    kept["since"] = 0
+    if published and notes is not None:
+        earliest = kept["stay_id"].map(notes.groupby("stay_id")["hours"].min())
+        kept["since"] = np.select([earliest < 0, earliest < 12], [0, 1], 2)
+    first_visit = ~kept.sort_values(["since", "icu_in", "stay_id"]).duplicated("subject_id")
     return kept.assign(first_visit=first_visit, fold=fold, fold_stays=fold_stays)[list(STAYS.columns)], flow
 
 
-def read_notes(folder: Path, stays: pd.DataFrame, hours: float = 48) -> pd.DataFrame:
+def read_hold_out(path: Path, admissions: pd.DataFrame) -> pd.DataFrame:
+    """Read a list of held-out stays as the early-DRG study's authors publish it, one for each DRG system.
+
+    Parameters
+    ----------
+    path : Path
+        A CSV with a column `stay` of SUBJECT_ID_HADM_ID, such as "12_100345".
+    admissions : DataFrame
+        subject_id and hadm_id of all stays.
+
+    Returns
+    -------
+    DataFrame
+        subject_id and stay_id, one row for each stay.
+
+    Raises
+    ------
+    StudyError
+        If the file is no such list, names a stay twice, or one that is not among the admissions.
+    """
+    named = sheets.read(path, ["stay"])["stay"].str.strip()
+    known = admissions["subject_id"].astype("str") + "_" + admissions["hadm_id"].astype("str")
+    place = pd.Index(known).get_indexer(named)
+    for wrong, what in (
+        (~named.str.fullmatch(r"\d+_\d+"), "no SUBJECT_ID_HADM_ID, like 12_100345"),
+        (named.duplicated(), "a stay that stands above already"),
+        (pd.Series(place < 0), "no stay of these tables; give the list of this release of MIMIC-III"),
+    ):
+        if wrong.any():
+            first = ", ".join(map(short_repr, named[wrong][:3]))
+            raise StudyError(f"{path}, column stay: {first} ({wrong.sum()} of {len(named)} rows) is {what}")
+    return admissions.iloc[place][["subject_id", "hadm_id"]].rename(columns={"hadm_id": "stay_id"})
+
+
+def read_notes(folder: Path, stays: pd.DataFrame, hours: float = 48, rules: str = "ours") -> pd.DataFrame:
     """Read the notes on these stays that were charted up to `hours`, without de-identification placeholders.
 
     Discharge summaries, notes marked as errors, notes without a stay or a time of day and empty ones are left out.
-    NOTEEVENTS is read in batches, and no other text is held.
+    NOTEEVENTS is read in batches, and no other text is held. Under the published rules notes marked as errors count; of a
+    stay's notes of one minute the last in the file replaces the others; and section headings and report frames are
+    cleaned away, and letters made small.
 
     Parameters
     ----------
@@ -168,6 +239,7 @@ def read_notes(folder: Path, stays: pd.DataFrame, hours: float = 48) -> pd.DataF
         stay_id and icu_in (datetime64); a stay may occur twice.
     hours : float
         After ICU admission.
+    rules : {"ours", "published"}
 
     Returns
     -------
@@ -180,14 +252,20 @@ def read_notes(folder: Path, stays: pd.DataFrame, hours: float = 48) -> pd.DataF
         As `mimic.batches`.
     """
     icu_in = stays.drop_duplicates("stay_id").set_index("stay_id")["icu_in"]
+    published = is_published(rules)
     columns, parts = ["hadm_id", "charttime", "category", "iserror", "text"], []
     for batch in progress(mimic.batches(folder, "NOTEEVENTS", columns), desc="notes", unit=" batches"):
         since = (batch["charttime"] - batch["hadm_id"].map(icu_in)).dt.total_seconds() / 3600
         notes = batch.assign(hours=since, category=batch["category"].str.strip())
-        is_early = (notes["hours"] <= hours) & (notes["iserror"].fillna(0) != 1)
+        is_early = (notes["hours"] <= hours) & (published | (notes["iserror"].fillna(0) != 1))
         parts.append(notes[is_early & (notes["category"].str.lower() != "discharge summary")])
     notes = pd.concat(parts).rename(columns={"hadm_id": "stay_id"}).astype({"stay_id": "int64"})
-    tidied = [" ".join(_PLACEHOLDER.sub(" ", text).split()) for text in notes["text"]]
+    if published:
+        minute = notes["charttime"].dt.floor("min")
+        notes = notes[~notes.assign(minute=minute).duplicated(["stay_id", "minute"], keep="last")]
+    texts = (_PLACEHOLDER.sub(" ", text) for text in notes["text"])
+    texts = (_CLEANED.sub(" ", text).lower() for text in texts) if published else texts
+    tidied = [" ".join(text.split()) for text in texts]
     notes = notes.assign(text=pd.Series(tidied, notes.index, dtype="str"))[list(NOTES.columns)]
     return notes[notes["text"] != ""].sort_values(list(NOTES.columns), ignore_index=True)
 
@@ -240,11 +318,13 @@ def described(stays: pd.DataFrame, mask_below: int = 0) -> pd.DataFrame:
     return pd.concat(columns, names=["drg_set", "metric"]).reset_index()
 
 
-def _all_stays(tables: dict[str, pd.DataFrame], system: str) -> pd.DataFrame:
+def _all_stays(tables: dict[str, pd.DataFrame], system: str, published: bool) -> pd.DataFrame:
     """All hospital stays: drg, numbers of codes and ICU stays, and icu_in, same_unit and age of the first ICU stay."""
     rows = tables["drgcodes"][tables["drgcodes"]["drg_type"].str.strip() == system.upper()]
-    severest = rows.groupby(["hadm_id", "description"])["drg_severity"].transform("max")
-    rows = rows[severest.isna() | (rows["drg_severity"] == severest)]
+    described = ["hadm_id", "description"]
+    severest = rows.groupby(described)["drg_severity"].transform("max")
+    counts = ~rows.duplicated(described) if published else severest.isna() | (rows["drg_severity"] == severest)
+    rows = rows[counts]
     written = rows["drg_code"].str.strip().str.removesuffix(".0").str.zfill(len(drgs.fiscal_2013(system).index[0]))
     codes = written.groupby(rows["hadm_id"]).agg(codes="nunique", drg="min")
     icu = tables["icustays"].rename(columns={"intime": "icu_in"}).astype({"icu_in": "datetime64[ms]"})
@@ -258,16 +338,17 @@ def _all_stays(tables: dict[str, pd.DataFrame], system: str) -> pd.DataFrame:
     return stays.assign(age=years).rename(columns={"hadm_id": "stay_id"})
 
 
-def _folds(patients: pd.Series, seed: int) -> tuple[pd.Series, np.ndarray]:
+def _folds(patients: pd.Series, seed: int, held: pd.Series | None = None) -> tuple[pd.Series, np.ndarray]:
     """The folds of the stays by patient, and folds of the same sizes drawn by stay; fold 0 is held out.
 
     Patients are shuffled, those with one stay are put before those with several, and all are dealt out. Of each ten the
-    sixth is held out, which makes one in ten to the nearest patient. The others go to the five folds in turn.
+    sixth is held out, which makes one in ten to the nearest patient; or those with a stay in `held` (bool) are, if that is
+    given. The others go to the five folds in turn.
     """
     rng = np.random.default_rng(seed)
     visits = patients.value_counts().sort_index().iloc[rng.permutation(patients.nunique())]
     visits = visits.iloc[np.argsort(visits.to_numpy() > 1, kind="stable")]
-    place = np.arange(len(visits))
-    dealt = np.where(place % 10 == 5, 0, (place - (place + 4) // 10) % 5 + 1)
+    out = np.arange(len(visits)) % 10 == 5 if held is None else visits.index.isin(patients[held])
+    dealt = np.where(out, 0, (np.cumsum(~out) - 1) % 5 + 1)
     fold = patients.map(pd.Series(dealt, visits.index))
     return fold, rng.permutation(fold)

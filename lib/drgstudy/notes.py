@@ -119,6 +119,22 @@ BEGINNINGS = {word[:3] for word in NOUNS | PARTS | LINKS - JOINING} | {"__", "ac
 CANDIDATE = re.compile(rf"\n[ \t#*=>-]*+(?:{'|'.join(sorted(BEGINNINGS))})".encode())
 TRIES = 5  # headings of a course, should the first be empty; each may cost a reading of the rest of the note
 
+# The openings and endings of DRG-LLaMA's published code. The third wants two runs of 24 blanks, which hardly any note
+# has; where in the pattern they stand, and its further endings, is not known here.
+_DRUGS = r"(?:Medications|___)[ ]{1,2}on[ ]{1,2}Admission"
+PUBLISHED = [
+    (re.compile(opening, re.MULTILINE), re.compile(ending))
+    for opening, ending in [
+        (r"Brief Hospital Course", _DRUGS),
+        (r"Brief Hospital Course", r"Discharge Medications"),
+        (r"(?:HOSPITAL COURSE|rief Hospital Course):?[ ]{24}", rf"[ ]{{24}}(?i:{_DRUGS}|Discharge Medications)"),
+        (
+            r"^(?:Mg-[12]\.|LACTATE-[12]\.|Epi-|Gap-|COUNT-|TRF-)[^\s_]{0,20}+\s{0,20}+___",
+            r"Medications[ ]{1,2}on[ ]{1,2}Admission",
+        ),
+    ]
+]
+
 
 @dataclass
 class Section:
@@ -317,6 +333,30 @@ def hospital_course(text: str) -> str | None:
     Source: DRG-LLaMA, Methods, "Dataset and Preprocessing" (the paper names the section; the rules are ours).
     """
     return Note(text).course()
+
+
+def published_course(text: str) -> str | None:
+    """The hospital course as DRG-LLaMA's published code finds it; None if there is none.
+
+    The first of `PUBLISHED` that fits decides. The course begins on the line after the opening, and goes on to the
+    first ending: so what stands before the drugs, such as transitional issues, is part of it.
+
+    Parameters
+    ----------
+    text : str
+        A whole discharge summary.
+
+    Notes
+    -----
+    Source: DRG-LLaMA's published code. All four openings are sought once, from the start: if no ending follows the
+    first place that fits, none follows a later one.
+    """
+    for opening, ending in PUBLISHED:
+        begun = opening.search(text)
+        line = text.find("\n", begun.end()) if begun else -1
+        if line >= 0 and (ended := ending.search(text, line)):
+            return text[line : ended.start()].strip() or None
+    return None
 
 
 def n_words(text: str) -> int:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -51,7 +52,10 @@ from drgstudy.study import (
 
 SPLITS = ("fold", "fold_stays")
 """Columns of the ICU cohorts: folds that share no patient, as in the paper; and folds drawn by stay, which do."""
-SHAPES = ("training", "inputs", "models.fast_lora", "models.pooling", "labels.TwoLabels.drg_logits")
+SHAPES = (
+    "training", "inputs", "models.fast_lora", "models.pooling", "models.sentencepieces", "models.vectors",
+    "labels.TwoLabels.drg_logits",
+)  # fmt: skip
 """The code that can shape what is learned, besides the model's own module; `code_of` picks what concerns a run.
 
 The runner, readers, progress bars and messages shape nothing. Which labels a stay has is in the key itself.
@@ -258,7 +262,9 @@ def _key(about: dict, outputs: list[str], y: np.ndarray, more: str) -> dict:
     kept = {name: value for name, value in about.items() if name not in ("run", "dataset", "labels")}
     read = {name: about["dataset"][name] for name in ("fingerprint", "inputs") if name in about["dataset"]}
     named = {
-        name: places.NOTEBOOKS / value for name, value in about["settings"].items() if isinstance(value, str) and value
+        name: places.NOTEBOOKS / os.path.expanduser(value)
+        for name, value in about["settings"].items()
+        if isinstance(value, str) and value
     }
     files = {name: fingerprint(file) for name, file in named.items() if file.is_file()}  # such as word vectors
     return kept | {"labels": labels, "dataset": read, "files": files, "code": code_of(about["model"], more)}

@@ -15,12 +15,15 @@ import numpy as np
 import torch
 from safetensors.torch import load_model, save_model
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
+from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
 
 from drgstudy.models import refuse_numbers, weights
 from drgstudy.models.pooling import pool
-from drgstudy.study import atomic, setting
+from drgstudy.study import StudyError, atomic, setting
 from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fast_dtype, predict, train
+
+POOLS = {"modernbert": "cls", "eurobert": "bos"}
+"""Architectures whose head can read the mean itself, and what they call the first token."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,25 @@ class Model:
     def __init__(self, settings: Settings, labels: list[str], folder: Path, seed: int):
         self.settings, self.folder, self.seed = settings, folder, seed
         set_seed(seed)
-        self.tokenizer = weights.load(AutoTokenizer, settings.base)
+        self.tokenizer = weights.tokenizer(settings.base)
         # On a CPU the fused attention kernel's backward pass is slower than the plain products.
-        attention = "eager" if device().type == "cpu" else "sdpa"
-        dropout = {"hidden_dropout_prob": settings.dropout, "attention_probs_dropout_prob": settings.dropout}
-        options = {"num_labels": len(labels), "attn_implementation": attention, "dtype": torch.float32} | dropout
+        attention = "eager" if device().type == "cpu" else None
+        options = {"num_labels": len(labels), "attn_implementation": attention, "dtype": torch.float32}
+        config = weights.load(AutoConfig, settings.base).to_dict()
+        options |= {name: settings.dropout for name in config if "dropout" in name}  # each architecture has its names
+        if pools := POOLS.get(config["model_type"]):
+            options["classifier_pooling"] = {"first": pools, "mean": "mean"}[settings.pooling]
         self.net = weights.load(AutoModelForSequenceClassification, settings.base, **options).to(device())
-        if settings.pooling == "mean":
+        for part in self.net.parameters():  # some architectures' are slices of one tensor, which safetensors won't save
+            if part.untyped_storage().nbytes() > part.nbytes:
+                part.data = part.data.clone()
+        if not hasattr(self.net, "classifier"):
+            raise StudyError(
+                f"setting base: {settings.base!r} ({config['model_type']}) is no encoder with a classifier; "
+                "model bert takes encoders, model llama decoders"
+            )
+        weights.check_length(self.net, settings.max_tokens)
+        if settings.pooling == "mean" and not pools:
             self.net.forward = types.MethodType(_mean_forward, self.net)
         self.collate = PadRight(self.tokenizer.pad_token_id)
 
@@ -81,8 +96,10 @@ class Model:
 
 
 def _mean_forward(net, input_ids, attention_mask, labels=None, **_):
-    """BERT's forward pass with mean pooling, of ids and mask (batch, tokens) and label indices (batch,)."""
+    """An encoder's forward pass with mean pooling, of ids and mask (batch, tokens) and label indices (batch,)."""
     encoder = getattr(net, net.base_model_prefix)
     hidden = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (batch, tokens, hidden)
-    logits = net.classifier(net.dropout(pool(hidden, attention_mask, "mean")))  # (batch, labels)
+    pooled = pool(hidden, attention_mask, "mean")  # (batch, hidden)
+    # RoBERTa's kind of head takes a text's vectors and reads the first of them.
+    logits = net.classifier(net.dropout(pooled) if hasattr(net, "dropout") else pooled[:, None])  # (batch, labels)
     return {"logits": logits} | ({} if labels is None else {"loss": cross_entropy(logits, labels)})

@@ -5,11 +5,13 @@ which weighs all positions of the text by a softmax and reads one vector from th
 of that vector. Attention never sees padding. The word vectors start from a pretrained file or, where none can be had,
 from word2vec trained on the training notes.
 
-With a single output the same network learns a number, such as a stay's relative weight, by least squares.
+With a single output the same network learns a number, such as a stay's relative weight, by least squares; or its scores
+of the DRGs are read by a further layer that ends in one number, as in the early-DRG study's published code.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -22,10 +24,12 @@ from torch import nn
 from torch.nn.functional import conv2d, cross_entropy, linear, mse_loss, pad
 from transformers import set_seed
 
+from drgstudy.models.vectors import read_vectors
 from drgstudy.study import StudyError, atomic, one_line, read_json, setting, write_json
 from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fast_dtype, predict, train
 
 PAD, UNKNOWN = 0, 1
+UNITS = 100  # between the DRGs' scores and a number
 FEW = 2_000_000  # batch * words * labels up to which a CPU trains as fast on all texts at once
 WORD = re.compile(r"[0-9]*[a-z][a-z0-9]*", re.ASCII | re.IGNORECASE)  # no bare number, no mark of a de-identified word
 
@@ -47,6 +51,14 @@ class Settings(NeuralSettings):
     min_count: int = setting(3, "words seen less often in the training notes share one vector")
     vectors: str = setting("", "a word2vec-format file such as BioWordVec; empty: word2vec on the training notes")
     vector_size: int = setting(100, "of the word2vec trained here")
+    activation: str = setting(
+        "tanh", "of the convolution: tanh, the original's; relu, the early-DRG code's", choices=("tanh", "relu")
+    )
+    drg_outputs: int = setting(
+        0,
+        "of a model of numbers: scores that a layer of 100 units with ReLU turns into one; 0 has no such layer",
+        zero=True,
+    )
     bfloat16: bool = setting(False, "multiply in bfloat16 where this machine is faster at it")
 
 
@@ -98,13 +110,25 @@ class _LabelAttention(torch.autograd.Function):
 class Network(nn.Module):
     """Embedding, convolution and one attention query for each label; `vectors` is float32 (vocabulary, vector size).
 
+    With `number`, a last layer turns the labels' scores into a single output.
+
     Notes
     -----
     Source: Mullenbach et al. 2018, here with a softmax over the labels.
     """
 
-    def __init__(self, vectors: np.ndarray, labels: int, kernel: int, filters: int, dropout: float):
+    def __init__(
+        self,
+        vectors: np.ndarray,
+        labels: int,
+        kernel: int,
+        filters: int,
+        dropout: float,
+        activation: str = "tanh",
+        number: bool = False,
+    ):
         super().__init__()
+        self.activate = getattr(torch, activation)
         self.embed = nn.Embedding.from_pretrained(torch.from_numpy(vectors), freeze=False, padding_idx=PAD)
         self.dropout = nn.Dropout(dropout)
         self.conv = nn.Conv1d(vectors.shape[1], filters, kernel, padding=kernel // 2)
@@ -112,11 +136,13 @@ class Network(nn.Module):
         self.score = nn.Linear(filters, labels)
         for layer in (self.conv, self.query, self.score):
             nn.init.xavier_uniform_(layer.weight)
+        units = (nn.ReLU(), nn.Linear(labels, UNITS), nn.ReLU(), nn.Linear(UNITS, 1), nn.ReLU()) if number else ()
+        self.head = nn.Sequential(*units)
 
     def attend(self, input_ids, attention_mask):
         """Features of each position (batch, words, filters), and its weight for each label (batch, words, labels)."""
         words = self.dropout(self.embed(input_ids)).transpose(1, 2)  # (batch, vector size, words)
-        features = torch.tanh(self.conv(words))[:, :, : input_ids.shape[1]].transpose(1, 2)
+        features = self.activate(self.conv(words))[:, :, : input_ids.shape[1]].transpose(1, 2)
         return features, self.query(features).masked_fill(attention_mask.unsqueeze(-1) == 0, -torch.inf).softmax(1)
 
     def _read(self, input_ids, attention_mask):
@@ -132,10 +158,10 @@ class Network(nn.Module):
         # transposed copy. Features: (positions, filters).
         features = conv2d(words.T[None, :, None], self.conv.weight[:, :, None], self.conv.bias)[0, :, 0].T[: len(ids)]
         where = lengths.tolist(), rooms.tolist()
-        return _LabelAttention.apply(torch.tanh(features), self.query.weight, self.score.weight, *where)
+        return _LabelAttention.apply(self.activate(features), self.query.weight, self.score.weight, *where)
 
     def forward(self, input_ids, attention_mask, labels=None):
-        """Logits (batch, labels) of ids and mask (batch, words), and the loss if labels (batch,) are given."""
+        """Logits (batch, labels or 1) of ids and mask (batch, words), and the loss if labels (batch,) are given."""
         if self.training and input_ids.is_cpu and input_ids.numel() * self.score.out_features > FEW:
             logits = self._read(input_ids, attention_mask) + self.score.bias
         else:
@@ -143,6 +169,7 @@ class Network(nn.Module):
             # A label's score is linear in what its query reads, so score every position first and weigh the scores:
             # the vectors of shape (batch, labels, filters) are never built.
             logits = (weights * (features @ self.score.weight.T)).sum(1) + self.score.bias  # (batch, labels)
+        logits = self.head(logits)
         if labels is None:
             return {"logits": logits}
         if labels.is_floating_point():
@@ -172,21 +199,20 @@ class Model:
 
     def _vectors(self, sentences: list[list[str]]) -> np.ndarray:
         """Vectors of padding, of unknown words and of each known word (float32); sets the vocabulary."""
-        from gensim.models import KeyedVectors, Word2Vec
-
         counts = Counter(word for sentence in sentences for word in sentence)
         known = sorted(word for word, count in counts.items() if count >= self.settings.min_count)
         if self.settings.vectors:
-            file = Path(self.settings.vectors)
+            file = Path(os.path.expanduser(self.settings.vectors))
             if not file.is_file():
                 raise StudyError(f"setting vectors: {file} is not a file; give word vectors in word2vec's format")
             try:
-                source = KeyedVectors.load_word2vec_format(str(file), binary=file.suffix == ".bin")
-            except (OSError, EOFError, ValueError, MemoryError) as error:  # MemoryError: by the size in its first line
-                why = f"{type(error).__name__}: {one_line(error)}"
-                raise StudyError(f"setting vectors: {file} is not in word2vec's format ({why})") from None
+                source, size = read_vectors(file, set(known))
+            except ValueError as error:
+                raise StudyError(f"setting vectors: {file} is not in word2vec's format ({one_line(error)})") from None
             known = [word for word in known if word in source and np.isfinite(source[word]).all()]
         else:
+            from gensim.models import Word2Vec
+
             # One worker and a fixed hash: the same notes give the same vectors.
             source = Word2Vec(
                 sentences,
@@ -198,16 +224,23 @@ class Model:
                 seed=self.seed,
                 hashfxn=lambda word: int.from_bytes(word.encode()[:8], "little"),
             ).wv
+            size = source.vector_size
         self.vocabulary = {word: i + 2 for i, word in enumerate(known)}
         rng = np.random.default_rng(self.seed)
-        unknown = rng.normal(0, 0.1, source.vector_size)
+        unknown = rng.normal(0, 0.1, size)
         return np.vstack([np.zeros_like(unknown), unknown, *(source[w] for w in known)]).astype(np.float32)
+
+    def _network(self, vectors: np.ndarray) -> Network:
+        s, labels = self.settings, self.settings.drg_outputs or self.n_labels
+        made = Network(vectors, labels, s.kernel, s.filters, s.dropout, s.activation, number=s.drg_outputs > 0)
+        return made.to(device())
 
     def fit(self, texts: list[str], y: np.ndarray, validation: tuple | None = None) -> dict:
         """Learn or read word vectors, then train the network with early stopping on accuracy (equal to micro-F1).
 
         `y`, of shape (texts,), holds label indices (int64) or finite numbers (float). Numbers are learned by a single
-        output that starts from their mean, with early stopping on its mean absolute error.
+        output that starts from their mean, with early stopping on its mean absolute error. With `drg_outputs` it is the
+        last of further layers, as in the early-DRG study's published code.
 
         Notes
         -----
@@ -216,12 +249,13 @@ class Model:
         numbers = y.dtype.kind == "f"
         if numbers and (self.n_labels > 1 or not np.isfinite(y).all()):
             raise StudyError(f"y: numbers must be finite and have one output; got {self.n_labels} outputs")
+        if self.settings.drg_outputs and not numbers:
+            raise StudyError("setting drg_outputs: for a model that learns a number; set it to 0, or target to weight")
         set_seed(self.seed)
         s = self.settings
-        vectors = self._vectors([words_of(text) for text in texts])
-        self.net = Network(vectors, self.n_labels, s.kernel, s.filters, s.dropout).to(device())
+        self.net = self._network(self._vectors([words_of(text) for text in texts]))
         if numbers:
-            nn.init.constant_(self.net.score.bias, y.mean())
+            nn.init.constant_((self.net.head[-2] if s.drg_outputs else self.net.score).bias, y.mean())
         data = TokenDataset(self.tokens(texts), y)
         kept = validation and TokenDataset(self.tokens(validation[0]), validation[1])
         autocast, forward = s.bfloat16 and fast_dtype() == torch.bfloat16, self.net.forward
@@ -235,9 +269,8 @@ class Model:
     def restore(self) -> None:
         """Load what `fit` saved in `folder`."""
         self.vocabulary = read_json(self.folder / "vocabulary.json")
-        saved, s = load_file(self.folder / "model.safetensors", device=str(device())), self.settings
-        vectors = saved["embed.weight"].cpu().numpy()
-        self.net = Network(vectors, self.n_labels, s.kernel, s.filters, s.dropout).to(device())
+        saved = load_file(self.folder / "model.safetensors", device=str(device()))
+        self.net = self._network(saved["embed.weight"].cpu().numpy())
         self.net.load_state_dict(saved)
 
     @torch.no_grad()

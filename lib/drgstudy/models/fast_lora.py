@@ -197,7 +197,8 @@ def accelerate_on_cpu(model) -> bool:
     """
     blocks = [m for m in model.modules() if isinstance(m, LlamaAttention)]
     projections = [getattr(block, name) for block in blocks for name in ("q_proj", "k_proj", "v_proj", "o_proj")]
-    if not blocks or not all(hasattr(p, "lora_A") and p.base_layer.bias is None for p in projections):
+    plain = all(hasattr(p, "lora_A") and p.base_layer.bias is None for p in projections)
+    if not blocks or not plain or model.config.hidden_act != "silu":
         return False
     for block in blocks:
         weights = [p.base_layer.weight for p in (block.q_proj, block.k_proj, block.v_proj)]

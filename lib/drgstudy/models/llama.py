@@ -25,7 +25,8 @@ from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig, set_seed
+from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig, set_seed
+from transformers.pytorch_utils import Conv1D
 
 from drgstudy.drgs import CC_LABELS
 from drgstudy.models import refuse_numbers, weights
@@ -94,6 +95,29 @@ def quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(**{f"load_in_{bits}bit": True}, **four, llm_int8_skip_modules=["score"])
 
 
+def _refuse_unfit(base, settings: Settings) -> None:
+    """Raise StudyError for a base that is no causal decoder of text, or has not what the settings ask for."""
+    named, config, decoder = f"setting base: {settings.base!r}", base.config, getattr(base, base.base_model_prefix)
+    if not hasattr(base, "score"):
+        raise StudyError(
+            f"{named} ({config.model_type}) is no decoder; model llama takes decoders, model bert encoders"
+        )
+    if config.get_text_config() is not config:
+        raise StudyError(
+            f"{named} ({config.model_type}) reads more than text; take a model of the family that reads text alone"
+        )
+    if getattr(config, "use_bidirectional_attention", False) or not getattr(config, "is_causal", True):
+        raise StudyError(f"{named} looks at later tokens too; model llama takes decoders that look back alone")
+    projections = [f".{name}" for name, part in decoder.named_modules() if isinstance(part, torch.nn.Linear | Conv1D)]
+    for target in settings.lora_targets:  # PEFT leaves out in silence what it does not find
+        if not any(name.endswith(f".{target}") for name in projections):
+            there = ", ".join(sorted({name.rpartition(".")[2] for name in projections}))
+            raise StudyError(f"setting lora_targets: {config.model_type} has no {target}; choose among {there}")
+    if settings.cuts and not hasattr(decoder, "norm"):
+        raise StudyError(f"setting cuts: {config.model_type} has no norm after its layers; leave cuts out")
+    weights.check_length(base, settings.max_tokens)
+
+
 class Model:
     """LLaMA with LoRA and a linear head, for one or two labels of each stay."""
 
@@ -109,15 +133,14 @@ class Model:
         self.dtype = fast_dtype() if settings.dtype == "auto" else getattr(torch, settings.dtype)
         self.precision = f"{self.dtype}" + (f", stored in {settings.bits} bits" if settings.bits < 16 else "")
         set_seed(seed)
-        self.tokenizer = weights.load(AutoTokenizer, settings.base)
-        if self.tokenizer.pad_token_id is None:  # the first LLaMA has none
-            self.tokenizer.pad_token_id = self.tokenizer.unk_token_id
+        self.tokenizer = weights.tokenizer(settings.base)
         options = {"num_labels": len(labels), "dtype": self.dtype, "device_map": device()}
         if settings.bits < 16:
             options["quantization_config"] = quantization(settings.bits, self.dtype)
         if settings.layers:
             options["num_hidden_layers"] = settings.layers
         base = weights.load(AutoModelForSequenceClassification, settings.base, **options)
+        _refuse_unfit(base, settings)
         base.config.pad_token_id = self.tokenizer.pad_token_id
         base.config.use_cache = False
         base.forward = types.MethodType(self._forward, base)

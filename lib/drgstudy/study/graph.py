@@ -14,6 +14,7 @@ import ast
 import functools
 import hashlib
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -197,7 +198,7 @@ class Step:
     def _users_files(self) -> set[Path]:
         """Files that its parameters or settings name, such as a review sheet, a note or word vectors."""
         values = [*self.values.values(), *self.values.get("settings", {}).values()]
-        named = [Path(value).expanduser() for value in values if isinstance(value, str) and value]
+        named = [os.path.expanduser(value) for value in values if isinstance(value, str) and value]
         return {
             folder / file for folder in (places.ROOT, places.NOTEBOOKS) for file in named if (folder / file).is_file()
         }

@@ -64,6 +64,10 @@ def plain_yaml(text: str):
                 raise yaml.MarkedYAMLError(problem="a key occurs twice", problem_mark=node.start_mark)
             return values
 
+    # YAML 1.1 reads 1e-3 as text; 1.2, as everybody writes numbers, does not.
+    Plain.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
     try:
         values = yaml.load(text, Plain)
         repr(values)  # fails for integers of thousands of digits, which no message could show
