@@ -113,11 +113,11 @@ $(INSTALLED): requirements.lock pyproject.toml $(if $(filter .venv,$(ENV)),| .ve
 
 # One parameter file is one step. Its executed notebook is written last, and stands for it. Two makes may work on one
 # profile at once: what the other has made meanwhile is not made again. Before the first training, make prints which
-# runs will be trained, why, and how long each took last time. As steps finish, the page is made again, at most once a
-# minute; it says what is still to come.
+# runs will be trained, why, and how long each took last time, and stops if one of them could not begin. As steps finish,
+# the page is made again, at most once a minute; it says what is still to come.
 LATELY = [ -f $(REPORT)/index.html ] && [ $$(( $$(date +%s) - $$(date -r $(REPORT)/index.html +%s) )) -lt 60 ]
 PLANNED = .make/$(PROFILE)-$(notdir $(firstword $(MAKECMDGOALS)))-$(MAKE_BEGAN)
-PLAN = @mkdir $(PLANNED) 2>/dev/null && $(PYTHON) -m drgstudy.plan plan $(PROFILE) $(MAKECMDGOALS) || true
+PLAN = @! mkdir $(PLANNED) 2>/dev/null || $(PYTHON) -m drgstudy.plan plan $(PROFILE) $(MAKECMDGOALS)
 $(steps): $(DONE)/%.ipynb: | $(INSTALLED)
 	$(if $(filter $@,$(trainings)),$(PLAN))
 	@$(PYTHON) -m drgstudy.study $(PARAMS)/$*.yaml --unless-made $@ $^

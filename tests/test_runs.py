@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import transformers
 
 from drgstudy import (
     cohort,
@@ -227,13 +228,7 @@ def test_a_setting_that_there_was_not_yet_counts_as_code():
 
 def test_before_the_first_training_make_says_what_will_be_trained(discharge, tmp_path, monkeypatch, capsys):
     _, training = discharge
-    monkeypatch.setattr(study.places, "NOTEBOOKS", tmp_path)
-    folder = tmp_path / "params" / "tiny"
-    folder.mkdir(parents=True)
-    for name in ("05-train.ipynb", "studies.yaml"):
-        shutil.copy(NOTEBOOKS / name, tmp_path)
-    for name in "tuvw":
-        (folder / f"05-train-{name}.yaml").write_text(f"profile: tiny\nrun: {name}\nmodel: tfidf\nseed: 1\n")
+    _asked(tmp_path, monkeypatch, **{f"05_train_{name}": f"run: {name}\nmodel: tfidf\nseed: 1\n" for name in "tuvw"})
     runs.train_once(training())
     record = runs.train_once(training(run="u", seed=2))
     write_json(training(run="u").folder / "run.json", record | {"cost": {"fit_seconds": 462.4}})
@@ -247,6 +242,56 @@ def test_before_the_first_training_make_says_what_will_be_trained(discharge, tmp
         "  v: it had not been trained before",
         "  w: the code has changed: models.tfidf (last time 0 min 3 s); `make keep RUN=w PROFILE=tiny` keeps it",
     ]
+
+
+def _asked(tmp_path, monkeypatch, **files):
+    """Parameter files of a profile of nothing but these steps, in place of ours."""
+    monkeypatch.setattr(study.places, "NOTEBOOKS", tmp_path)
+    folder = tmp_path / "params" / "tiny"
+    folder.mkdir(parents=True)
+    for notebook in (*NOTEBOOKS.glob("*.ipynb"), NOTEBOOKS / "studies.yaml"):
+        shutil.copy(notebook, tmp_path)
+    for name, text in files.items():
+        (folder / f"{name.replace('_', '-')}.yaml").write_text("profile: tiny\n" + text)
+
+
+def test_before_the_first_training_all_of_the_profile_is_checked(discharge, tmp_path, monkeypatch, capsys, tiny_llama):
+    """A base that is wrong is not found days later, and a run of the other study is looked at too."""
+    (tmp_path / "vectors").write_text("no vectors\n")
+    base = f"model: llama\nsettings: {{base: {tiny_llama}, max_tokens: 8, layers: "
+    _asked(
+        tmp_path, monkeypatch,
+        **{"05_train_a": "run: a\nmodel: tfidf\n", "05_train_b": f"run: b\n{base}1}}\n", "05_train_c": f"run: c\n{base}9}}\n"},
+        **{"05_train_d": "run: d\nmodel: llama\nsettings: {base: /no/llama-13b}\n", "05_train_e": "run: e\nmodel: tfidf\nsplit: x\n"},
+        **{"05_train_f": "run: f\nlike: 05-train-d\n", "05_train_g": f"run: g\nmodel: caml\nsettings: {{vectors: {tmp_path}/vectors}}\n"},
+        **{"23_early_train_h": "run: h\nmodel: tfidf\nfolds: [7]\n", "20_icu": f"mimic3: {tmp_path}\n"},
+        **{"02_harmonization": "review: sheet.csv\n", "05_train_i": "run: i\nmodel: tfidf\nlabels: two\n"},
+    )  # fmt: skip
+    with pytest.raises(StudyError, match="nothing is trained yet") as refused:
+        plan.plan("tiny", "report")
+    said = str(refused.value).splitlines()[1:]
+    expected = {
+        "05-train-c": "its weights lack", "05-train-d, 05-train-f": "there is no such folder", "05-train-e": "parameter split",
+        "05-train-g": "word2vec", "05-train-i": "one label a stay", "23-early-train-h": "folds 1 to 5",
+        "20-icu": "has no", "02-harmonization": "parameter review: 'sheet.csv' is not a file",
+    }  # fmt: skip
+    found = {name: why for name, _, why in (line.strip().partition(": ") for line in said)}
+    assert found.keys() == expected.keys() and all(expected[name] in why for name, why in found.items()), found
+    assert capsys.readouterr().err.startswith("tiny: to be trained: 8;") and not (Paths("tiny").runs / "a").exists()
+
+
+def test_before_the_first_training_a_shard_that_is_missing_or_cut_is_found(tmp_path, tiny_llama, tiny_bert):
+    for model, base in (("llama", tiny_llama), ("bert", tiny_bert)):
+        folder = shutil.copytree(base, tmp_path / model, ignore=shutil.ignore_patterns("*.safetensors"))
+        transformers.AutoModel.from_pretrained(base).save_pretrained(folder, max_shard_size="10KB")
+        shard = sorted(folder.glob("*-of-*.safetensors"))[-1]
+        models.check(model, {"base": str(folder), "max_tokens": 8})
+        shard.write_bytes(shard.read_bytes()[:-10])
+        with pytest.raises(StudyError, match="can't be loaded"):
+            models.check(model, {"base": str(folder), "max_tokens": 8})
+        shard.unlink()
+        with pytest.raises(StudyError, match="can't be loaded"):
+            models.check(model, {"base": str(folder), "max_tokens": 8})
 
 
 # --- what of the code a training hangs on -----------------------------------------------------------------------------
@@ -473,7 +518,7 @@ def test_what_is_refused(paths):
     with pytest.raises(StudyError, match="parameter target: model 'tfidf' learns no number"):
         run(paths, target="weight")
     with pytest.raises(StudyError, match="parameter space: expected 'official' or 'cohort'"):
-        runs.target_space("ms", pd.Series(["291"]), "all")
+        run(paths, space="all")
     with pytest.raises(StudyError, match="'1943' is not a code of this system"):
         runs.target_space("ms", pd.Series(["1943"]), "cohort")
     with pytest.raises(StudyError, match="'999'"):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 
-from drgstudy import runs
+from drgstudy import mimic, models, runs
 from drgstudy.predictions import check_model, read_run_json
 from drgstudy.study import (
     Paths,
@@ -14,43 +15,91 @@ from drgstudy.study import (
     notebook_of,
     notebook_parameters,
     places,
+    progress,
     read_json,
     read_params,
     run_and_exit,
     write_json,
 )  # fmt: skip
 
+FILES = {"review", "title_table", "hold_out_ms", "hold_out_apr"}
+"""Parameters that name a file which somebody made."""
+
 
 def of_params(params: Path) -> list[runs.Training]:
     """The trainings of a parameter file of notebook 05 or 23."""
     values = notebook_parameters(notebook_of(params)) | read_params(params)
-    profile = values.pop("profile")
-    del values["like"]
     if "system" in values:
-        return runs.of_icu_stays(Paths(profile, "early"), **values)
-    return [runs.of_stays(Paths(profile), **values)]
+        return runs.of_icu_stays(Paths(values["profile"], "early"), **_taken(runs.of_icu_stays, values))
+    return [runs.of_stays(Paths(values["profile"]), **_taken(runs.of_stays, values))]
+
+
+def _taken(function, values: dict) -> dict:
+    """Those of a notebook's parameters that a function takes."""
+    return {name: values[name] for name in inspect.signature(function).parameters if name in values}
 
 
 def plan(profile: str, *goals: str) -> None:
-    """Print which runs make will train for its goals, why, and how long each took last time."""
+    """Print which runs make will train for its goals, why, and how long each took last time.
+
+    Raises
+    ------
+    StudyError
+        If a training of the profile, or a table or file that a later step reads, would fail by what the parameter files
+        say, also for other goals than these: better now than after days of training.
+    """
     steps = graph.steps(profile)
     names = [name for goal in goals for name in graph.wanted(steps, goal)] or list(steps)
-    due, there = [], 0
-    for name in sorted(graph.trainings(steps, names)):
+    asked, due, finished, faults = graph.trainings(steps, names), [], [], {}
+    for name in sorted(graph.trainings(steps, steps)):
         try:
             trainings = of_params(steps[name].params)
             whys = dict.fromkeys(why for record, why in map(runs.standing, trainings) if record is None)
         except StudyError as error:
             trainings, whys = [], {str(error): None}
-        there += not whys
-        if whys:
+            if name in asked:  # the cohort of another goal may not be there yet
+                faults.setdefault(str(error), []).append(name)
+        if not whys:
+            finished.append(name)
+        elif name in asked:
             run, seconds = steps[name].values["run"], sum(map(_seconds, trainings))
             took = f" (last time {seconds // 60:.0f} min {seconds % 60:.0f} s)" if seconds else ""
             code_alone = all(why.startswith(runs.CODE) and ";" not in why for why in whys)
             keeps = f"; `make keep RUN={run} PROFILE={profile}` keeps it" if code_alone else ""
             due.append(f"  {run}: {'; '.join(whys)}{took}{keeps}")
+    there = len(asked.intersection(finished))
     said = f"{profile}: to be trained: {len(due)}; there already, and taken as they are: {there}"
     print(said, *due, sep="\n", file=sys.stderr)
+    if due:
+        check([step for name, step in steps.items() if name not in finished], faults)
+
+
+def check(steps: list[graph.Step], faults: dict[str, list[str]] | None = None) -> None:
+    """Raise StudyError if one of these steps would fail by what its parameters say, whatever the data.
+
+    `faults` are what is known already: names of steps by what is wrong with them.
+    """
+    faults = faults or {}
+    for step in progress(steps, desc="checking settings, fetching bases", delay=5):
+        try:
+            _check(step.values)
+        except StudyError as error:
+            faults.setdefault(str(error), []).append(step.name)
+    if faults:
+        said = (f"{', '.join(names)}: {fault}" for fault, names in faults.items())
+        raise StudyError("nothing is trained yet, for later this would fail:\n  " + "\n  ".join(said))
+
+
+def _check(values: dict) -> None:
+    if "model" in values:
+        if "system" in values:
+            runs.refuse_impossible(**_taken(runs.refuse_impossible, values))
+        models.check(values["model"], values["settings"], values.get("labels") == "two")
+    for table in mimic.MIMIC_III if values.get("mimic3") else ():
+        mimic.find(Path(values["mimic3"]).expanduser(), table.upper())
+    for name in FILES & values.keys():
+        if values[name] and not (places.ROOT / Path(values[name]).expanduser()).is_file():
+            raise StudyError(f"parameter {name}: {values[name]!r} is not a file; paths begin at the repository's root")
 
 
 def _seconds(training: runs.Training) -> float:

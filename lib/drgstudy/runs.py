@@ -52,6 +52,7 @@ from drgstudy.study import (
 
 SPLITS = ("fold", "fold_stays")
 """Columns of the ICU cohorts: folds that share no patient, as in the paper; and folds drawn by stay, which do."""
+READS, TARGETS, SPACES = ("notes", "measurements"), ("drg", "weight"), ("official", "cohort")
 SHAPES = (
     "training", "inputs", "models.fast_lora", "models.pooling", "models.sentencepieces", "models.vectors",
     "labels.TwoLabels.drg_logits",
@@ -169,16 +170,7 @@ def of_icu_stays(
     StudyError
         If a parameter or setting is not allowed, or the cohort or what it reads is missing or was changed.
     """
-    if split not in SPLITS or not set(folds) <= set(range(1, 6)):
-        raise StudyError(
-            f"parameters split and folds: expected one of {SPLITS} and folds 1 to 5, got {split!r}, {folds!r}"
-        )
-    if reads not in ("notes", "measurements"):
-        raise StudyError(f"parameter reads: expected 'notes' or 'measurements', got {reads!r}")
-    if target not in ("drg", "weight"):
-        raise StudyError(f"parameter target: expected 'drg' or 'weight', got {target!r}")
-    if target == "weight" and not getattr(models.module(model).Model, "numbers", False):
-        raise StudyError(f"parameter target: model {model!r} learns no number; choose one whose `numbers` is true")
+    refuse_impossible(model, target, reads, space, split, folds)
     file, last = paths.cohort(system), max(hours)
     stays = read_rows(file, icu_cohort.STAYS)
     read = paths.notes if reads == "notes" else paths.measurements
@@ -219,6 +211,19 @@ def of_icu_stays(
         return Training(folder, whole, key, outputs, counts, learn, asked, write, result)
 
     return [of_fold(fold) for fold in folds]
+
+
+def refuse_impossible(model: str, target: str, reads: str, space: str, split: str, folds: list[int]) -> None:
+    """Raise StudyError if parameters of notebook 23 are none that it knows, or do not fit the model."""
+    if split not in SPLITS or not set(folds) <= set(range(1, 6)):
+        raise StudyError(
+            f"parameters split and folds: expected one of {SPLITS} and folds 1 to 5, got {split!r}, {folds!r}"
+        )
+    for name, value, known in (("reads", reads, READS), ("target", target, TARGETS), ("space", space, SPACES)):
+        if value not in known:
+            raise StudyError(f"parameter {name}: expected {' or '.join(map(repr, known))}, got {value!r}")
+    if target == "weight" and not getattr(models.module(model).Model, "numbers", False):
+        raise StudyError(f"parameter target: model {model!r} learns no number; choose one whose `numbers` is true")
 
 
 @functools.lru_cache(maxsize=1)
@@ -383,8 +388,6 @@ def history(records: list[dict]) -> str:
 # --- runs of the early-DRG study --------------------------------------------------------------------------------------
 def target_space(system: str, codes: pd.Series, space: str) -> LabelSpace:
     """A model's labels: all targets of the DRG system (738 or 1,136) if `space` is "official", `codes` if "cohort"."""
-    if space not in ("official", "cohort"):
-        raise StudyError(f"parameter space: expected 'official' or 'cohort', got {space!r}")
     facts = drgs.fiscal_2013(system)
     targets = facts.index[facts["target"]]
     return LabelSpace(targets if space == "official" else codes, targets)

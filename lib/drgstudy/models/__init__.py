@@ -10,6 +10,9 @@ fields say what each setting is and what values it takes (`study.setting`), and 
 - ``predict(texts) -> float32 array, shape (texts, labels)``: logits, columns in the order of `labels`;
 - ``restore()``: load what `fit` saved in `folder`, instead of training.
 
+Where settings name files or a pretrained model, the module also has a function ``check(settings)``. It raises StudyError if
+no training could begin with them, and make asks it of all runs before the first training.
+
 Attributes of the class say what else a model can do:
 
 - ``two_labels = True``: it learns two label indices for each stay, of its base DRG and of its CC/MCC label (int array,
@@ -59,12 +62,26 @@ def described(name: str, settings: dict) -> pd.DataFrame:
     return table.rename_axis(index=None, columns="setting")
 
 
-def build(name: str, settings: dict, labels: list[str], folder: Path, seed: int):
-    """The model called `name`, ready to be fitted; raises StudyError if it does not take these settings or labels."""
+def check(name: str, settings: dict, two_labels: bool = False) -> None:
+    """Raise StudyError if no training of the model called `name` could begin with these settings, whatever the data."""
+    chosen, settings = _chosen(name, settings, two_labels)
+    if hasattr(chosen, "check"):
+        chosen.check(settings)
+
+
+def _chosen(name: str, settings: dict, two_labels: bool) -> tuple:
     chosen = module(name)
     settings = checked_settings(chosen.Settings, settings)
-    if labels[-1] in CC_LABELS and not getattr(chosen.Model, "two_labels", False):
+    if two_labels and not getattr(chosen.Model, "two_labels", False):
         raise StudyError(f"parameter labels: model {name!r} gives one label a stay, not two")
+    if two_labels and settings.validation:
+        raise StudyError("setting validation: chooses the best epoch for one label a stay only; set 0 for two labels")
+    return chosen, settings
+
+
+def build(name: str, settings: dict, labels: list[str], folder: Path, seed: int):
+    """The model called `name`, ready to be fitted; raises StudyError if it does not take these settings or labels."""
+    chosen, settings = _chosen(name, settings, labels[-1] in CC_LABELS)
     return chosen.Model(settings, labels, Path(folder), seed)
 
 

@@ -40,6 +40,29 @@ class Settings(NeuralSettings):
     )
 
 
+def check(settings: Settings) -> None:
+    """Raise StudyError if no training could begin with these settings; of the weights, only names and sizes are read."""
+    weights.tokenizer(settings.base)
+    _encoder(settings, 2, device_map="meta")
+
+
+def _encoder(settings: Settings, outputs: int, **options):
+    """The base with a head; raises StudyError if it is no encoder, or has not what the settings ask for."""
+    config = weights.load(AutoConfig, settings.base).to_dict()
+    options |= {name: settings.dropout for name in config if "dropout" in name}  # each architecture has its names
+    if pools := POOLS.get(config["model_type"]):
+        options["classifier_pooling"] = {"first": pools, "mean": "mean"}[settings.pooling]
+    options |= {"num_labels": outputs, "dtype": torch.float32}
+    net = weights.load(AutoModelForSequenceClassification, settings.base, **options)
+    if not hasattr(net, "classifier"):
+        raise StudyError(
+            f"setting base: {settings.base!r} ({config['model_type']}) is no encoder with a classifier; "
+            "model bert takes encoders, model llama decoders"
+        )
+    weights.check_length(net, settings.max_tokens)
+    return net
+
+
 class Model:
     """An encoder of BERT's architecture with a linear head."""
 
@@ -49,22 +72,11 @@ class Model:
         self.tokenizer = weights.tokenizer(settings.base)
         # On a CPU the fused attention kernel's backward pass is slower than the plain products.
         attention = "eager" if device().type == "cpu" else None
-        options = {"num_labels": len(labels), "attn_implementation": attention, "dtype": torch.float32}
-        config = weights.load(AutoConfig, settings.base).to_dict()
-        options |= {name: settings.dropout for name in config if "dropout" in name}  # each architecture has its names
-        if pools := POOLS.get(config["model_type"]):
-            options["classifier_pooling"] = {"first": pools, "mean": "mean"}[settings.pooling]
-        self.net = weights.load(AutoModelForSequenceClassification, settings.base, **options).to(device())
+        self.net = _encoder(settings, len(labels), attn_implementation=attention).to(device())
         for part in self.net.parameters():  # some architectures' are slices of one tensor, which safetensors won't save
             if part.untyped_storage().nbytes() > part.nbytes:
                 part.data = part.data.clone()
-        if not hasattr(self.net, "classifier"):
-            raise StudyError(
-                f"setting base: {settings.base!r} ({config['model_type']}) is no encoder with a classifier; "
-                "model bert takes encoders, model llama decoders"
-            )
-        weights.check_length(self.net, settings.max_tokens)
-        if settings.pooling == "mean" and not pools:
+        if settings.pooling == "mean" and self.net.config.model_type not in POOLS:
             self.net.forward = types.MethodType(_mean_forward, self.net)
         self.collate = PadRight(self.tokenizer.pad_token_id)
 

@@ -182,6 +182,23 @@ def words_of(text: str) -> list[str]:
     return [word.lower() for word in WORD.findall(text)]
 
 
+def check(settings: Settings) -> None:
+    """Raise StudyError if the settings name a file that holds no word vectors."""
+    if settings.vectors:
+        _pretrained(settings, set())
+
+
+def _pretrained(settings: Settings, words: set[str]) -> tuple[dict[str, np.ndarray], int]:
+    """The pretrained vectors of those of the words that have one, and their length."""
+    file = Path(os.path.expanduser(settings.vectors))
+    if not file.is_file():
+        raise StudyError(f"setting vectors: {file} is not a file; give word vectors in word2vec's format")
+    try:
+        return read_vectors(file, words)
+    except ValueError as error:
+        raise StudyError(f"setting vectors: {file} is not in word2vec's format ({one_line(error)})") from None
+
+
 class Model:
     """CAML over whole words."""
 
@@ -202,13 +219,7 @@ class Model:
         counts = Counter(word for sentence in sentences for word in sentence)
         known = sorted(word for word, count in counts.items() if count >= self.settings.min_count)
         if self.settings.vectors:
-            file = Path(os.path.expanduser(self.settings.vectors))
-            if not file.is_file():
-                raise StudyError(f"setting vectors: {file} is not a file; give word vectors in word2vec's format")
-            try:
-                source, size = read_vectors(file, set(known))
-            except ValueError as error:
-                raise StudyError(f"setting vectors: {file} is not in word2vec's format ({one_line(error)})") from None
+            source, size = _pretrained(self.settings, set(known))
             known = [word for word in known if word in source and np.isfinite(source[word]).all()]
         else:
             from gensim.models import Word2Vec

@@ -95,8 +95,27 @@ def quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(**{f"load_in_{bits}bit": True}, **four, llm_int8_skip_modules=["score"])
 
 
-def _refuse_unfit(base, settings: Settings) -> None:
-    """Raise StudyError for a base that is no causal decoder of text, or has not what the settings ask for."""
+def check(settings: Settings) -> None:
+    """Raise StudyError if no training could begin with these settings; of the weights, only names and sizes are read."""
+    _suffix(settings, weights.tokenizer(settings.base))
+    _with_lora(_base(settings, 2, device_map="meta"), settings)
+
+
+def _suffix(settings: Settings, tokenizer) -> list[int]:
+    suffix = tokenizer(settings.suffix, add_special_tokens=False).input_ids
+    if len(suffix) >= settings.max_tokens:
+        raise StudyError(f"setting suffix: its {len(suffix)} tokens leave no room for the note within max_tokens")
+    return suffix
+
+
+def _base(settings: Settings, outputs: int, **options):
+    """The base with a head; raises StudyError if it is no causal decoder of text, or has not what the settings ask for."""
+    pairs = all(isinstance(cut, list) and [type(number) for number in cut] == [int, int] for cut in settings.cuts)
+    if settings.cuts and (settings.suffix or not pairs):
+        raise StudyError("setting cuts: expected pairs [layers, tokens], and no suffix, which would follow each cut")
+    if settings.layers:
+        options["num_hidden_layers"] = settings.layers
+    base = weights.load(AutoModelForSequenceClassification, settings.base, num_labels=outputs, **options)
     named, config, decoder = f"setting base: {settings.base!r}", base.config, getattr(base, base.base_model_prefix)
     if not hasattr(base, "score"):
         raise StudyError(
@@ -116,6 +135,24 @@ def _refuse_unfit(base, settings: Settings) -> None:
     if settings.cuts and not hasattr(decoder, "norm"):
         raise StudyError(f"setting cuts: {config.model_type} has no norm after its layers; leave cuts out")
     weights.check_length(base, settings.max_tokens)
+    return base
+
+
+def _with_lora(base, settings: Settings):
+    lora = LoraConfig(
+        task_type="SEQ_CLS",
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=settings.lora_targets,
+        modules_to_save=["score"],
+    )
+    try:
+        return get_peft_model(base, lora)
+    except ValueError as error:
+        raise StudyError(
+            f"setting lora_targets: {settings.lora_targets} do not fit the base model ({one_line(error)})"
+        ) from None
 
 
 class Model:
@@ -124,40 +161,19 @@ class Model:
     two_labels = True
 
     def __init__(self, settings: Settings, labels: list[str], folder: Path, seed: int):
-        pairs = all(isinstance(cut, list) and [type(number) for number in cut] == [int, int] for cut in settings.cuts)
-        if settings.cuts and (settings.suffix or not pairs):
-            raise StudyError(
-                "setting cuts: expected pairs [layers, tokens], and no suffix, which would follow each cut"
-            )
         self.settings, self.labels, self.folder, self.seed = settings, labels, folder, seed
         self.dtype = fast_dtype() if settings.dtype == "auto" else getattr(torch, settings.dtype)
         self.precision = f"{self.dtype}" + (f", stored in {settings.bits} bits" if settings.bits < 16 else "")
         set_seed(seed)
         self.tokenizer = weights.tokenizer(settings.base)
-        options = {"num_labels": len(labels), "dtype": self.dtype, "device_map": device()}
+        options = {"dtype": self.dtype, "device_map": device()}
         if settings.bits < 16:
             options["quantization_config"] = quantization(settings.bits, self.dtype)
-        if settings.layers:
-            options["num_hidden_layers"] = settings.layers
-        base = weights.load(AutoModelForSequenceClassification, settings.base, **options)
-        _refuse_unfit(base, settings)
+        base = _base(settings, len(labels), **options)
         base.config.pad_token_id = self.tokenizer.pad_token_id
         base.config.use_cache = False
         base.forward = types.MethodType(self._forward, base)
-        lora = LoraConfig(
-            task_type="SEQ_CLS",
-            r=settings.lora_rank,
-            lora_alpha=settings.lora_alpha,
-            lora_dropout=settings.lora_dropout,
-            target_modules=settings.lora_targets,
-            modules_to_save=["score"],
-        )
-        try:
-            self.net = get_peft_model(base, lora).to(device())
-        except ValueError as error:
-            raise StudyError(
-                f"setting lora_targets: {settings.lora_targets} do not fit the base model ({one_line(error)})"
-            ) from None
+        self.net = _with_lora(base, settings).to(device())
         self.score = self.net.base_model.model.score.float()
         plain = device().type == "cpu" and settings.bits == 16
         self.accelerated = plain and accelerate_on_cpu(self.net)
@@ -184,9 +200,7 @@ class Model:
 
     def tokens(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, cut so that text and suffix fit into `max_tokens`."""
-        suffix = self.tokenizer(self.settings.suffix, add_special_tokens=False).input_ids
-        if len(suffix) >= self.settings.max_tokens:
-            raise StudyError(f"setting suffix: its {len(suffix)} tokens leave no room for the note within max_tokens")
+        suffix = _suffix(self.settings, self.tokenizer)
         ids = self.tokenizer(texts, truncation=True, max_length=self.settings.max_tokens - len(suffix)).input_ids
         return [row + suffix for row in ids]
 
@@ -259,10 +273,6 @@ class Model:
     def fit(self, texts: list[str], y: np.ndarray, validation: tuple | None = None) -> dict:
         """Start the head, train it and LoRA on label indices, (texts,) or (texts, 2), and save both as PEFT does."""
         refuse_numbers(y)
-        if y.ndim == 2 and self.settings.validation:
-            raise StudyError(
-                "setting validation: chooses the best epoch for one label a stay only; set 0 for two labels"
-            )
         ids = self.tokens(texts)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._start_head(ids, y)
