@@ -23,26 +23,28 @@ from drgstudy.predictions import read_runs
 FEW = range(1, 11)
 
 
-def _made(tmp_path_factory, what, *sizes):
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """One report on both studies: the places of each, and the ids of MIMIC-III."""
     with pytest.MonkeyPatch.context() as patch:
         root = tmp_path_factory.mktemp("root")
         patch.setattr(study.places, "ROOT", root)
         patch.setattr(study, "ROOT", root)
         patch.setenv("DRGSTUDY_PROGRESS", "/dev/null")
         patch.setenv("DRGSTUDY_PROGRESS_SECONDS", "1")
-        made = what(root, patch, *sizes)
+        made = made_report.drg_llama(root, patch, 250, 0.05), *made_report.early(root, patch, 700, 0.05)
         made_report.build(root, patch)
         yield made
 
 
-@pytest.fixture(scope="module")
-def iv(tmp_path_factory):
-    yield from _made(tmp_path_factory, made_report.drg_llama, 250, 0.05)
+@pytest.fixture
+def iv(both):
+    return both[0]
 
 
-@pytest.fixture(scope="module")
-def iii(tmp_path_factory):
-    yield from _made(tmp_path_factory, made_report.early, 700, 0.05)
+@pytest.fixture
+def iii(both):
+    return both[1:]
 
 
 def tables(paths) -> dict[str, pd.DataFrame]:
@@ -285,6 +287,7 @@ def test_named_ids_are_found_however_short(planted, how, name, value):
         "one stay, 12 notes; stay 3 of 5; the stays of 58 patients; (a stay) 24 hours",
         "hours 24, 48\nstays of patients\n2012, 2013",
         "`stay_ids[:20]` lists some",
+        "<table><tr><td>Training stays</td><td>236,150</td><td>123</td></tr></table>",
     ],
 )
 def test_small_numbers_that_nothing_names_pass(planted, harmless):

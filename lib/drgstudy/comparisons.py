@@ -51,10 +51,8 @@ def differences(scores: dict[str, Scores], run: str, resamples: int, seed: int, 
 
 def _untold(scores: Scores, mask_below: int) -> set[str]:
     """The accuracies of all test stays that would give a small count away."""
-    found, n = scores.evaluate(), len(scores.truth)
-    names = [metric for metric in found if metric.startswith("acc_at_")]
-    fine = disclosure.accuracies_told([round(found[name] * n) for name in names], n, mask_below)
-    return {name for name, is_told in zip(names, fine, strict=True) if not is_told}
+    found = pd.Series(scores.evaluate()).filter(like="acc_at_")
+    return {*found.index[disclosure.shares(found, len(scores.truth), mask_below).isna()]}
 
 
 def difference_sentence(a: str, row) -> str:
@@ -291,8 +289,8 @@ def right_alone(right: pd.DataFrame, rule: str, mask_below: int) -> dict:
     p = float(
         mcnemar(pd.crosstab(one, two).reindex(index=BOTH, columns=BOTH, fill_value=0).to_numpy(), exact=True).pvalue
     )
-    rates = disclosure.accuracies_told([two.sum(), one.sum()], len(one), mask_below)
-    rates = [f"{way.mean():.3f}" if is_told else "–" for way, is_told in zip((two, one), rates, strict=True)]
+    rates = disclosure.shares(pd.Series([two.mean(), one.mean()]), len(one), mask_below)
+    rates = rates.map("{:.3f}".format, na_action="ignore").fillna("–")
     said = f"{rule}: {rates[0]} right, one label {rates[1]}; of the stays that only one of the two gets right, "
     if any(disclosure.is_small(n, mask_below) for n in counts.values()):
         few = dict.fromkeys(counts) | {"p": None}

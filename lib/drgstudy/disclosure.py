@@ -102,10 +102,14 @@ def told(counts, mask_below: int, known=()) -> np.ndarray:
     return np.array(fine, bool)
 
 
-def accuracies_told(right, n: int, mask_below: int, known=()) -> np.ndarray:
-    """`told` for accuracies of `n` stays, of which so many are `right`; `known` has (right, wrong) of other sets."""
-    right = np.asarray(right)
-    return told(np.stack([right, n - right], axis=-1), mask_below, [(0, 0), (n, 0), (0, n), *known])
+def shares(of: pd.Series, n: int, mask_below: int, known=()) -> pd.Series:
+    """Shares of `n` stays, such as accuracies; NaN for those that tell that few are right, or few wrong.
+
+    `known` has pairs (right, wrong) of numbers that are told of other sets of stays: none may differ from them by few.
+    """
+    right = (of * n).round()
+    others = [(0, 0), (n, 0), (0, n), *(np.round(each) for each in known)]
+    return of.where(told(np.stack([right, n - right], axis=-1), mask_below, others))
 
 
 def masked(

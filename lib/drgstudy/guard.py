@@ -271,7 +271,8 @@ def _views(text: str) -> Iterator[str]:
             yield " ".join(re.findall("<!--(.*?)-->", view, re.DOTALL))
             rows = re.sub("</?table[^<>]*>", "\0\0", re.sub("</tr>", "\0", " ".join(view.split())))
             rows = re.sub("</t[hd]>", "|", rows).replace("\0", "\n")
-            for each, inline, block in ((view, "", ""), (view, "", " "), (view, " ", " "), (rows, "", "")):
+            cells = re.sub("</t[hd]>", " ", view)  # two cells are never one number
+            for each, inline, block in ((cells, "", ""), (cells, "", " "), (cells, " ", " "), (rows, "", "")):
                 yield html.unescape(re.sub("<[^<>]*>", block, re.sub(_INLINE, inline, each)))
 
 

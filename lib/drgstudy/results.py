@@ -94,18 +94,11 @@ def table1(
         samples = bootstrap(scores[run], max(resamples_sd, resamples_interval), seed, sets[drg_set])
         part = summary(samples[:resamples_interval]).assign(sd=summary(samples[:resamples_sd])["sd"])
         values = scores[run].evaluate(kept) | {"n_cases": kept.sum(), "percent_cases": 100 * kept.mean()}
-        accuracies = [metric for metric in values if metric.startswith("acc_at_")]
-        right = np.array([round(values[metric] * kept.sum()) for metric in accuracies])
-        fine = disclosure.accuracies_told(right, kept.sum(), mask_below, known[run])
-        known[run] += [(n, kept.sum() - n) for n in right[fine]]
-        values |= {metric: np.nan for metric, is_told in zip(accuracies, fine, strict=True) if not is_told}
-        part = (
-            part.reindex(list(values))
-            .mask(pd.Series(values).isna())
-            .assign(value=values)
-            .rename_axis("metric")
-            .reset_index()
-        )
+        values = pd.Series(values, name="value").rename_axis("metric")
+        told = disclosure.shares(values.filter(like="acc_at_"), kept.sum(), mask_below, known[run])
+        known[run] += [(share * kept.sum(), (1 - share) * kept.sum()) for share in told.dropna()]
+        values[told.index] = told
+        part = part.reindex(values.index).mask(values.isna()).assign(value=values).reset_index()
         parts.append(part.assign(run=run, model=style_of(run)[0], drg_set=drg_set))
     return pd.concat(parts, ignore_index=True)[["run", "model", "drg_set", "metric", "value", "sd", "lower", "upper"]]
 
@@ -160,16 +153,17 @@ def masked_by_drg(table: pd.DataFrame, mask_below: int, printed: bool = False) -
     """The table of `by_drg` without what gives a small count away.
 
     DRGs with few training or test stays come last, by code, and have no numbers: one of the counts, or the rank, tells of
-    the other, for the split is stratified. An accuracy that would tell how few stays are right or wrong leaves its
+    the other, for the split is stratified. A top-5 accuracy that would tell how few stays are right or wrong leaves its
     range, `acc_range`, which fits several numbers of stays.
     """
-    sizes, accuracies, everyone = ["train_cases", "test_cases"], ["acc_at_1", "acc_at_5"], [np.ones(len(table), bool)]
+    sizes, accuracies, everyone = ["train_cases", "test_cases"], ["acc_at_5", "acc_at_1"], [np.ones(len(table), bool)]
     few = np.any([disclosure.hidden(table[size], mask_below, everyone) for size in sizes], axis=0)
     numbers, instead = table.copy(), "–" if printed else None
-    for name in accuracies:
-        right = zip((table[name] * table["test_cases"]).round().astype(int), table["test_cases"], strict=True)
-        fine = [disclosure.accuracies_told([n], of, mask_below)[0] for n, of in right]
-        numbers[name] = table[name].astype(object).where(fine, instead) if not all(fine) else table[name]
+    told = table.apply(
+        lambda row: disclosure.shares(row[accuracies].astype(float), row["test_cases"], mask_below), axis=1
+    )
+    for name in accuracies if told.isna().any(axis=None) else []:
+        numbers[name] = table[name].astype(object).where(told[name].notna(), instead)
     if few.any():
         for name in ["rank", *sizes, *accuracies, "acc_range"]:
             numbers[name] = numbers[name].astype(object).mask(few, instead)
@@ -221,10 +215,9 @@ def table3(
         for component, n_labels, value, samples in rows
     ]
     table = pd.concat(tables, ignore_index=True)
-    right = table["metric"].str.startswith("acc_at_")
-    for _, rows in table[right].groupby("component"):
-        fine = disclosure.accuracies_told((rows["value"] * len(truth)).round().astype(int), len(truth), mask_below)
-        table.loc[rows.index[~fine], ["value", "sd", "lower", "upper"]] = np.nan
+    for _, rows in table[table["metric"].str.startswith("acc_at_")].groupby("component"):
+        untold = disclosure.shares(rows["value"], len(truth), mask_below).isna()
+        table.loc[rows.index[untold], ["value", "sd", "lower", "upper"]] = np.nan
     return table[~((table["component"] == "CC/MCC") & table["metric"].isin(["acc_at_5", "acc_at_10"]))]
 
 
@@ -260,15 +253,14 @@ def by_fold(system: str, runs: dict[tuple[str, int], list[Predictions]], mask_be
         for drg_set, members in sets.items():
             among = scores[0].among(members)
             each = pd.DataFrame([one.evaluate(among) for one in scores])
-            right = (each["acc_at_1"] * among.sum()).round().astype(int)
-            fine = [
-                disclosure.accuracies_told([n], among.sum(), mask_below, before)[0]
-                for n, before in zip(right, known, strict=True)
-            ]
-            if all(fine):
-                known = [[*before, (n, among.sum() - n)] for n, before in zip(right, known, strict=True)]
-            else:
+            n = among.sum()
+            told = [disclosure.shares(each["acc_at_1"][[i]], n, mask_below, before) for i, before in enumerate(known)]
+            if pd.concat(told).isna().any():
                 each["acc_at_1"] = np.nan
+            else:
+                known = [
+                    [*before, (share * n, (1 - share) * n)] for before, share in zip(known, each["acc_at_1"], strict=True)
+                ]
             about = {"system": system, "run": run, "hours": hours, "model": name, "drg_set": drg_set}
             size = {
                 "models": len(each),
