@@ -20,7 +20,6 @@ from drgstudy.study import progress
 from drgstudy.tables import hour_name, signed, spread
 
 BOTH = [False, True]
-_KNOWN = "are of a patient who is also in the training stays."
 
 
 def differences(scores: dict[str, Scores], run: str, resamples: int, seed: int, mask_below: int = 0) -> pd.DataFrame:
@@ -306,12 +305,11 @@ def known_patients(known: pd.Series, stays: str, mask_below: int) -> tuple[dict,
 
     `known` says so of each stay (bool); `stays` is the sentence's word for them, such as "test stays".
     """
-    n, whole = int(known.sum()), len(known)
-    if not disclosure.told([n], mask_below, [0, whole])[0]:
-        amount = disclosure.count(n, mask_below) if 2 * n < whole else "nearly all"
-        return {"known_stays": None, "known_share": None}, f"{amount} of {whole} {stays} {_KNOWN}"
-    share = float(known.mean())
-    return {"known_stays": n, "known_share": share}, f"{n:,} of {whole} {stays} ({share:.0%}) {_KNOWN}"
+    n, whole, share = int(known.sum()), len(known), float(known.mean())
+    told = not disclosure.tells_of_few(n, whole, mask_below)
+    percent = f" ({share:.0%})" * told
+    said = f"{disclosure.part(n, whole, mask_below)} of {whole} {stays}{percent} are of a patient who is also in the training stays."
+    return {"known_stays": n if told else None, "known_share": share if told else None}, said[0].upper() + said[1:]
 
 
 def trust_sentences(run: str, calibrated: pd.DataFrame, answered: pd.DataFrame, mix: pd.DataFrame) -> list[str]:

@@ -37,6 +37,16 @@ def unless_small(value, n: int, mask_below: int):
     return None if is_small(n, mask_below) else value
 
 
+def tells_of_few(n, whole, mask_below: int):
+    """Whether a number `n` of a `whole` that is known tells that few are among them, or few are not; arrays too."""
+    return is_small(n, mask_below) | is_small(whole - n, mask_below)
+
+
+def part(n: int, whole: int, mask_below: int) -> str:
+    """How many of a `whole` that is known, as text shows it: "1,234", or "few, or all but few,"."""
+    return "few, or all but few," if tells_of_few(n, whole, mask_below) else f"{n:,}"
+
+
 def unless_rare(shown: pd.Series, codes: pd.Series, stays: pd.Series, mask_below: int) -> pd.Series:
     """What is shown of single stays by the DRGs `codes`, but not of DRGs that have few `stays` (by DRG)."""
     return shown.mask(is_small(codes.map(stays).fillna(0), mask_below).to_numpy(), f"a DRG of < {mask_below} stays")
@@ -153,12 +163,6 @@ def coarse(curve: pd.DataFrame, n: int, mask_below: int) -> pd.DataFrame:
     right = (curve["accuracy"] * stays).round().astype(int)
     points = np.stack([right, stays - right], axis=-1)[::-1]
     return curve[told(points, mask_below, [(0, 0)])[::-1]]
-
-
-def tells_of_few(shares, n: int, mask_below: int):
-    """Whether shares of `n` stays tell that few have something, or few have not."""
-    having = (shares * n).round()
-    return is_small(having, mask_below) | is_small(n - having, mask_below)
 
 
 def tail_in_one(counts: pd.Series, mask_below: int) -> pd.Series:

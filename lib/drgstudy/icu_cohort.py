@@ -290,24 +290,21 @@ def described(stays: pd.DataFrame, mask_below: int = 0) -> pd.DataFrame:
     is_test = stays["fold"] == 0
     parts = {"Train set": ~is_test, "Test set": is_test, "Test cohort": is_test & stays["first_visit"]}
     common = stays["mdc"].value_counts().sort_index().sort_values(ascending=False, kind="stable").index[:3]
-    if not disclosure.told([parts["Test cohort"].sum()], mask_below, [0, is_test.sum()])[0]:
+    if disclosure.tells_of_few(parts["Test cohort"].sum(), is_test.sum(), mask_below):
         del parts["Test cohort"]
     counts = pd.DataFrame({name: stays["mdc"][part].value_counts() for name, part in parts.items()})
-    counts, shown = counts.reindex(common).fillna(0).astype(int), []
+    counts, sizes, shown = counts.reindex(common).fillna(0).astype(int), [part.sum() for part in parts.values()], []
     for mdc in common:
-        fine = all(
-            disclosure.told([counts[name][mdc]], mask_below, [0, part.sum()])[0]
-            and not disclosure.is_small(part.sum() - counts[name][[*shown, mdc]].sum(), mask_below)  # the other MDCs
-            for name, part in parts.items()
-        )
+        others = sizes - counts.loc[[*shown, mdc]].sum()
         repeated = counts["Test set"][mdc] - counts.get("Test cohort", counts["Test set"])[mdc]
-        if fine and not disclosure.is_small(repeated, mask_below):
+        numbers = pd.concat([counts.loc[mdc], others, pd.Series([repeated])])
+        if not disclosure.is_small(numbers, mask_below).any():
             shown.append(mdc)
     columns = {}
     for name, members in parts.items():
         part = stays[members]
         values = {"n_patients": part["subject_id"].nunique(), "n_stays": len(part), "n_drgs": part["drg"].nunique()}
-        if not disclosure.told([values["n_patients"]], mask_below, [0, len(part)])[0]:
+        if disclosure.tells_of_few(values["n_patients"], len(part), mask_below):
             del values["n_patients"]
         values["relative_weight"] = part["weight"].mean()
         for mdc, counted in ((mdc, part["mdc"] == mdc) for mdc in shown):

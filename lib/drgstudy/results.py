@@ -259,7 +259,8 @@ def by_fold(system: str, runs: dict[tuple[str, int], list[Predictions]], mask_be
                 each["acc_at_1"] = np.nan
             else:
                 known = [
-                    [*before, (share * n, (1 - share) * n)] for before, share in zip(known, each["acc_at_1"], strict=True)
+                    [*before, (share * n, (1 - share) * n)]
+                    for before, share in zip(known, each["acc_at_1"], strict=True)
                 ]
             about = {"system": system, "run": run, "hours": hours, "model": name, "drg_set": drg_set}
             size = {
