@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -406,3 +407,18 @@ def test_fsdp_without_a_gpu_is_refused(monkeypatch, capsys):
 
     assert main(["notebooks/params/smoke/05-train-llama.yaml"]) == 1
     assert "FSDP was asked for, but no GPU is found" in capsys.readouterr().err
+
+
+def test_a_log_gets_a_line_every_fifteen_seconds_however_often_a_loss_is_known(tmp_path, monkeypatch):
+    from drgstudy.checkpoints import Clock
+
+    monkeypatch.setenv("DRGSTUDY_PROGRESS", str(log := tmp_path / "log"))
+    monkeypatch.setenv("DRGSTUDY_PROGRESS_SECONDS", "15")
+    clock, state = Clock(tmp_path), SimpleNamespace(max_steps=200, global_step=0)
+    clock.on_train_begin(None, state, None)
+    for step in range(200):
+        clock.on_step_end(None, state, None)
+        clock.on_log(None, state, None, logs={"loss": 2.0 - step / 200})
+    clock.on_train_end(None, state, None)
+    lines = re.split(r"[\r\n]+", log.read_text().strip())
+    assert len(lines) == 2 and "200/200" in lines[-1] and "loss=1.005" in lines[-1]
