@@ -1,0 +1,124 @@
+"""What an author has before the first `make`: models in local folders, a clone of the project, and parameters edited.
+
+The models are tiny and random, and lie as people's do: two LLaMAs of two sizes, in shards, with sentencepiece's tokenizer;
+two BERTs, one with a `vocab.txt` alone. Parameters are changed in place and size alone.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import sentencepiece
+import torch
+import transformers
+import yaml
+from gensim.models import KeyedVectors
+from test_kills import copy_of_the_project
+from tokenizers.implementations import BertWordPieceTokenizer
+
+from drgstudy.synthetic import make_hospital
+from drgstudy.synthetic.icu import make_icu_hospital
+
+BASES = {  # of profile paper, and where an author has them
+    "huggyllama/llama-7b": "llama-7b",
+    "huggyllama/llama-13b": "llama-13b",
+    "emilyalsentzer/Bio_ClinicalBERT": "Bio_ClinicalBERT",
+    "google-bert/bert-base-uncased": "bert-base-uncased",
+}
+SIZES = {  # what a parameter or setting of this name becomes
+    "epochs": lambda epochs: 1.0,
+    "batch_size": lambda size: 16,
+    "checkpoint_steps": lambda steps: 5,
+    "max_tokens": lambda tokens: tokens // 8,  # Table 2 keeps three lengths
+    "resamples": lambda number: 60,
+    "resamples_interval": lambda number: 60,
+    "sizes": lambda sizes: [size // 20 for size in sizes],
+    "sample": lambda size: min(size, 50),
+    "draws": lambda draws: 5,
+}
+
+
+def hospitals(folder: Path) -> tuple[Path, Path]:
+    """A small hospital and its ICU, by the synthetic generator."""
+    make_hospital(folder / "iv", patients=160, seed=11, course_words=60, tail=0.05)
+    make_icu_hospital(folder / "iii", patients=900, seed=11, note_words=60, tail=0.05)
+    return folder / "iv", folder / "iii"
+
+
+def tiny_models(folder: Path, texts: list[str]) -> None:
+    """Write the bases of profile paper as tiny random models, and word vectors, into local folders."""
+    torch.manual_seed(0)
+    for layers, name in ((2, "llama-7b"), (3, "llama-13b")):
+        (folder / name).mkdir(parents=True)
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts), model_prefix=str(folder / name / "tokenizer"), model_type="bpe",
+            vocab_size=400, byte_fallback=True, max_sentence_length=100_000, minloglevel=2,
+        )  # fmt: skip
+        (folder / name / "tokenizer.vocab").unlink()
+        sizes = {"hidden_size": 16 * layers, "intermediate_size": 48, "num_hidden_layers": layers}
+        config = transformers.LlamaConfig(vocab_size=400, num_attention_heads=4, **sizes)
+        _save(transformers.LlamaForCausalLM(config), folder / name)
+    for cased, name in ((True, "Bio_ClinicalBERT"), (False, "bert-base-uncased")):
+        words = BertWordPieceTokenizer(lowercase=not cased)
+        words.train_from_iterator(texts, vocab_size=400, show_progress=False)
+        sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+        config = transformers.BertConfig(vocab_size=words.get_vocab_size(), **sizes)
+        _save(transformers.BertForMaskedLM(config), folder / name)
+        words.save_model(str(folder / name))
+        if not cased:
+            transformers.BertTokenizerFast(str(folder / name / "vocab.txt")).save_pretrained(folder / name)
+    vectors = KeyedVectors(20)
+    words = sorted({word for text in texts for word in text.lower().split()})
+    vectors.add_vectors(words, torch.randn(len(words), 20).numpy())
+    vectors.save_word2vec_format(str(folder / "BioWordVec_PubMed_MIMICIII_d200.vec.bin"), binary=True)
+
+
+def _save(model: transformers.PreTrainedModel, folder: Path) -> None:
+    model.save_pretrained(folder, max_shard_size="20KB")
+    assert (folder / "model.safetensors.index.json").is_file() and len([*folder.glob("*.safetensors")]) > 1
+
+
+def clone(root: Path) -> Path:
+    """The project as `git clone` gives it, without the pretrained models of this checkout."""
+    copy_of_the_project(root)
+    (root / "data/models").unlink(missing_ok=True)
+    me = ["-c", "user.name=author", "-c", "user.email=author@example.org"]
+    for command in (["init", "-q"], ["add", "-A"], [*me, "commit", "-q", "-m", "clone"]):
+        subprocess.run(["git", *command], cwd=root, check=True, capture_output=True)
+    return root
+
+
+def edit(file: Path, **changed) -> None:
+    """Change some parameters of a file."""
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | changed, sort_keys=False))
+
+
+def make_small(params: Path) -> None:
+    """Change a profile's places and sizes, by their names: so a file that is new in the profile is changed too."""
+    for file in sorted(params.glob("*.yaml")):
+        values = yaml.safe_load(file.read_text())
+        settings = values.get("settings", {})
+        for part in (values, settings):
+            part |= {name: SIZES[name](value) for name, value in part.items() if name in SIZES}
+        if values.get("model") in ("caml", "lstm"):  # whose epochs are defaults
+            settings["epochs"] = 1.0
+        if "base" in settings:
+            settings["base"] = f"~/models/{BASES[settings['base']]}"
+        edit(file, **values)
+    places = {"01-hospital": ["mimic", "mimic_note"], "20-icu": ["mimic3"]}
+    for step, names in places.items():
+        if "like" not in yaml.safe_load((params / f"{step}.yaml").read_text()):
+            edit(params / f"{step}.yaml", **dict.fromkeys(names, "~/physionet.org"))
+
+
+def notes_of(files: Path) -> list[str]:
+    """The notes of a hospital laid out by `physionet`."""
+    tables = {"mimic-iv-note/2.2/note/discharge.csv.gz": "text", "mimiciii/1.4/NOTEEVENTS.csv.gz": "TEXT"}
+    return [text for name, column in tables.items() for text in pd.read_csv(files / name, dtype=str)[column].dropna()]
+
+
+def environment(home: Path, venv: str) -> dict[str, str]:
+    """An author's: a home folder of its own, the given virtual environment, and no hub."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "PYTHONPATH"))}
+    return clean | {"HOME": str(home), "VIRTUAL_ENV": venv, "HF_HUB_OFFLINE": "1"}
