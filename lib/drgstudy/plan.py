@@ -25,7 +25,7 @@ def of_params(params: Path) -> list[runs.Training]:
     """The trainings of a parameter file of notebook 05 or 23."""
     values = notebook_parameters(notebook_of(params)) | read_params(params)
     profile = values.pop("profile")
-    del values["like"]
+    del values["like"], values["mask_below"]
     if "system" in values:
         return runs.of_icu_stays(Paths(profile, "early"), **values)
     return [runs.of_stays(Paths(profile), **values)]
