@@ -4,17 +4,22 @@ The models are tiny and random, and lie as people's do: two LLaMAs of two sizes,
 two BERTs, one with a `vocab.txt` alone. Parameters are changed in place and size alone.
 """
 
-import os
+import csv
+import re
+import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pandas as pd
+import physionet
+import psutil
 import sentencepiece
 import torch
 import transformers
 import yaml
 from gensim.models import KeyedVectors
-from test_kills import copy_of_the_project
+from test_kills import Run, copy_of_the_project
 from tokenizers.implementations import BertWordPieceTokenizer
 
 from drgstudy.synthetic import make_hospital
@@ -26,9 +31,11 @@ BASES = {  # of profile paper, and where an author has them
     "emilyalsentzer/Bio_ClinicalBERT": "Bio_ClinicalBERT",
     "google-bert/bert-base-uncased": "bert-base-uncased",
 }
-SIZES = {  # what a parameter or setting of this name becomes
+VECTORS = "BioWordVec_PubMed_MIMICIII_d200.vec.bin"
+MINE = {  # what a parameter or setting of this name becomes: places, and sizes
+    **dict.fromkeys(["mimic", "mimic_note", "mimic3"], lambda folder: "~/physionet.org"),
+    "base": lambda base: f"~/models/{BASES[base]}",
     "epochs": lambda epochs: 1.0,
-    "batch_size": lambda size: 16,
     "checkpoint_steps": lambda steps: 5,
     "max_tokens": lambda tokens: tokens // 8,  # Table 2 keeps three lengths
     "resamples": lambda number: 60,
@@ -39,10 +46,10 @@ SIZES = {  # what a parameter or setting of this name becomes
 }
 
 
-def hospitals(folder: Path) -> tuple[Path, Path]:
+def hospitals(folder: Path, patients: int, icu_patients: int) -> tuple[Path, Path]:
     """A small hospital and its ICU, by the synthetic generator."""
-    make_hospital(folder / "iv", patients=160, seed=11, course_words=60, tail=0.05)
-    make_icu_hospital(folder / "iii", patients=900, seed=11, note_words=60, tail=0.05)
+    make_hospital(folder / "iv", patients=patients, seed=11, course_words=60, tail=0.05)
+    make_icu_hospital(folder / "iii", patients=icu_patients, seed=11, note_words=60, tail=0.05)
     return folder / "iv", folder / "iii"
 
 
@@ -71,7 +78,7 @@ def tiny_models(folder: Path, texts: list[str]) -> None:
     vectors = KeyedVectors(20)
     words = sorted({word for text in texts for word in text.lower().split()})
     vectors.add_vectors(words, torch.randn(len(words), 20).numpy())
-    vectors.save_word2vec_format(str(folder / "BioWordVec_PubMed_MIMICIII_d200.vec.bin"), binary=True)
+    vectors.save_word2vec_format(str(folder / VECTORS), binary=True)
 
 
 def _save(model: transformers.PreTrainedModel, folder: Path) -> None:
@@ -94,22 +101,18 @@ def edit(file: Path, **changed) -> None:
     file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | changed, sort_keys=False))
 
 
-def make_small(params: Path) -> None:
+def make_mine(params: Path) -> None:
     """Change a profile's places and sizes, by their names: so a file that is new in the profile is changed too."""
     for file in sorted(params.glob("*.yaml")):
         values = yaml.safe_load(file.read_text())
         settings = values.get("settings", {})
         for part in (values, settings):
-            part |= {name: SIZES[name](value) for name, value in part.items() if name in SIZES}
+            part |= {name: MINE[name](value) for name, value in part.items() if name in MINE}
         if values.get("model") in ("caml", "lstm"):  # whose epochs are defaults
             settings["epochs"] = 1.0
-        if "base" in settings:
-            settings["base"] = f"~/models/{BASES[settings['base']]}"
+        if values.get("model") == "caml" and "system" in values:
+            settings["vectors"] = f"~/models/{VECTORS}"
         edit(file, **values)
-    places = {"01-hospital": ["mimic", "mimic_note"], "20-icu": ["mimic3"]}
-    for step, names in places.items():
-        if "like" not in yaml.safe_load((params / f"{step}.yaml").read_text()):
-            edit(params / f"{step}.yaml", **dict.fromkeys(names, "~/physionet.org"))
 
 
 def notes_of(files: Path) -> list[str]:
@@ -118,7 +121,63 @@ def notes_of(files: Path) -> list[str]:
     return [text for name, column in tables.items() for text in pd.read_csv(files / name, dtype=str)[column].dropna()]
 
 
-def environment(home: Path, venv: str) -> dict[str, str]:
-    """An author's: a home folder of its own, the given virtual environment, and no hub."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "PYTHONPATH"))}
-    return clean | {"HOME": str(home), "VIRTUAL_ENV": venv, "HF_HUB_OFFLINE": "1"}
+class Author:
+    """Who runs make in a clone, with a home of its own, and notes down how long everything took."""
+
+    def __init__(self, place: Path, say, patients: int = 160, icu_patients: int = 900):
+        self.home, self.root, self.say, self.began = place / "home", place / "study", say, time.monotonic()
+        files = physionet.lay_out(*hospitals(place / "made", patients, icu_patients), self.home)
+        self.notes = notes_of(files)
+        tiny_models(self.home / "models", self.notes)
+        clone(self.root)
+        for profile in ("paper", "published"):
+            make_mine(self.root / "notebooks/params" / profile)
+        shutil.rmtree(place / "made")
+        self.log("hospital, ICU, four models and a clone are there")
+
+    def log(self, what: str) -> None:
+        now = time.monotonic()
+        self.say(f"{now - self.began:6.0f} s  {what}")
+        self.began = now
+
+    def edit(self, step: str, **changed) -> None:
+        edit(self.root / f"notebooks/params/{step}.yaml", **changed)
+
+    def start(self, profile: str, target: str = "all") -> Run:
+        return Run(self.root, target, profile, {"HOME": str(self.home), "HF_HUB_OFFLINE": "1"})
+
+    def make(self, profile: str, target: str = "all") -> str:
+        """What make says. Where it writes pages, its last act is the guard."""
+        run = self.start(profile, target)
+        run.finish()
+        return "".join(run.said)
+
+    def trained(self, profile: str) -> dict[Path, bytes]:
+        """The records of all runs: a training that is done again leaves other times there."""
+        return {file: file.read_bytes() for file in (self.root / "data" / profile).rglob("run.json")}
+
+    def fill_in(self, sheet: str, **columns) -> None:
+        """As a spreadsheet saves it. Values are given row by row, the last of them for all further rows."""
+        file = self.root / sheet
+        rows = pd.read_csv(file, dtype=str, keep_default_na=False)
+        for name, values in columns.items():
+            rows[name] = [values[min(i, len(values) - 1)] for i in range(len(rows))]
+        rows.to_csv(file, index=False, encoding="utf-8-sig", quoting=csv.QUOTE_MINIMAL)
+
+
+def kill_in_a_training(run: Run, folder: Path) -> None:
+    """Kill make and all that it has started as soon as a checkpoint is in the folder of the run that it trains."""
+    while not any(folder.glob("checkpoints-*/checkpoint-*/trainer_state.json")):
+        assert run.process.poll() is None, "".join(run.said[-30:])
+        time.sleep(0.005)
+    process = psutil.Process(run.process.pid)
+    for each in [process, *process.children(recursive=True)]:
+        each.kill()
+    run.process.wait()
+    run.reader.join()
+    assert not (folder / "run.json").exists(), "the kill came too late"
+
+
+def went_on_at(run: str, said: str) -> int:
+    """The per cent of its training at which a run began, from what make has said."""
+    return int(re.search(rf"train-{run} ….*?training: +(\d+)%", said, re.DOTALL)[1])
