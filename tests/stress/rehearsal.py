@@ -4,7 +4,6 @@ The models are tiny and random, and lie as people's do: two LLaMAs of two sizes,
 two BERTs, one with a `vocab.txt` alone. Parameters are changed in place and size alone.
 """
 
-import csv
 import re
 import shutil
 import subprocess
@@ -25,16 +24,10 @@ from tokenizers.implementations import BertWordPieceTokenizer
 from drgstudy.synthetic import make_hospital
 from drgstudy.synthetic.icu import make_icu_hospital
 
-BASES = {  # of profile paper, and where an author has them
-    "huggyllama/llama-7b": "llama-7b",
-    "huggyllama/llama-13b": "llama-13b",
-    "emilyalsentzer/Bio_ClinicalBERT": "Bio_ClinicalBERT",
-    "google-bert/bert-base-uncased": "bert-base-uncased",
-}
 VECTORS = "BioWordVec_PubMed_MIMICIII_d200.vec.bin"
 MINE = {  # what a parameter or setting of this name becomes: places, and sizes
     **dict.fromkeys(["mimic", "mimic_note", "mimic3"], lambda folder: "~/physionet.org"),
-    "base": lambda base: f"~/models/{BASES[base]}",
+    "base": lambda base: f"~/models/{Path(base).name}",
     "epochs": lambda epochs: 1.0,
     "checkpoint_steps": lambda steps: 5,
     "max_tokens": lambda tokens: tokens // 8,  # Table 2 keeps three lengths
@@ -65,35 +58,30 @@ def tiny_models(folder: Path, texts: list[str]) -> None:
         (folder / name / "tokenizer.vocab").unlink()
         sizes = {"hidden_size": 16 * layers, "intermediate_size": 48, "num_hidden_layers": layers}
         config = transformers.LlamaConfig(vocab_size=400, num_attention_heads=4, **sizes)
-        _save(transformers.LlamaForCausalLM(config), folder / name)
+        transformers.LlamaForCausalLM(config).save_pretrained(folder / name, max_shard_size="20KB")
     for cased, name in ((True, "Bio_ClinicalBERT"), (False, "bert-base-uncased")):
         words = BertWordPieceTokenizer(lowercase=not cased)
         words.train_from_iterator(texts, vocab_size=400, show_progress=False)
         sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
         config = transformers.BertConfig(vocab_size=words.get_vocab_size(), **sizes)
-        _save(transformers.BertForMaskedLM(config), folder / name)
+        transformers.BertForMaskedLM(config).save_pretrained(folder / name, max_shard_size="20KB")
         words.save_model(str(folder / name))
         if not cased:
             transformers.BertTokenizerFast(str(folder / name / "vocab.txt")).save_pretrained(folder / name)
+    assert len([*folder.glob("*/model-00002-of-*.safetensors")]) == len([*folder.glob("*/*.index.json")]) == 4
     vectors = KeyedVectors(20)
     words = sorted({word for text in texts for word in text.lower().split()})
     vectors.add_vectors(words, torch.randn(len(words), 20).numpy())
     vectors.save_word2vec_format(str(folder / VECTORS), binary=True)
 
 
-def _save(model: transformers.PreTrainedModel, folder: Path) -> None:
-    model.save_pretrained(folder, max_shard_size="20KB")
-    assert (folder / "model.safetensors.index.json").is_file() and len([*folder.glob("*.safetensors")]) > 1
-
-
-def clone(root: Path) -> Path:
+def clone(root: Path) -> None:
     """The project as `git clone` gives it, without the pretrained models of this checkout."""
     copy_of_the_project(root)
     (root / "data/models").unlink(missing_ok=True)
     me = ["-c", "user.name=author", "-c", "user.email=author@example.org"]
     for command in (["init", "-q"], ["add", "-A"], [*me, "commit", "-q", "-m", "clone"]):
         subprocess.run(["git", *command], cwd=root, check=True, capture_output=True)
-    return root
 
 
 def edit(file: Path, **changed) -> None:
@@ -156,13 +144,12 @@ class Author:
         """The records of all runs: a training that is done again leaves other times there."""
         return {file: file.read_bytes() for file in (self.root / "data" / profile).rglob("run.json")}
 
-    def fill_in(self, sheet: str, **columns) -> None:
-        """As a spreadsheet saves it. Values are given row by row, the last of them for all further rows."""
-        file = self.root / sheet
-        rows = pd.read_csv(file, dtype=str, keep_default_na=False)
-        for name, values in columns.items():
-            rows[name] = [values[min(i, len(values) - 1)] for i in range(len(rows))]
-        rows.to_csv(file, index=False, encoding="utf-8-sig", quoting=csv.QUOTE_MINIMAL)
+    def fill_in(self, sheet: str, rows: slice, **columns: str) -> None:
+        """As a spreadsheet saves it."""
+        table = pd.read_csv(self.root / sheet, dtype=str, keep_default_na=False)
+        for name, value in columns.items():
+            table.loc[rows, name] = value
+        table.to_csv(self.root / sheet, index=False, encoding="utf-8-sig")
 
 
 def kill_in_a_training(run: Run, folder: Path) -> None:

@@ -40,7 +40,7 @@ class Run:
     def __post_init__(self):
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
         self.process = subprocess.Popen(
-            ["make", "--no-print-directory", self.target, f"PROFILE={self.profile}"],
+            ["make", "--no-print-directory", *self.target.split(), f"PROFILE={self.profile}"],
             cwd=self.root, env=clean | {"VIRTUAL_ENV": sys.prefix} | self.more, start_new_session=True,
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
