@@ -30,7 +30,7 @@ GUARD := $(PYTHON) -m drgstudy.guard $(PROFILE)
 # installed for that.
 GRAPH := .make/$(PROFILE).mk
 DRY := $(findstring n,$(firstword -$(MAKEFLAGS)))
-ifneq ($(filter-out help env test stress verify keep bench lint audit notebook clean distclean,$(or $(MAKECMDGOALS),help)),)
+ifneq ($(filter-out help env test stress rehearse verify keep bench lint audit notebook clean distclean,$(or $(MAKECMDGOALS),help)),)
 ifneq ($(if $(DRY),$(wildcard $(INSTALLED)),yes),)
 $(GRAPH): FORCE $(if $(DRY),,| $(INSTALLED))
 	@$(PYTHON) -m drgstudy.study.graph $(PROFILE) $@
@@ -74,6 +74,8 @@ test: $(INSTALLED) ## Run all tests; every notebook runs on the smoke profile
 	$(PYTHON) -m pytest
 stress: $(INSTALLED) ## Run the long suites: kills, full disks, mutants, large inputs (hours)
 	$(PYTHON) -m pytest -m stress
+rehearse: $(INSTALLED) ## Walk an author's whole path on small data laid out as PhysioNet does: paper and published, a kill, reviews
+	$(PYTHON) -m pytest -m stress tests/stress/test_rehearsal.py
 verify: $(INSTALLED) ## Compare this report with the one that git holds, table by table
 	@$(PYTHON) -m drgstudy.verify $(PROFILE)
 
@@ -98,7 +100,7 @@ clean: ## Remove what make made and git does not track, but for what people wrot
 distclean: clean ## As clean, and the fetched models and .venv too
 	@rm -rf data/models .venv
 
-.PHONY: help env report early all data cohort hospital train headline keep test stress verify bench lint audit notebook clean distclean
+.PHONY: help env report early all data cohort hospital train headline keep test stress rehearse verify bench lint audit notebook clean distclean
 
 .venv/bin/python:
 	@for python in python3 python3.14 python3.13 python3.12 python3.11; do \

@@ -27,10 +27,12 @@ PAGES = "pages"
 
 @dataclass
 class Run:
-    """`make TARGET PROFILE=smoke` in a process group of its own, and when each step began and ended."""
+    """`make TARGET PROFILE=…` in a process group of its own, and when each step began and ended."""
 
     root: Path
     target: str = "all"
+    profile: str = "smoke"
+    more: dict[str, str] = field(default_factory=dict)  # variables of its environment
     said: list[str] = field(default_factory=list)
     begun: dict[str, float] = field(default_factory=dict)
     ended: dict[str, float] = field(default_factory=dict)
@@ -38,8 +40,8 @@ class Run:
     def __post_init__(self):
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
         self.process = subprocess.Popen(
-            ["make", "--no-print-directory", self.target, "PROFILE=smoke"],
-            cwd=self.root, env=clean | {"VIRTUAL_ENV": sys.prefix}, start_new_session=True,
+            ["make", "--no-print-directory", *self.target.split(), f"PROFILE={self.profile}"],
+            cwd=self.root, env=clean | {"VIRTUAL_ENV": sys.prefix} | self.more, start_new_session=True,
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.reader = threading.Thread(target=self._read)
@@ -48,7 +50,7 @@ class Run:
     def _read(self):
         for line in self.process.stderr:
             self.said.append(line)
-            if found := re.match(r"smoke/(\S+) (…|done in)", line):
+            if found := re.match(rf"{self.profile}/(\S+) (…|done in)", line):
                 (self.begun if found[2] == "…" else self.ended)[found[1]] = time.monotonic()
 
     def finish(self) -> None:
