@@ -57,7 +57,7 @@ $(wordlist 2,99,$(goals)):
 	@echo "the report: $(REPORT)/index.html"
 
 all: ## Run every study, one after the other
-	@$(foreach goal,$(goals),$(MAKE) --no-print-directory $(goal) &&) true
+	@$(foreach goal,$(goals),$(MAKE) --no-print-directory $(goal) COMING='$(goals)' &&) true
 
 # Whatever writes pages ends with the guard.
 data cohort hospital train headline:
@@ -119,7 +119,7 @@ $(INSTALLED): requirements.lock pyproject.toml $(if $(filter .venv,$(ENV)),| .ve
 # the page is made again, at most once a minute; it says what is still to come.
 LATELY = [ -f $(REPORT)/index.html ] && [ $$(( $$(date +%s) - $$(date -r $(REPORT)/index.html +%s) )) -lt 60 ]
 PLANNED = .make/$(PROFILE)-$(notdir $(firstword $(MAKECMDGOALS)))-$(MAKE_BEGAN)
-PLAN = @! mkdir $(PLANNED) 2>/dev/null || $(PYTHON) -m drgstudy.plan plan $(PROFILE) $(MAKECMDGOALS)
+PLAN = @! mkdir $(PLANNED) 2>/dev/null || $(PYTHON) -m drgstudy.plan plan $(PROFILE) '$(MAKECMDGOALS)' '$(COMING)'
 $(steps): $(DONE)/%.ipynb: | $(INSTALLED)
 	$(if $(filter $@,$(trainings)),$(PLAN))
 	@$(PYTHON) -m drgstudy.study $(PARAMS)/$*.yaml --unless-made $@ $^

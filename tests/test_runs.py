@@ -268,7 +268,7 @@ def test_before_the_first_training_all_of_the_profile_is_checked(discharge, tmp_
         **{"02_harmonization": "review: sheet.csv\n", "05_train_i": "run: i\nmodel: tfidf\nlabels: two\n"},
     )  # fmt: skip
     with pytest.raises(StudyError, match="nothing is trained yet") as refused:
-        plan.plan("tiny", "report")
+        plan.plan("tiny", "report", "report early")
     said = str(refused.value).splitlines()[1:]
     expected = {
         "05-train-c": "its weights lack", "05-train-d, 05-train-f": "there is no such folder", "05-train-e": "parameter split",
@@ -278,6 +278,9 @@ def test_before_the_first_training_all_of_the_profile_is_checked(discharge, tmp_
     found = {name: why for name, _, why in (line.strip().partition(": ") for line in said)}
     assert found.keys() == expected.keys() and all(expected[name] in why for name, why in found.items()), found
     assert capsys.readouterr().err.startswith("tiny: to be trained: 8;") and not (Paths("tiny").runs / "a").exists()
+    with pytest.raises(StudyError) as refused:  # whoever has MIMIC-IV alone is not asked for MIMIC-III
+        plan.plan("tiny", "report")
+    assert "20-icu" not in str(refused.value) and "05-train-d" in str(refused.value)
 
 
 def test_before_the_first_training_a_shard_that_is_missing_or_cut_is_found(tmp_path, tiny_llama, tiny_bert):

@@ -39,39 +39,49 @@ def _taken(function, values: dict) -> dict:
     return {name: values[name] for name in inspect.signature(function).parameters if name in values}
 
 
-def plan(profile: str, *goals: str) -> None:
+def plan(profile: str, goals: str = "", coming: str = "") -> None:
     """Print which runs make will train for its goals, why, and how long each took last time.
+
+    Parameters
+    ----------
+    profile : str
+    goals : str
+        As they are typed, such as "report"; if empty, all that the profile has.
+    coming : str
+        Goals that make will turn to afterwards.
 
     Raises
     ------
     StudyError
-        If a training of the profile, or a table or file that a later step reads, would fail by what the parameter files
-        say, also for other goals than these: better now than after days of training.
+        If a training, or a step that reads a table or file which its parameters name, would fail by what the parameter
+        files say, now or for what is coming: better now than after days of training.
     """
     steps = graph.steps(profile)
-    names = [name for goal in goals for name in graph.wanted(steps, goal)] or list(steps)
-    asked, due, finished, faults = graph.trainings(steps, names), [], [], {}
-    for name in sorted(graph.trainings(steps, steps)):
+
+    def needed(goals: str) -> set[str]:
+        return graph.waits_for(steps, [name for goal in goals.split() for name in graph.wanted(steps, goal)])
+
+    asked, due, finished, faults = needed(goals) or {*steps}, [], set(), {}
+    for name in sorted(graph.trainings(steps, asked | needed(coming))):
         try:
             trainings = of_params(steps[name].params)
             whys = dict.fromkeys(why for record, why in map(runs.standing, trainings) if record is None)
         except StudyError as error:
             trainings, whys = [], {str(error): None}
-            if name in asked:  # the cohort of another goal may not be there yet
+            if name in asked:  # the cohort of what is coming need not be there yet
                 faults.setdefault(str(error), []).append(name)
         if not whys:
-            finished.append(name)
+            finished.add(name)
         elif name in asked:
             run, seconds = steps[name].values["run"], sum(map(_seconds, trainings))
             took = f" (last time {seconds // 60:.0f} min {seconds % 60:.0f} s)" if seconds else ""
             code_alone = all(why.startswith(runs.CODE) and ";" not in why for why in whys)
             keeps = f"; `make keep RUN={run} PROFILE={profile}` keeps it" if code_alone else ""
             due.append(f"  {run}: {'; '.join(whys)}{took}{keeps}")
-    there = len(asked.intersection(finished))
-    said = f"{profile}: to be trained: {len(due)}; there already, and taken as they are: {there}"
+    said = f"{profile}: to be trained: {len(due)}; there already, and taken as they are: {len(asked & finished)}"
     print(said, *due, sep="\n", file=sys.stderr)
     if due:
-        check([step for name, step in steps.items() if name not in finished], faults)
+        check([steps[name] for name in sorted((asked | needed(coming)) - finished)], faults)
 
 
 def check(steps: list[graph.Step], faults: dict[str, list[str]] | None = None) -> None:
