@@ -33,7 +33,7 @@ MINE = {  # what a parameter or setting of this name becomes: places, and sizes
     "max_tokens": lambda tokens: tokens // 8,  # Table 2 keeps three lengths
     "resamples": lambda number: 60,
     "resamples_interval": lambda number: 60,
-    "sizes": lambda sizes: [size // 20 for size in sizes],
+    "sizes": lambda sizes: [size // 16 for size in sizes],  # 12 or more, or they would look like small counts
     "sample": lambda size: min(size, 50),
     "draws": lambda draws: 5,
 }
