@@ -107,7 +107,7 @@ COST = {
     "fit_seconds": 60.0,
 }
 COST |= {"train_examples": 1200, "dtype": "float32", "history": [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]}
-PLACE = "/home/author/models"
+PLACE = "/srv/author/models"
 
 
 def drg_llama(root, patch, patients: int, tail: float, seed: int = 3) -> study.Paths:
