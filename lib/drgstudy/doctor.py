@@ -47,7 +47,7 @@ def check_python(env):
     name, version = interpreter(env)
     whose = "of the environment" if os.sep in name else name
     remedy = "install Python 3.11 or newer (Debian: apt-get install python3 python3-venv; macOS: brew install python)"
-    return (OK, f"{version}, {whose}", "") if name else (MISSING, f"none from 3.11 on ({version or 'no Python'})", remedy)
+    return (OK, f"{version}, {whose}", "") if name else (MISSING, f"none from 3.11 on ({version or 'none'})", remedy)
 
 
 def check_venv(env):
@@ -87,13 +87,14 @@ def check_environment(env):
         return NOTE, f"{len(absent)} of {len(pins)} pinned packages are not in it as pinned: {more}", "`make env`"
     latest = max((ROOT / name).stat().st_mtime for name in ("requirements.lock", "pyproject.toml"))
     if not made.exists() or made.stat().st_mtime < latest:
-        return NOTE, f"all {len(pins)} pinned packages, but older than what pins them", "`make env` brings it up to date"
+        return NOTE, f"all {len(pins)} pinned packages, but older than what pins them", "`make env`"
     return OK, f"complete and up to date: {len(pins)} pinned packages", ""
 
 
 def _same(pin: str) -> str:
     name, _, version = pin.partition("==")
-    return re.sub(r"[-_.]+", "-", name).lower() + "==" + version.strip().partition("+")[0]  # torch's wheel for CPUs is 2.13.0+cpu
+    version = version.strip().partition("+")[0]  # torch for CPUs alone is 2.13.0+cpu
+    return re.sub(r"[-_.]+", "-", name).lower() + "==" + version
 
 
 def check_disk(env):
@@ -163,8 +164,8 @@ def check_mimic(env):
             if value and not folder.is_dir():
                 lines.append((NOTE, f"{where}: there is no such folder", remedy))
             elif value:
-                has = _has(folder, _TABLES[key])
-                lines.append((OK, f"{where}: found", "") if has else (NOTE, f"{where}: no {_TABLES[key]}.csv[.gz]", remedy))
+                absent = "" if _has(folder, _TABLES[key]) else f"no {_TABLES[key]}.csv[.gz]"
+                lines.append((NOTE if absent else OK, f"{where}: {absent or 'found'}", remedy if absent else ""))
     return lines
 
 
