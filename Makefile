@@ -3,6 +3,9 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .DEFAULT_GOAL := help
+ifeq ($(OS),Windows_NT)
+  $(error This needs Linux or macOS: on Windows run make inside WSL2)
+endif
 
 PROFILE ?= demo
 PARAMS := notebooks/params/$(PROFILE)
@@ -30,7 +33,7 @@ GUARD := $(PYTHON) -m drgstudy.guard $(PROFILE)
 # installed for that.
 GRAPH := .make/$(PROFILE).mk
 DRY := $(findstring n,$(firstword -$(MAKEFLAGS)))
-ifneq ($(filter-out help env test stress rehearse verify keep bench lint audit notebook clean distclean,$(or $(MAKECMDGOALS),help)),)
+ifneq ($(filter-out help doctor env test stress rehearse verify keep bench lint audit notebook clean distclean,$(or $(MAKECMDGOALS),help)),)
 ifneq ($(if $(DRY),$(wildcard $(INSTALLED)),yes),)
 $(GRAPH): FORCE $(if $(DRY),,| $(INSTALLED))
 	@$(PYTHON) -m drgstudy.study.graph $(PROFILE) $@
@@ -41,6 +44,11 @@ endif
 help: ## Show this help
 	@echo "make TARGET [PROFILE=$(PROFILE)]   profiles: $(notdir $(wildcard notebooks/params/*))"
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  %-10s %s\n", $$1, $$2}'
+
+doctor: ## Say what is there and what is missing on this machine, and what to do
+	@for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	  $$python -I -c "" 2>/dev/null && exec $$python -I lib/drgstudy/doctor.py "$(ENV)"; \
+	done; echo "MISSING Python       none; install Python 3.11 or newer" >&2; exit 1
 
 env: $(INSTALLED) ## Build .venv from requirements.lock, or complete the active environment
 
@@ -100,7 +108,7 @@ clean: ## Remove what make made and git does not track, but for what people wrot
 distclean: clean ## As clean, and the fetched models and .venv too
 	@rm -rf data/models .venv
 
-.PHONY: help env report early all data cohort hospital train headline keep test stress rehearse verify bench lint audit notebook clean distclean
+.PHONY: help doctor env report early all data cohort hospital train headline keep test stress rehearse verify bench lint audit notebook clean distclean
 
 .venv/bin/python:
 	@for python in python3 python3.14 python3.13 python3.12 python3.11; do \

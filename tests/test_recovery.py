@@ -53,7 +53,8 @@ def tables(paths) -> dict[str, pd.DataFrame]:
 
 
 def pages(paths) -> dict[str, str]:
-    return {file.name: file.read_text(encoding="utf-8") for file in paths.report.rglob("*.html")}
+    files = [*paths.report.rglob("*.html"), *paths.report.rglob("*card.md"), *paths.report.glob("cards/*.md")]
+    return {file.name: file.read_text(encoding="utf-8") for file in files}
 
 
 def _numbers(cell: str) -> list[float]:

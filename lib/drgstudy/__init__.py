@@ -48,9 +48,11 @@ What is said
     results         long tables: predictions in, rows out
     tables          tables as printed and written; numbers.json
     comparisons     differences, and the sentences that say them
+    cards           what each model and the data are, for who meets them without the report
     report          the pages
     guard           the search for leaks
     verify          is my rerun the same?
+    doctor          what is missing on this machine; runs alone, before anything is installed
 """
 
 __version__ = "0.1.0"

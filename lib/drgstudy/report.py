@@ -16,7 +16,7 @@ from markupsafe import Markup
 from nbconvert import HTMLExporter
 from PIL import Image
 
-from drgstudy import metrics, plots, provenance, tables
+from drgstudy import cards, metrics, plots, provenance, tables
 from drgstudy.study import (
     Paths,
     StudyError,
@@ -35,7 +35,7 @@ from drgstudy.study import (
 
 
 def build(profile: str) -> None:
-    """Write a profile's report: merged numbers, a page for each executed notebook, and a self-contained ``index.html``.
+    """Write a profile's report: merged numbers, cards, a page for each executed notebook, a self-contained ``index.html``.
 
     The page names the steps that have not run yet. A study has no part of the page before its headline has run. While
     another process writes the same pages, this one waits.
@@ -108,7 +108,7 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
     shared["to_come"] = {study.topic: [_describe(step) for step in waiting if step in study] for study in begun}
     shared |= {"metrics": metrics.METRICS, "studies": [numbers[study.topic] for study in begun]}
     shared["order"] = plots.in_order(numbers["results"]["models"]) if "results" in numbers else []
-    shared |= {"figures": figures, "tables": rows}
+    shared |= {"figures": figures, "tables": rows, "cards": cards.write(paths, numbers), "papers": cards.papers()}
     told = {study.topic: Markup(pages.get_template(study.part).render(shared)) for study in begun}
     shared["further"] = _further(paths.report / "figures", "".join(told.values()))
     index = paths.report / "index.html"
