@@ -89,16 +89,16 @@ keep: $(INSTALLED) ## Keep RUN=llama, though the code that shapes it has changed
 	@$(PYTHON) -m drgstudy.plan keep $(PROFILE) $(RUN)
 
 test: $(INSTALLED) ## Run all tests; every notebook runs on the smoke profile
-	$(PYTHON) -m pytest
+	exec $(PYTHON) -m pytest
 stress: $(INSTALLED) ## Run the long suites: kills, full disks, mutants, large inputs (hours)
-	$(PYTHON) -m pytest -m stress
+	exec $(PYTHON) -m pytest -m stress
 verify: $(INSTALLED) ## Compare this report with the one that git holds, table by table
 	@$(PYTHON) -m drgstudy.verify $(PROFILE)
 
 bench: $(INSTALLED) ## Measure speed beside plain alternatives: reports/benchmarks.html (half an hour; keep the machine quiet)
 	@$(MAKE) --no-print-directory data/full/executed/02-harmonization.ipynb PROFILE=full
 	@$(MAKE) --no-print-directory cohort PROFILE=demo
-	$(PYTHON) benchmarks/bench.py
+	exec $(PYTHON) benchmarks/bench.py
 lint: $(INSTALLED) ## Check code and notebooks with ruff
 	$(PYTHON) -m ruff check lib tests benchmarks cluster notebooks
 	$(PYTHON) -m ruff format --check lib tests benchmarks cluster
@@ -106,7 +106,7 @@ audit: $(INSTALLED) ## Ask pypi.org which pinned packages have known vulnerabili
 	@$(PYTHON) -m venv .make/audit && .make/audit/bin/pip install --quiet pip-audit
 	@.make/audit/bin/pip-audit --strict --disable-pip --no-deps -r requirements.lock
 notebook: $(INSTALLED) ## Open JupyterLab on the notebooks; in a container add ARGS="--ip=0.0.0.0 --no-browser"
-	$(PYTHON) -m jupyterlab --notebook-dir=notebooks --LabApp.news_url=None \
+	exec $(PYTHON) -m jupyterlab --notebook-dir=notebooks --LabApp.news_url=None \
 	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(patsubst 0,--allow-root,$(filter 0,$(shell id -u))) $(ARGS)
 
 clean: ## Remove what make made and git does not track, but for what people wrote into data/*/review*
@@ -138,14 +138,14 @@ $(INSTALLED): requirements.lock pyproject.toml $(if $(USABLE),,FORCE) $(if $(fil
 # One parameter file is one step. Its executed notebook is written last, and stands for it. Two makes may work on one
 # profile at once: what the other has made meanwhile is not made again. Before the first training, make prints which
 # runs will be trained, why, and how long each took last time, and stops if one of them could not begin. As steps finish,
-# the page is made again, at most once a minute; it says what is still to come.
+# the page is made again, at most once a minute; it says what is still to come. By exec a signal to make reaches the step.
 LATELY = $(PYTHON) -c 'import os, sys, time; sys.exit(time.time() - os.stat(sys.argv[1]).st_mtime > 60)' \
   $(REPORT)/index.html 2>/dev/null
 PLANNED = .make/$(PROFILE)-$(notdir $(firstword $(MAKECMDGOALS)))-$(MAKE_BEGAN)
 PLAN = @! mkdir $(PLANNED) 2>/dev/null || $(PYTHON) -m drgstudy.plan plan $(PROFILE) $(MAKECMDGOALS)
 $(steps): $(DONE)/%.ipynb: | $(INSTALLED)
 	$(if $(filter $@,$(trainings)),$(PLAN))
-	@$(PYTHON) -m drgstudy.study $(PARAMS)/$*.yaml --unless-made $@ $^
+	@exec $(PYTHON) -m drgstudy.study $(PARAMS)/$*.yaml --unless-made $@ $^
 	$(if $(filter $@,$(shown)),@$(LATELY) || $(PAGES))
 # Make keeps a step's target after an error: a page that fails, or Ctrl-C, must not cost an hour of training, and every
 # file is written whole or not at all.
