@@ -204,7 +204,10 @@ def test_notes_that_cannot_be_extracted_are_named(summaries, tmp_path, column, s
 def test_without_ray_one_sentence_says_how_it_is_installed(summaries, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     parquet.write_table(summaries, tmp_path / "notes.parquet")
-    for start in (lambda: extract.extract_notes(tmp_path / "notes.parquet", tmp_path / "out"), lambda: sweep.sweep([], 1, 0)):
+    for start in (
+        lambda: extract.extract_notes(tmp_path / "notes.parquet", tmp_path / "out"),
+        lambda: sweep.sweep([], 1, 0),
+    ):
         with pytest.raises(StudyError, match="Ray is not installed; `make env EXTRAS=cluster`"):
             start()
 

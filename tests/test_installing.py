@@ -55,7 +55,11 @@ def make(folder: Path, *arguments, python: str = "", **environment) -> subproces
         (tools / name).write_text(f"#!/bin/sh\n{base if name == 'python3' else 'exit 127'}\n")
         (tools / name).chmod(0o755)
     clean = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
-    clean |= {"PATH": f"{tools}:{os.environ['PATH']}", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder.parent / "wheels")}
+    clean |= {
+        "PATH": f"{tools}:{os.environ['PATH']}",
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(folder.parent / "wheels"),
+    }
     clean["PIP_CONFIG_FILE"] = os.devnull
     return subprocess.run(["make", *arguments], cwd=folder, env=clean | environment, capture_output=True, text=True)
 
@@ -134,7 +138,10 @@ def test_a_python_without_venv_leaves_nothing_half_made(clone):
 @pytest.mark.parametrize(
     ("breaks", "says"),
     [
-        (lambda prefix: (prefix / "bin" / "python").symlink_to("/nowhere/python"), "does not start; remove or deactivate"),
+        (
+            lambda prefix: (prefix / "bin" / "python").symlink_to("/nowhere/python"),
+            "does not start; remove or deactivate",
+        ),
         (lambda prefix: script(prefix, 'case "$*" in *pip*) exit 1;; esac'), "has no pip, and its Python brings none"),
         (lambda prefix: script(prefix, 'case "$*" in *platform*) exit 1;; esac'), "is not that, or does not start"),
     ],

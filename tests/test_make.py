@@ -123,7 +123,9 @@ def unprivileged(*command) -> list:
     return ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *command]
 
 
-@pytest.mark.parametrize(("active", "says"), [(True, r"nothing can be written into \S*/\.make"), (False, "not writable")])
+@pytest.mark.parametrize(
+    ("active", "says"), [(True, r"nothing can be written into \S*/\.make"), (False, "not writable")]
+)
 def test_a_read_only_checkout_is_one_sentence(copy, active, says):
     environment = dict(os.environ, PYTHONPATH="", PYTHONDONTWRITEBYTECODE="1", VIRTUAL_ENV=sys.prefix if active else "")
     for folder in (copy, *filter(Path.is_dir, copy.rglob("*"))):

@@ -151,7 +151,9 @@ def test_a_kernel_at_rest_is_not_interrupted(smoke_params, tmp_path, monkeypatch
     stored(tmp_path, monkeypatch, "1 + 1")
     monkeypatch.setattr(AsyncKernelManager, "_async_interrupt_kernel", None)  # it would log that as an error
     assert study.run_notebook(smoke_params("profile: smoke")).exists()
-    assert re.fullmatch(r"smoke/03-cohort …\nsmoke/03-cohort done in \d+ s, with at most 0\.\d GB of memory\n", capfd.readouterr().err)
+    assert re.fullmatch(
+        r"smoke/03-cohort …\nsmoke/03-cohort done in \d+ s, with at most 0\.\d GB of memory\n", capfd.readouterr().err
+    )
 
 
 def test_a_long_tmpdir_and_a_home_that_is_not_writable_do_no_harm(smoke_params, tmp_path, monkeypatch):
@@ -173,7 +175,7 @@ def test_where_no_socket_can_be_made_one_sentence_says_so(smoke_params, tmp_path
 
     stored(tmp_path, monkeypatch, "1")
     monkeypatch.setattr(socket, "socket", type("Socket", (socket.socket,), {"bind": bind}))
-    with pytest.raises(StudyError, match="needs sockets, and none can be made .* set TMPDIR"):
+    with pytest.raises(StudyError, match=r"needs sockets, and none can be made .* set TMPDIR"):
         study.run_notebook(smoke_params("profile: smoke"))
     assert not list(tmp_path.glob("data/**/*.ipynb"))
 
