@@ -104,7 +104,7 @@ lint: $(INSTALLED) ## Check code and notebooks with ruff
 	$(PYTHON) -m ruff format --check lib tests benchmarks cluster
 audit: $(INSTALLED) ## Ask pypi.org which pinned packages have known vulnerabilities
 	@$(PYTHON) -m venv .make/audit && .make/audit/bin/pip install --quiet pip-audit
-	@.make/audit/bin/pip-audit --strict --disable-pip --no-deps -r requirements.lock
+	@.make/audit/bin/pip-audit --strict --disable-pip --no-deps $(addprefix -r ,$(wildcard requirements*.lock))
 notebook: $(INSTALLED) ## Open JupyterLab on the notebooks; in a container add ARGS="--ip=0.0.0.0 --no-browser"
 	exec $(PYTHON) -m jupyterlab --notebook-dir=notebooks --LabApp.news_url=None \
 	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(patsubst 0,--allow-root,$(filter 0,$(shell id -u))) $(ARGS)

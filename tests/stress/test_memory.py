@@ -18,11 +18,11 @@ GROUPS = {  # control groups of Linux, version 2 and 1: where they lie, the file
 @pytest.fixture
 def limited():
     """A function that runs a command, and all that it starts, with 8 GB of memory, and returns its status and the peak."""
-    for folder, (limit, peak_file) in GROUPS.items():
+    for folder, files in GROUPS.items():
         group = folder / f"drgstudy-{os.getpid()}"
         try:
             group.mkdir()
-            (group / limit).write_text(str(LIMIT))
+            (group / files[0]).write_text(str(LIMIT))
             break
         except OSError:
             if group.is_dir():
@@ -32,7 +32,7 @@ def limited():
 
     def run(*command, **options) -> tuple[int, int]:
         enter = ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"]
-        return subprocess.run([*enter, *command], **options).returncode, int((group / peak_file).read_text())
+        return subprocess.run([*enter, *command], **options).returncode, int((group / files[1]).read_text())
 
     yield run
     group.rmdir()
