@@ -1,5 +1,4 @@
 # The study as a graph of real files. `make` or `make help` explains the targets.
-SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .DEFAULT_GOAL := help
@@ -13,17 +12,35 @@ DATA := data/$(PROFILE)
 DONE := $(DATA)/executed
 REPORT := reports/$(PROFILE)
 
-# An active environment is used as it is. Conda's base environment does not count as active.
+# An active environment is used as it is, but for the .venv of this folder, which is made again if its Python is gone.
+# Conda's base environment does not count as active.
 ifneq ($(VIRTUAL_ENV),)
-  ENV := $(VIRTUAL_ENV)
+  ENV := $(if $(subst :$(CURDIR)/.venv:,,:$(VIRTUAL_ENV):),$(value VIRTUAL_ENV),.venv)
 else ifneq ($(filter-out base,$(CONDA_DEFAULT_ENV)),)
-  ENV := $(CONDA_PREFIX)
+  ENV := $(value CONDA_PREFIX)
 else
   ENV := .venv
 endif
-PYTHON := $(ENV)/bin/python
-INSTALLED := $(ENV)/.drgstudy-installed
+$(foreach sign,: ; | * ? " \ ` $$,$(if $(findstring $(sign),$(ENV)),$(error the path of the active environment, $(ENV), \
+  has a "$(sign)" in it; deactivate it, and make builds .venv, or move it)))
+PYTHON := "$(ENV)/bin/python"
+NONE :=
+INSTALLED := $(subst $(NONE) ,\ ,$(ENV))/.drgstudy-installed
+# Empty if that Python is gone, or is another than the one that the packages were installed for.
+USABLE := $(shell $(PYTHON) -Ic 'from importlib.util import find_spec; print(find_spec("papermill") or "")' 2>/dev/null)
+# For these Pythons and machines the pinned packages have wheels: tests/stress/test_lock.py asks the registry.
+FITS := import platform, sys; sys.exit( \
+  not (3, 11) <= sys.version_info < (3, 14) or (sys.platform, platform.machine()) == ("darwin", "x86_64"))
+NEEDED := a Python 3.11, 3.12 or 3.13, with venv, that is not an Intel Mac's (for which there is no PyTorch), is needed
+BRING_PIP = $(PYTHON) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m ensurepip >/dev/null 2>&1 || { \
+  echo "error: $(ENV) has no pip, and its Python brings none; install pip into it" >&2; exit 1; }
+LARGE := $(if $(wildcard /dev/nvidiactl /dev/dxg /System),, (no GPU is seen: README says how to do without CUDA's libraries))
 export PYTHONPATH := $(CURDIR)/lib
+# What a site sets for all its Pythons would have packages installed elsewhere, or read from elsewhere.
+unexport PYTHONHOME PYTHONEXECUTABLE PYTHONPLATLIBDIR PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_DRY_RUN
+export PYTHONNOUSERSITE := 1
+export PIP_USER := 0
+export PIP_REQUIRE_VIRTUALENV := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MAKE_BEGAN := $(or $(MAKE_BEGAN),$(shell date +%s))
 PAGES := $(PYTHON) -m drgstudy.report $(PROFILE)
@@ -34,7 +51,7 @@ GUARD := $(PYTHON) -m drgstudy.guard $(PROFILE)
 GRAPH := .make/$(PROFILE).mk
 DRY := $(findstring n,$(firstword -$(MAKEFLAGS)))
 ifneq ($(filter-out help doctor env test stress rehearse verify keep bench lint audit notebook clean distclean,$(or $(MAKECMDGOALS),help)),)
-ifneq ($(if $(DRY),$(wildcard $(INSTALLED)),yes),)
+ifneq ($(if $(DRY),$(and $(USABLE),$(wildcard $(INSTALLED))),yes),)
 $(GRAPH): FORCE $(if $(DRY),,| $(INSTALLED))
 	@$(PYTHON) -m drgstudy.study.graph $(PROFILE) $@
 include $(GRAPH)
@@ -43,14 +60,15 @@ endif
 
 help: ## Show this help
 	@echo "make TARGET [PROFILE=$(PROFILE)]   profiles: $(notdir $(wildcard notebooks/params/*))"
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  %-10s %s\n", $$1, $$2}'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
 
 doctor: ## Say what is there and what is missing on this machine, and what to do
-	@for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	@for python in python3 python3.13 python3.12 python3.11; do \
 	  $$python -I -c "" 2>/dev/null && exec $$python -I lib/drgstudy/doctor.py "$(ENV)"; \
-	done; echo "MISSING Python       none; install Python 3.11 or newer" >&2; exit 1
+	done; echo "MISSING Python       none; install Python 3.11, 3.12 or 3.13" >&2; exit 1
 
-env: $(INSTALLED) ## Build .venv from requirements.lock, or complete the active environment
+env: $(INSTALLED) ## Build .venv, or complete the active environment; EXTRAS="bits cluster" adds bitsandbytes and Ray
+	@$(if $(EXTRAS),$(BRING_PIP); $(PYTHON) -m pip install $(EXTRAS:%=-r requirements-%.lock))
 
 report: $(REPORT)/index.html ## Run the whole DRG-LLaMA study and write reports/PROFILE/index.html
 	@$(GUARD)
@@ -79,58 +97,65 @@ keep: $(INSTALLED) ## Keep RUN=llama, though the code that shapes it has changed
 	@$(PYTHON) -m drgstudy.plan keep $(PROFILE) $(RUN)
 
 test: $(INSTALLED) ## Run all tests; every notebook runs on the smoke profile
-	$(PYTHON) -m pytest
+	exec $(PYTHON) -m pytest
 stress: $(INSTALLED) ## Run the long suites: kills, full disks, mutants, large inputs (hours)
-	$(PYTHON) -m pytest -m stress
+	exec $(PYTHON) -m pytest -m stress
 rehearse: $(INSTALLED) ## Walk an author's whole path on small data laid out as PhysioNet does: paper and published, a kill, reviews
-	$(PYTHON) -m pytest -m stress tests/stress/test_rehearsal.py
+	exec $(PYTHON) -m pytest -m stress tests/stress/test_rehearsal.py
 verify: $(INSTALLED) ## Compare this report with the one that git holds, table by table
 	@$(PYTHON) -m drgstudy.verify $(PROFILE)
 
 bench: $(INSTALLED) ## Measure speed beside plain alternatives: reports/benchmarks.html (half an hour; keep the machine quiet)
 	@$(MAKE) --no-print-directory data/full/executed/02-harmonization.ipynb PROFILE=full
 	@$(MAKE) --no-print-directory cohort PROFILE=demo
-	$(PYTHON) benchmarks/bench.py
+	exec $(PYTHON) benchmarks/bench.py
 lint: $(INSTALLED) ## Check code and notebooks with ruff
 	$(PYTHON) -m ruff check lib tests benchmarks cluster notebooks
 	$(PYTHON) -m ruff format --check lib tests benchmarks cluster
 audit: $(INSTALLED) ## Ask pypi.org which pinned packages have known vulnerabilities
 	@$(PYTHON) -m venv .make/audit && .make/audit/bin/pip install --quiet pip-audit
-	@.make/audit/bin/pip-audit --strict --disable-pip --no-deps -r requirements.lock
-notebook: $(INSTALLED) ## Open JupyterLab on the notebooks
-	$(PYTHON) -m jupyterlab --notebook-dir=notebooks --LabApp.news_url=None \
-	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+	@.make/audit/bin/pip-audit --strict --disable-pip --no-deps $(addprefix -r ,$(wildcard requirements*.lock))
+notebook: $(INSTALLED) ## Open JupyterLab on the notebooks; in a container add ARGS="--ip=0.0.0.0 --no-browser"
+	exec $(PYTHON) -m jupyterlab --notebook-dir=notebooks --LabApp.news_url=None \
+	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(patsubst 0,--allow-root,$(filter 0,$(shell id -u))) $(ARGS)
 
 clean: ## Remove what make made and git does not track, but for what people wrote into data/*/review*
-	@for profile in $(notdir $(wildcard notebooks/params/*)); do \
-	  find "data/$$profile" -mindepth 1 -maxdepth 1 ! -name 'review*' -exec rm -rf {} + 2>/dev/null; done; true
+	@for file in $(foreach profile,$(notdir $(wildcard notebooks/params/*)),data/$(profile)/* data/$(profile)/.[!.]*); do \
+	  case $$file in */review*) ;; *) rm -rf "$$file";; esac; done
 	@git clean -fdXq reports; rm -rf .make/*-*-*
 distclean: clean ## As clean, and the fetched models and .venv too
 	@rm -rf data/models .venv
 
 .PHONY: help doctor env report early all data cohort hospital train headline keep test stress rehearse verify bench lint audit notebook clean distclean
 
-.venv/bin/python:
-	@for python in python3 python3.14 python3.13 python3.12 python3.11; do \
-	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && exec $$python -m venv .venv; \
-	done; echo "error: Python 3.11 or newer, with venv, is needed; none of python3, python3.11 … python3.14 is that" >&2; exit 1
+.venv/bin/python: $(if $(USABLE),,FORCE)
+	@[ -w . ] || { echo "error: this folder is not writable, and .venv is to be made in it; copy it to where you may write" >&2; exit 1; }
+	@! .venv/bin/python -c '' 2>/dev/null || exit 0; \
+	for python in python3 python3.13 python3.12 python3.11; do \
+	  $$python -c '$(FITS)' 2>/dev/null || continue; $$python -m venv --clear .venv && exit; rm -rf .venv; exit 1; \
+	done; echo "error: $(NEEDED); none of python3, python3.11 … python3.13 is that (uv venv --python 3.13 makes one)" >&2; exit 1
 
-$(INSTALLED): requirements.lock pyproject.toml $(if $(filter .venv,$(ENV)),| .venv/bin/python)
-	@echo "installing the pinned packages into $(ENV); a few minutes …"
+$(INSTALLED): requirements.lock pyproject.toml $(if $(USABLE),,FORCE) $(if $(filter .venv,$(ENV)),| .venv/bin/python)
+	@$(PYTHON) -c '$(FITS)' 2>/dev/null || { echo "error: $(NEEDED); $(ENV)/bin/python is not that, or does not start;" \
+	  "remove or deactivate that environment, and make builds .venv" >&2; exit 1; }
+	@[ -w "$(ENV)" ] || { echo "error: you may not write into $(ENV); deactivate it, and make builds .venv" >&2; exit 1; }
+	@$(BRING_PIP)
+	@echo "installing the pinned packages into $(ENV); a few minutes …$(LARGE)"
 	$(PYTHON) -m pip install -r requirements.lock
 	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --editable .
-	@touch $@
+	@touch "$@"
 
 # One parameter file is one step. Its executed notebook is written last, and stands for it. Two makes may work on one
 # profile at once: what the other has made meanwhile is not made again. Before the first training, make prints which
 # runs will be trained, why, and how long each took last time, and stops if one of them could not begin. As steps finish,
-# the page is made again, at most once a minute; it says what is still to come.
-LATELY = [ -f $(REPORT)/index.html ] && [ $$(( $$(date +%s) - $$(date -r $(REPORT)/index.html +%s) )) -lt 60 ]
+# the page is made again, at most once a minute; it says what is still to come. By exec a signal to make reaches the step.
+LATELY = $(PYTHON) -c 'import os, sys, time; sys.exit(time.time() - os.stat(sys.argv[1]).st_mtime > 60)' \
+  $(REPORT)/index.html 2>/dev/null
 PLANNED = .make/$(PROFILE)-$(notdir $(firstword $(MAKECMDGOALS)))-$(MAKE_BEGAN)
 PLAN = @! mkdir $(PLANNED) 2>/dev/null || $(PYTHON) -m drgstudy.plan plan $(PROFILE) '$(MAKECMDGOALS)' '$(COMING)'
 $(steps): $(DONE)/%.ipynb: | $(INSTALLED)
 	$(if $(filter $@,$(trainings)),$(PLAN))
-	@$(PYTHON) -m drgstudy.study $(PARAMS)/$*.yaml --unless-made $@ $^
+	@exec $(PYTHON) -m drgstudy.study $(PARAMS)/$*.yaml --unless-made $@ $^
 	$(if $(filter $@,$(shown)),@$(LATELY) || $(PAGES))
 # Make keeps a step's target after an error: a page that fails, or Ctrl-C, must not cost an hour of training, and every
 # file is written whole or not at all.

@@ -40,7 +40,10 @@ def extract_notes(notes: Path, out: Path) -> None:
     if out.exists():
         raise StudyError(f"{out} is there already; remove it, or name another folder")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise StudyError("Ray is not installed; `make env EXTRAS=cluster` installs it") from None
 
     ray.init(include_dashboard=False)
     context = ray.data.DataContext.get_current()

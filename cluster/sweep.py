@@ -116,7 +116,10 @@ def sweep(files: list[Path], cpus: float, gpus: float) -> dict[Path, str]:
         Why each of the failed runs failed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise StudyError("Ray is not installed; `make env EXTRAS=cluster` installs it") from None
 
     ray.init(include_dashboard=False)
     if "RAY_ADDRESS" not in os.environ and any(

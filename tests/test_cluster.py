@@ -1,5 +1,6 @@
 """The sweep and the extraction as they are started: by their command lines, on a Ray of this machine alone."""
 
+import importlib.util
 import os
 import re
 import shlex
@@ -26,6 +27,8 @@ CLUSTER = ROOT / "cluster"
 @pytest.fixture(scope="module")
 def start():
     """Start a script of a project with two cores and little shared memory; Ray keeps its files in a short-lived folder."""
+    if not importlib.util.find_spec("ray"):
+        pytest.skip("Ray is not installed: make env EXTRAS=cluster")
     with tempfile.TemporaryDirectory(prefix="ray") as folder:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_"))}
         environment |= {"HOME": folder, "RAY_TMPDIR": folder, "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": "100000000"}
@@ -196,6 +199,17 @@ def test_notes_that_cannot_be_extracted_are_named(summaries, tmp_path, column, s
     with pytest.raises(StudyError, match=f"{tmp_path}/notes: {says}"):
         extract.extract_notes(tmp_path / "notes", tmp_path / "courses")
     assert not (tmp_path / "courses").exists()
+
+
+def test_without_ray_one_sentence_says_how_it_is_installed(summaries, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    parquet.write_table(summaries, tmp_path / "notes.parquet")
+    for start in (
+        lambda: extract.extract_notes(tmp_path / "notes.parquet", tmp_path / "out"),
+        lambda: sweep.sweep([], 1, 0),
+    ):
+        with pytest.raises(StudyError, match="Ray is not installed; `make env EXTRAS=cluster`"):
+            start()
 
 
 def documented() -> list[list[str]]:

@@ -1,7 +1,9 @@
 """Each filter in its order, counts that add up, both splits, and the file that the models read."""
 
 import gzip
+import hashlib
 import pickle
+import re
 
 import numpy as np
 import pandas as pd
@@ -25,7 +27,7 @@ from drgstudy.cohort import (
 )
 from drgstudy.flow import check_flow, read_rows, write_rows
 from drgstudy.notes import hospital_course
-from drgstudy.study import StudyError
+from drgstudy.study import ROOT, StudyError
 
 MAPPING = pd.DataFrame(
     [("001", "ONE", "001"), ("002", "TWO", "002"), ("003", "THREE", "003"), ("009", "URINARY STONES W MCC", None)],
@@ -299,3 +301,22 @@ def test_from_files_to_stays(tmp_path):
     stays, flow = build_cohort(map(extract, mimic.notes(tmp_path)), mimic.read(tmp_path, "drgcodes"), MAPPING)
     assert stays["stay_id"].tolist() == [10, 20, 30, 40, 50]
     assert flow["splits"]["split"]["test_stays"] == 1
+
+
+def test_hosts_that_forbid_weak_hashes_let_us_number_texts(monkeypatch):
+    """FIPS mode, simulated: only what is marked as no matter of security may use a hash that is not approved."""
+    notes = pyarrow.table({"subject_id": [1], "hadm_id": [2], "text": ["Brief Hospital Course:\nwell\n"]})
+    usual, plain = extract(notes), hashlib.blake2b
+
+    def blake2b(*data, usedforsecurity=True, **options):
+        if usedforsecurity:
+            raise ValueError("[digital envelope routines] disabled for FIPS")
+        return plain(*data, **options)
+
+    monkeypatch.setattr(hashlib, "blake2b", blake2b)
+    assert extract(notes).equals(usual)
+    for file in [
+        file for room in ("lib", "cluster", "benchmarks", "notebooks") for file in (ROOT / room).rglob("*.[pi]*y*")
+    ]:
+        for call in re.findall(r"\b(?:md5|sha1|blake2[bs])\(.*", file.read_text(encoding="utf-8")):
+            assert "usedforsecurity=False" in call, file

@@ -1,12 +1,12 @@
 """What runs on a GPU, on a CPU with tiny shapes: lighter operations, quantised bases, attention without a mask, benchmark."""
 
 import copy
+import importlib.util
 
 import gpu
 import numpy as np
 import pytest
 import torch
-from peft.tuners.lora import Linear4bit
 from test_models import LABELS, adapted, batch, settings_of
 
 from drgstudy import models
@@ -54,6 +54,11 @@ def test_trained_without_a_mask_real_tokens_are_read_as_with_one(tiny_llama, tmp
     assert torch.equal(free_without_word, without_word) and not torch.allclose(without_word, logits)
 
 
+quantised = pytest.mark.skipif(
+    not importlib.util.find_spec("bitsandbytes"), reason="bitsandbytes is not installed: make env EXTRAS=bits"
+)
+
+
 @pytest.fixture(scope="module")
 def wider_llama(tmp_path_factory, tokenizer):
     """Folder of a LLaMA wide enough for bitsandbytes' blocks of 64 weights."""
@@ -70,6 +75,14 @@ def wider_llama(tmp_path_factory, tokenizer):
     return folder
 
 
+def test_without_bitsandbytes_bits_are_refused_in_one_sentence(tiny_llama, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for ask in (lambda s: models.check("llama", s), lambda s: models.build("llama", s, LABELS, tmp_path, 0)):
+        with pytest.raises(StudyError, match="setting bits: 4 needs bitsandbytes; `make env EXTRAS=bits`"):
+            ask(settings_of(tiny_llama, bits=4))
+
+
+@quantised
 @pytest.mark.parametrize(("bits", "error"), [(4, 0.2), (8, 0.03)])
 def test_a_quantised_base_reads_as_the_whole_one_and_hands_gradients_down(wider_llama, tmp_path, bits, error):
     found, settings = [], settings_of(wider_llama, lora_dropout=0.0, lora_targets=["q_proj", "v_proj"])
@@ -89,8 +102,11 @@ def test_a_quantised_base_reads_as_the_whole_one_and_hands_gradients_down(wider_
         assert 1e-4 < off < 4 * error if "lora" in name else off < error, (name, off)
 
 
+@quantised
 @pytest.mark.parametrize("bits", [4, 8])
 def test_a_quantised_model_learns_and_comes_back_while_its_base_stays(wider_llama, tmp_path, notes, bits):
+    from peft.tuners.lora import Linear4bit  # which is there where bitsandbytes is
+
     texts, y = notes
     settings = settings_of(wider_llama, bits=bits, epochs=8.0, head="probe", probe_strength=0.01, validation=0.2)
     model = models.build("llama", settings, LABELS, tmp_path, 0)
@@ -139,6 +155,7 @@ def test_without_a_gpu_every_measurement_is_there_with_its_goal_and_not_measured
     assert not any(row["goal"] for row in rows[4:])
 
 
+@quantised
 def test_tiny_shapes_take_the_path_of_the_large_ones_and_are_not_kept(benchmark, tmp_path):
     rows = benchmark("--tiny", "--only", "7B-512-16", "7B-512-16-stock", "7B-512-4")
     assert [row["ours"] is not None for row in rows] == [True, True, False, True, True, True, *[False] * 6]

@@ -85,18 +85,18 @@ def test_the_profile_for_one_gpu_is_a_whole_study_of_its_own(copy):
 )
 def test_an_active_environment_is_used_and_condas_base_is_none(copy, environment, prefix):
     plan = make(copy, "--dry-run", "report", **environment or {"HOME": "/"})
-    assert f"{prefix}/bin/python -m pip install -r requirements.lock" in plan
-    assert f"{prefix}/bin/python -m drgstudy.guard" in plan and ("venv .venv" in plan) == (prefix == ".venv")
+    assert f'"{prefix}/bin/python" -m pip install -r requirements.lock' in plan
+    assert f'"{prefix}/bin/python" -m drgstudy.guard' in plan and ("venv --clear .venv" in plan) == (prefix == ".venv")
     assert not (copy / ".venv").exists() and not (copy / ".make").exists()  # a dry run installs nothing
 
 
-def test_help_explains_every_target(copy):
+def test_help_explains_every_target(copy, **environment):
     named = re.search(r"^\.PHONY: (help.*)", (copy / "Makefile").read_text(), re.MULTILINE)[1].split()
-    explained = re.findall(r"^  (\w+) +\S", make(copy), re.MULTILINE)
+    explained = re.findall(r"^  (\w+) +\S", make(copy, **environment), re.MULTILINE)
     assert sorted(explained) == sorted(named)
 
 
-def test_clean_removes_what_make_made_and_nothing_else(copy):
+def test_clean_removes_what_make_made_and_nothing_else(copy, **environment):
     subprocess.run(["git", "init", "-q"], cwd=copy, check=True)
     made = ["data/demo/stays.parquet", "data/smoke/raw/x.csv.gz", "reports/smoke/index.html"]
     kept = [
@@ -110,8 +110,63 @@ def test_clean_removes_what_make_made_and_nothing_else(copy):
     for name in made + kept:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).touch()
-    make(copy, "clean")
+    make(copy, "clean", **environment)
     assert not any((copy / name).exists() for name in made) and all((copy / name).exists() for name in kept)
+
+
+def unprivileged(*command) -> list:
+    """A command for which file permissions count, also when root runs it."""
+    if os.geteuid():
+        return command
+    if not shutil.which("setpriv"):
+        pytest.skip("root is stopped by no permission, and there is no setpriv to do without its rights")
+    return ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *command]
+
+
+@pytest.mark.parametrize(
+    ("active", "says"), [(True, r"nothing can be written into \S*/\.make"), (False, "not writable")]
+)
+def test_a_read_only_checkout_is_one_sentence(copy, active, says):
+    environment = dict(os.environ, PYTHONPATH="", PYTHONDONTWRITEBYTECODE="1", VIRTUAL_ENV=sys.prefix if active else "")
+    for folder in (copy, *filter(Path.is_dir, copy.rglob("*"))):
+        folder.chmod(0o555)
+    try:
+        command = unprivileged("make", "report")
+        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+    finally:
+        for folder in (copy, *filter(Path.is_dir, copy.rglob("*"))):
+            folder.chmod(0o755)
+    first, *rest = [line for line in done.stderr.splitlines() if "No such file or directory" not in line]
+    assert done.returncode and re.match(f"error: .*{says}", first) and all(line.startswith("make") for line in rest)
+
+
+def test_jupyterlab_starts_as_root_too_and_takes_arguments(copy):
+    plan = make(copy, "--dry-run", "notebook", "ARGS=--ip=0.0.0.0 --no-browser")
+    assert plan.rstrip().endswith("--ip=0.0.0.0 --no-browser") and ("--allow-root" in plan) == (os.geteuid() == 0)
+
+
+@pytest.mark.parametrize("tools", ["busybox", "original-awk"])
+def test_help_and_clean_need_no_gnu_tools(copy, tools, tmp_path_factory):
+    """With busybox for every tool, its shell too, or with the awk of BSD and macOS."""
+    if not (found := shutil.which(tools)):
+        pytest.skip(f"{tools} is not installed")
+    folder = tmp_path_factory.mktemp("tools")
+    applets = ["awk"] if tools != "busybox" else subprocess.check_output([found, "--list"], text=True).split()
+    for name in applets:
+        (folder / name).symlink_to(found)
+    for name in ("make", "git", "python3"):
+        (folder / name).symlink_to(shutil.which(name))
+    environment = {"PATH": str(folder) if tools == "busybox" else f"{folder}:{os.environ['PATH']}"}
+    environment |= {"VIRTUAL_ENV": sys.prefix, "MAKEFLAGS": f"SHELL={folder}/sh" if tools == "busybox" else ""}
+    test_help_explains_every_target(copy, **environment)
+    test_clean_removes_what_make_made_and_nothing_else(copy, **environment)
+    assert "drgstudy.guard demo" in make(copy, "--dry-run", "report", **environment)
+
+
+def test_no_recipe_has_what_only_gnu_tools_know():
+    gnu = r"sed -\w*[rE]|\\t/|date -[rd]|find .*-(m..depth|mmin|printf)|grep -\w*P|readlink -f|xargs -r|stat -c|\[\[|&>|mktemp"
+    found = [line for line in (ROOT / "Makefile").read_text().splitlines() if re.search(gnu, line)]
+    assert not found and re.search(gnu, r"@sed -nE 's/^a/\1\t/p'")
 
 
 @pytest.mark.parametrize("target", ["data", "cohort", "hospital", "train", "headline", "report", "early"])

@@ -414,3 +414,12 @@ def test_missing_vectors_are_named(tmp_path, notes):
     with pytest.raises(StudyError, match=r"no-such-file\.bin"):
         model.fit(notes[0], np.array(notes[1]))
     assert bert.Settings().batch_size == 16
+
+
+def test_on_apple_silicon_the_cpu_is_used_whatever_else_is_there(monkeypatch, tmp_path, notes):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_built", lambda: True)
+    monkeypatch.setattr(torch.mps, "empty_cache", lambda: None)  # which accelerate calls
+    model = models.build("caml", {"epochs": 1.0, "min_count": 1}, LABELS, tmp_path, 0)
+    model.fit(notes[0], np.array(notes[1]))
+    assert training.device().type == "cpu" == next(model.net.parameters()).device.type

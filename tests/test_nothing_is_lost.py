@@ -239,6 +239,7 @@ def make(tmp_path):
         os.utime(file, (1e9, 1e9))
     stand_in = """\
         #!/bin/bash
+        [[ $1 = -m ]] || exec "$INTERPRETER" "$@"
         mkdir -p data/smoke/executed reports/smoke/numbers
         if [[ $2 = drgstudy.study.graph ]]; then exec "$INTERPRETER" "$@"; fi
         if [[ $2 = drgstudy.report ]]; then [[ -z $PAGES_FAIL ]] && touch reports/smoke/index.html; exit; fi

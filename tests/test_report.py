@@ -1,5 +1,6 @@
 """The pages, from the tiny study's results and a made-up executed notebook."""
 
+import json
 import os
 import re
 import shutil
@@ -193,3 +194,17 @@ def test_notebook_05_is_stored_clean_and_its_parameter_files_are_valid():
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
     for file in (study.places.NOTEBOOKS / "params").glob("*/06-results.yaml"):
         assert set(study.read_params(file)) | {"mask_below", "like"} == set(study.notebook_parameters(NOTEBOOK))
+
+
+def test_the_committed_demo_took_less_memory_than_readme_promises():
+    def peaks(costs):
+        if isinstance(costs, dict) and "peak_memory_gb" in costs:
+            yield costs["peak_memory_gb"]
+        for each in costs.values() if isinstance(costs, dict) else costs if isinstance(costs, list) else ():
+            yield from peaks(each)
+
+    found = list(peaks(json.loads((study.ROOT / "reports" / "demo" / "costs.json").read_text())))
+    said = re.search(
+        r"(\d+) GB of\s+memory \(a step of the demo takes (\d+) GB", (study.ROOT / "README.md").read_text()
+    )
+    assert len(found) > 20 and round(max(found)) == int(said[2]) and max(found) < int(said[1])

@@ -1,12 +1,15 @@
 """Paths, strict parameters, whole-or-nothing writes, the notebook runner, and the pins."""
 
+import errno
 import functools
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -148,7 +151,33 @@ def test_a_kernel_at_rest_is_not_interrupted(smoke_params, tmp_path, monkeypatch
     stored(tmp_path, monkeypatch, "1 + 1")
     monkeypatch.setattr(AsyncKernelManager, "_async_interrupt_kernel", None)  # it would log that as an error
     assert study.run_notebook(smoke_params("profile: smoke")).exists()
-    assert re.fullmatch(r"smoke/03-cohort …\nsmoke/03-cohort done in \d+ s\n", capfd.readouterr().err)
+    assert re.fullmatch(
+        r"smoke/03-cohort …\nsmoke/03-cohort done in \d+ s, with at most 0\.\d GB of memory\n", capfd.readouterr().err
+    )
+
+
+def test_a_long_tmpdir_and_a_home_that_is_not_writable_do_no_harm(smoke_params, tmp_path, monkeypatch):
+    far = tmp_path / ("x" * 100)  # a socket's path has 107 characters at most
+    far.mkdir()
+    stored(tmp_path, monkeypatch, "import tempfile; print(tempfile.gettempdir())")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(far))
+    monkeypatch.setenv("HOME", "/proc/nobody")
+    for name in ("XDG_RUNTIME_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
+        monkeypatch.delenv(name, raising=False)
+    made = nbformat.read(study.run_notebook(smoke_params("profile: smoke")), as_version=4)
+    assert made.cells[-1].outputs[0].text == f"{far}\n" and not list(far.iterdir())
+
+
+def test_where_no_socket_can_be_made_one_sentence_says_so(smoke_params, tmp_path, monkeypatch):
+    def bind(self, address):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))  # as on some network file systems
+
+    stored(tmp_path, monkeypatch, "1")
+    monkeypatch.setattr(socket, "socket", type("Socket", (socket.socket,), {"bind": bind}))
+    with pytest.raises(StudyError, match=r"needs sockets, and none can be made .* set TMPDIR"):
+        study.run_notebook(smoke_params("profile: smoke"))
+    assert not list(tmp_path.glob("data/**/*.ipynb"))
 
 
 def test_ctrl_c_lets_a_cell_tidy_up(smoke_params, tmp_path, monkeypatch):
@@ -366,8 +395,8 @@ def test_no_machine_path_in_what_git_holds():
 
 
 @pytest.mark.parametrize(("bar", "shown"), [("", ""), ("half a bar", "half a bar\n"), ("a bar\n", "a bar\n")])
-def test_what_follows_a_progress_bar_begins_a_line(bar, shown, capsys):
-    with study.notebook._relayed_progress(), open(os.environ["DRGSTUDY_PROGRESS"], "a") as channel:
+def test_what_follows_a_progress_bar_begins_a_line(bar, shown, capsys, tmp_path):
+    with study.notebook._relayed_progress(tmp_path), open(os.environ["DRGSTUDY_PROGRESS"], "a") as channel:
         channel.write(bar)
     assert capsys.readouterr().err == shown
 

@@ -94,7 +94,9 @@ def extract(notes: pyarrow.RecordBatch, rules: str = "ours") -> pyarrow.RecordBa
     find = published_course if is_published(rules) else hospital_course
     courses = [find(text.as_py() or "") for text in notes["text"]]
     words = [n_words(course or "") for course in courses]
-    hashes = [hashlib.blake2b((course or "").encode(), digest_size=8).digest() for course in courses]
+    hashes = [
+        hashlib.blake2b((course or "").encode(), digest_size=8, usedforsecurity=False).digest() for course in courses
+    ]
     made = {"text": courses, "words": words, "digest": np.frombuffer(b"".join(hashes), "<i8")}
     columns = [pyarrow.array(values, COURSES.field(name).type) for name, values in made.items()]
     return type(notes).from_arrays([notes["subject_id"], notes["hadm_id"], *columns], schema=COURSES)

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTHONS = ("python3", "python3.14", "python3.13", "python3.12", "python3.11")  # as the Makefile tries them
+PYTHONS = ("python3", "python3.13", "python3.12", "python3.11")  # as the Makefile tries them
 OLDEST = (3, 11)
 OK, NOTE, MISSING = "ok", "note", "MISSING"
 SECONDS = 4.0

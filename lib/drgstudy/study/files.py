@@ -36,6 +36,23 @@ def room_for(path: Path):
         raise
 
 
+def _writable(folder: Path) -> None:
+    """Make a folder if it is not there; raise StudyError if nothing may be written into it."""
+    closed = (errno.EACCES, errno.EPERM, errno.EROFS)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        may = os.access(folder, os.W_OK)
+    except OSError as error:
+        if error.errno not in closed:
+            raise
+        may = False
+    if not may:
+        raise StudyError(
+            f"nothing can be written into {folder.absolute()}, which is read-only to you; copy the study to a folder of your own, or "
+            "get the right to write there"
+        )
+
+
 @contextlib.contextmanager
 def atomic(path: Path):
     """Yield a temporary path beside `path`; what is written there takes the final name only if the block succeeds.
@@ -46,14 +63,14 @@ def atomic(path: Path):
     Raises
     ------
     StudyError
-        If the disk is full. What was written so far is removed, and `path` is as it was.
+        If the disk is full, or the folder read-only. What was written so far is removed, and `path` is as it was.
     """
     path = Path(path)
     if rank():
         with tempfile.TemporaryDirectory() as scratch:
             yield Path(scratch) / path.name
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _writable(path.parent)
     here = f"@{os.uname().nodename}-"
     beside, old = (path.with_name(f".unfinished-{what}{os.getpid()}{here}{path.name}") for what in ("", "old-"))
     for left in path.parent.glob(f".unfinished-*{here}{path.name}"):
@@ -107,7 +124,7 @@ def locked(file: Path, what: str):
 
 
 def _take(file: Path, what: str):
-    file.parent.mkdir(parents=True, exist_ok=True)
+    _writable(file.parent)
     lock = open(file, "ab+", buffering=0)  # noqa: SIM115, for the caller closes it
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,6 +7,8 @@ import functools
 import json
 import os
 import re
+import resource
+import socket
 import sys
 import tempfile
 import threading
@@ -19,7 +21,7 @@ from drgstudy.study.files import atomic, locked
 from drgstudy.study.parameters import notebook_of, notebook_parameters, read_params
 from drgstudy.study.places import Paths
 from drgstudy.study.problems import StudyError
-from drgstudy.study.processes import rank
+from drgstudy.study.processes import peak_memory_gb, rank
 from drgstudy.study.registry import study_of
 
 _PLACE = re.compile(r'"(?:[/~]|\.{1,2}/|\\\\|[A-Za-z]:[/\\])(?:[^"\\]|\\.)*"')  # a quoted path of this machine
@@ -112,7 +114,7 @@ def _execute(params: Path, values: dict, lock: int | None) -> Path:
     say = functools.partial(print, f"{params.parent.name}/{params.stem}", file=sys.stderr, flush=True)
     if not rank():
         say("…")
-    with atomic(executed) as beside, _relayed_progress() as folder:
+    with atomic(executed) as beside, _folder_for_sockets() as folder, _relayed_progress(folder):
         try:
             made = papermill.execute_notebook(
                 notebook,
@@ -144,7 +146,8 @@ def _execute(params: Path, values: dict, lock: int | None) -> Path:
         nbformat.write(made, beside)
     if not rank():
         failed.unlink(missing_ok=True)
-        say(f"done in {time.perf_counter() - start:.0f} s")
+        peak = peak_memory_gb(resource.RUSAGE_CHILDREN)
+        say(f"done in {time.perf_counter() - start:.0f} s, with at most {peak:.1f} GB of memory")
     return executed
 
 
@@ -168,34 +171,52 @@ def results_only(notebook):
     return notebook
 
 
-@contextlib.contextmanager
-def _relayed_progress():
-    """Show what the kernel writes to its progress channel, for its stderr ends up in the notebook.
+def _folder_for_sockets() -> tempfile.TemporaryDirectory:
+    """A temporary folder where a socket can be made: its path must be short, and not every file system has sockets.
 
-    Yields the temporary folder that holds the channel.
+    Raises
+    ------
+    StudyError
+        If there is none.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        channel = Path(folder) / "progress"
-        channel.touch()
-        os.environ["DRGSTUDY_PROGRESS"] = str(channel)
-        os.environ["DRGSTUDY_PROGRESS_SECONDS"] = "0.5" if sys.stderr.isatty() else "15"  # a log needs no animation
-        done = threading.Event()
+    for place in (None, os.environ.get("XDG_RUNTIME_DIR", "/tmp"), "/tmp"):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            folder = tempfile.TemporaryDirectory(dir=place)
+            stack.callback(folder.cleanup)
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.bind(f"{folder.name}/kernel-99")
+            stack.pop_all()
+            return folder
+    raise StudyError(
+        "a notebook's kernel needs sockets, and none can be made among the temporary files; set TMPDIR to a folder with a "
+        "short path, on a disk of this machine"
+    )
 
-        def relay():
-            last, finished = "\n", False
-            with channel.open(encoding="utf-8", errors="replace") as file:
-                while not finished:
-                    finished = done.wait(0.3)
-                    text = file.read()
-                    last = (last + text)[-1]
-                    sys.stderr.write(text if not finished or last == "\n" else text + "\n")  # a bar was cut off
-                    sys.stderr.flush()
 
-        thread = threading.Thread(target=relay)
-        thread.start()
-        try:
-            yield folder
-        finally:
-            done.set()
-            thread.join()
-            del os.environ["DRGSTUDY_PROGRESS"], os.environ["DRGSTUDY_PROGRESS_SECONDS"]
+@contextlib.contextmanager
+def _relayed_progress(folder: str):
+    """Show what the kernel writes to its progress channel in `folder`, for its stderr ends up in the notebook."""
+    channel = Path(folder) / "progress"
+    channel.touch()
+    os.environ["DRGSTUDY_PROGRESS"] = str(channel)
+    os.environ["DRGSTUDY_PROGRESS_SECONDS"] = "0.5" if sys.stderr.isatty() else "15"  # a log needs no animation
+    done = threading.Event()
+
+    def relay():
+        last, finished = "\n", False
+        with channel.open(encoding="utf-8", errors="replace") as file:
+            while not finished:
+                finished = done.wait(0.3)
+                text = file.read()
+                last = (last + text)[-1]
+                sys.stderr.write(text if not finished or last == "\n" else text + "\n")  # a bar was cut off
+                sys.stderr.flush()
+
+    thread = threading.Thread(target=relay)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        del os.environ["DRGSTUDY_PROGRESS"], os.environ["DRGSTUDY_PROGRESS_SECONDS"]

@@ -32,13 +32,16 @@ def first_process_first():
         yield
 
 
-def peak_memory_gb() -> float:
-    """Peak memory of this process in GB: the GPU's if torch is loaded and finds one, otherwise the resident set."""
-    torch = sys.modules.get("torch")
+def peak_memory_gb(of: int = resource.RUSAGE_SELF) -> float:
+    """Peak memory of this process in GB: the GPU's if torch is loaded and finds one, otherwise the resident set.
+
+    Of `resource.RUSAGE_CHILDREN` it is the largest resident set of a process that was started from here and has ended.
+    """
+    torch = sys.modules.get("torch") if of == resource.RUSAGE_SELF else None
     if torch is not None and torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    return resource.getrusage(of).ru_maxrss * unit / 1e9
 
 
 def progress(iterable=None, **options):
