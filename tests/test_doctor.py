@@ -42,10 +42,10 @@ def line(machine, name: str) -> tuple[str, str, str]:
 
 
 def test_a_python_that_is_new_enough_is_found_behind_an_old_one(machine):
-    assert line(machine, "Python")[:2] == ("MISSING", "none from 3.11 on (none)")
+    assert line(machine, "Python")[:2] == ("MISSING", "none of 3.11, 3.12 and 3.13 (none)")
     machine.has("python3", "echo 3.9.2")
     state, found, remedy = line(machine, "Python")
-    assert (state, found) == ("MISSING", "none from 3.11 on (3.9.2)") and "python3-venv" in remedy
+    assert (state, found) == ("MISSING", "none of 3.11, 3.12 and 3.13 (3.9.2)") and "python3-venv" in remedy
     machine.has("python3.12", "echo 3.12.1")
     assert line(machine, "Python") == ("ok", "3.12.1, python3.12", "")
     machine.has(".venv/bin/python", "echo 3.13.0")
@@ -62,7 +62,7 @@ def test_debian_without_venv_and_an_environment_without_pip(machine):
     assert line(machine, "venv")[0] == "MISSING" and "apt-get install python3-venv" in line(machine, "venv")[2]
     assert line(machine, "pip")[0] == "ok"
     machine.has(".venv/bin/python", 'case "$*" in *pip*) exit 1;; *) echo 3.11.2;; esac')
-    assert line(machine, "pip")[0] == "MISSING" and "ensurepip" in line(machine, "pip")[2]
+    assert line(machine, "pip")[0] == "note" and "make brings it" in line(machine, "pip")[2]
     machine.has(".venv/bin/python", "echo pip 24.0 from /home/author/site-packages")
     assert line(machine, "pip") == ("ok", "24.0", "")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHONS = ("python3", "python3.13", "python3.12", "python3.11")  # as the Makefile tries them
-OLDEST = (3, 11)
+FITTING = ((3, 11), (3, 12), (3, 13))
 OK, NOTE, MISSING = "ok", "note", "MISSING"
 SECONDS = 4.0
 _TABLES = {"mimic": "admissions", "mimic_note": "discharge", "mimic3": "ADMISSIONS"}  # by parameter, a table that tells
@@ -33,11 +33,11 @@ def said(*command: str) -> str:
 
 
 def interpreter(env: Path) -> "tuple[str, str]":
-    """The Python that make would use and its version: the environment's, or the first new enough; ("", oldest found)."""
+    """The Python that make would use and its version: the environment's, or the first that fits; ("", another one found)."""
     own, old = str(env / "bin" / "python"), ""
     for name in (own,) if os.path.exists(own) else PYTHONS:
         version = said(name, "-I", "-c", "import platform; print(platform.python_version())")
-        if version and tuple(map(int, re.findall(r"\d+", version)[:2])) >= OLDEST:
+        if version and tuple(map(int, re.findall(r"\d+", version)[:2])) in FITTING:
             return name, version
         old = old or version
     return "", old
@@ -46,8 +46,8 @@ def interpreter(env: Path) -> "tuple[str, str]":
 def check_python(env):
     name, version = interpreter(env)
     whose = "of the environment" if os.sep in name else name
-    remedy = "install Python 3.11 or newer (Debian: apt-get install python3 python3-venv; macOS: brew install python)"
-    return (OK, f"{version}, {whose}", "") if name else (MISSING, f"none from 3.11 on ({version or 'none'})", remedy)
+    remedy = "install Python 3.11, 3.12 or 3.13 (Debian: apt-get install python3 python3-venv; macOS: brew install python)"
+    return (OK, f"{version}, {whose}", "") if name else (MISSING, f"none of 3.11, 3.12 and 3.13 ({version or 'none'})", remedy)
 
 
 def check_venv(env):
@@ -63,8 +63,7 @@ def check_pip(env):
     if not os.path.exists(own):
         return OK, "comes with the environment", ""
     version = said(own, "-I", "-m", "pip", "--version").split()[:2]
-    remedy = "run its `python -m ensurepip`, or install pip with what made the environment"
-    return (OK, version[1], "") if version else (MISSING, "the environment has none", remedy)
+    return (OK, version[1], "") if version else (NOTE, "the environment has none", "make brings it, if its Python can")
 
 
 def check_programs(env):
