@@ -95,7 +95,7 @@ def made(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("copy")
     for name in ("lib", "notebooks", "data/reference"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
-    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+    for name in ("Makefile", "requirements.lock", "pyproject.toml", "CITATION.cff"):
         shutil.copy(ROOT / name, root)
         os.utime(root / name, (0, 0))  # older than the environment in use, into which nothing is to be installed
     drgs = [code for code in COURSES for _ in range(20)]

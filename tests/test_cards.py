@@ -132,7 +132,7 @@ def test_what_is_masked_stays_masked_and_a_place_of_the_machine_is_not_said(made
     texts = made(
         but(
             ("results", "table_1", "llama", "All DRGs", "acc_at_1", score),
-            ("results", "models", "llama", "settings", "base", "/home/author/models/llama-7b"),
+            ("results", "models", "llama", "settings", "base", "/scratch/author/models/llama-7b"),
             ("splits", "known_share", None),
             ("text", "train_labels", None),
             ("early_cohort", "table_1", "ms", "Test cohort", {}),

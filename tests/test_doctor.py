@@ -63,7 +63,7 @@ def test_debian_without_venv_and_an_environment_without_pip(machine):
     assert line(machine, "pip")[0] == "ok"
     machine.has(".venv/bin/python", 'case "$*" in *pip*) exit 1;; *) echo 3.11.2;; esac')
     assert line(machine, "pip")[0] == "note" and "make brings it" in line(machine, "pip")[2]
-    machine.has(".venv/bin/python", "echo pip 24.0 from /home/author/site-packages")
+    machine.has(".venv/bin/python", "echo pip 24.0 from /elsewhere/site-packages")
     assert line(machine, "pip") == ("ok", "24.0", "")
 
 

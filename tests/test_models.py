@@ -180,7 +180,7 @@ def test_llama_learns_two_labels_and_comes_back_from_its_folder(tiny_llama, tmp_
     with pytest.raises(StudyError, match="model 'tfidf' gives one label a stay"):
         models.build("tfidf", {}, ["a", *CC_LABELS], tmp_path, 0)
     with pytest.raises(StudyError, match="setting validation"):
-        models.build("llama", settings | {"validation": 0.2}, range(9), tmp_path, 0).fit(texts, two)
+        models.build("llama", settings | {"validation": 0.2}, ["a", *CC_LABELS], tmp_path, 0)
 
 
 class Killed(Exception):

@@ -152,7 +152,7 @@ def test_a_kernel_at_rest_is_not_interrupted(smoke_params, tmp_path, monkeypatch
     monkeypatch.setattr(AsyncKernelManager, "_async_interrupt_kernel", None)  # it would log that as an error
     assert study.run_notebook(smoke_params("profile: smoke")).exists()
     assert re.fullmatch(
-        r"smoke/03-cohort …\nsmoke/03-cohort done in \d+ s, with at most 0\.\d GB of memory\n", capfd.readouterr().err
+        r"smoke/03-cohort …\nsmoke/03-cohort done in \d+ s, with at most \d\.\d GB of memory\n", capfd.readouterr().err
     )
 
 

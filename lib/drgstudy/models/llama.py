@@ -97,8 +97,8 @@ def quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
 
 def check(settings: Settings) -> None:
     """Raise StudyError if no training could begin with these settings; of the weights, only names and sizes are read."""
-    _suffix(settings, weights.tokenizer(settings.base))
     _with_lora(_base(settings, 2, device_map="meta"), settings)
+    _suffix(settings, weights.tokenizer(settings.base))
 
 
 def _suffix(settings: Settings, tokenizer) -> list[int]:
@@ -165,11 +165,11 @@ class Model:
         self.dtype = fast_dtype() if settings.dtype == "auto" else getattr(torch, settings.dtype)
         self.precision = f"{self.dtype}" + (f", stored in {settings.bits} bits" if settings.bits < 16 else "")
         set_seed(seed)
-        self.tokenizer = weights.tokenizer(settings.base)
         options = {"dtype": self.dtype, "device_map": device()}
         if settings.bits < 16:
             options["quantization_config"] = quantization(settings.bits, self.dtype)
         base = _base(settings, len(labels), **options)
+        self.tokenizer = weights.tokenizer(settings.base)
         base.config.pad_token_id = self.tokenizer.pad_token_id
         base.config.use_cache = False
         base.forward = types.MethodType(self._forward, base)
