@@ -15,6 +15,8 @@ from drgstudy.synthetic.tables import Hospital
 N_AUTHORS = 240  # shared out among the services by their size, but at least `_MIN_AUTHORS` each
 _MIN_AUTHORS = 3
 _MIN_PHRASES = 8  # an author knows every second phrase of a list, but no fewer than these
+_CHOICE = re.compile(r"\[([^][]*)\]")
+_HABIT = 0.4  # how often an author takes the favourite of alternatives
 _SLOT = re.compile(r"\{([A-Za-z]\w*|[\d.]+)(?:-([\d.]+))?\}")
 
 
@@ -97,8 +99,15 @@ class Author:
         return self._phrases[kind]
 
     def fill(self, template: str, rng: np.random.Generator, slots: dict[str, str]) -> str:
-        """A template with its slots filled and its numbers drawn, as ``phrases.yaml`` explains."""
+        """A template with its alternatives chosen, its slots filled and its numbers drawn, as ``phrases.yaml`` explains."""
         drawn = set()
+
+        def chosen(match: re.Match) -> str:
+            forms = match[1].split("|")
+            return max(forms, key=self.preference) if rng.random() < _HABIT else pick(rng, forms)
+
+        while "[" in template:  # the innermost alternatives first
+            template = _CHOICE.sub(chosen, template)
 
         def value(match: re.Match) -> str:
             key, high = match.groups()
