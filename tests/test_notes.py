@@ -216,6 +216,12 @@ def test_a_section_is_not_swallowed_for_the_list_that_it_holds(problems, gap):
                 assert hospital_course(note) == course, heading
 
 
+def test_the_grades_of_the_discharge_condition_are_no_problems_of_a_course_with_labels():
+    course = "He came.\nEndo: hydrated.\nGU: Foley out."
+    rest = "Home Meds:\n1. Iron\n\n___ Condition:\nGood.\nMental Status: Clear.\nLevel of Consciousness: Alert.\n\n"
+    assert hospital_course(f"Brief Hospital Course:\n{course}\n\n{rest}Discharge Instructions:\nDear") == course
+
+
 def test_a_section_of_every_summary_ends_the_course_unless_it_is_a_line_within_a_problem():
     start = "Brief Hospital Course:\n# COPD: nebs."
     for rest in (

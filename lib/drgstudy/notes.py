@@ -105,6 +105,9 @@ MARK, MARK_HERE = re.compile(r"\n" + MARKS, re.VERBOSE), re.compile(MARKS, re.VE
 COMMA = re.compile(r",(?=[^\s\d]|\d{1,2}[.)](?!\d))")  # was a line break, in a transcription
 LISTED = re.compile(r"[\s,]*+[A-Z][A-Z /&,()-]{1,60}+:")  # a course that begins with a heading of its own
 FINAL = re.compile("transition|issue")  # it ends the course even as an item of its list: "# Transitional issues: x"
+GRADED = re.compile(
+    "mental status|level of consciousness", re.IGNORECASE
+)  # in any discharge condition, told like problems
 MEASURED = re.compile("EXAM|VITAL|LAB|DATA|FINDINGS|RESULTS")  # such sections list organ systems, too
 BLANK, REST, LINE = re.compile(r"[\s,]*+"), re.compile(r"[ \t\r*=]*+(?:\n|\Z)"), re.compile(r"\s*+([^\n]*+)")
 
@@ -195,7 +198,9 @@ class Problems:
         items, number, loose, goes_on = "", 0, False, section is None
         for mark in (*marks, *MARK.finditer(text, start, end)):
             kind, name = mark.lastgroup, mark[mark.lastgroup]
-            if kind in ("label", "shout", "underlined") and is_section(name, True, self.transcribed) is not None:
+            if kind in ("label", "shout", "underlined") and (
+                GRADED.fullmatch(name) or is_section(name, True, self.transcribed) is not None
+            ):
                 continue
             at = int(name) if kind in ("number", "numeral") else 0
             kind = {"numeral": "number", "bullet": name}.get(kind, kind)

@@ -22,6 +22,7 @@ def limited():
         group = folder / f"drgstudy-{os.getpid()}"
         try:
             group.mkdir()
+            (group / files[1]).read_text()  # an ordinary folder has none, and would take the limit for a new file
             (group / files[0]).write_text(str(LIMIT))
             break
         except OSError:
