@@ -64,7 +64,7 @@ EVIDENCE = pd.DataFrame(
     ]
 )
 HARD = {
-    "ceiling": {"value": 0.84, "lower": 0.8, "upper": 0.88},
+    "documented": {"value": 0.84, "lower": 0.8, "upper": 0.88},
     "attack": {"value": 0.27, "lower": 0.23, "upper": 0.31},
     "curve": [{"train_stays": n, "value": v, "lower": v - 0.1, "upper": v + 0.1} for n, v in ((350, 0.3), (2800, 0.5))],
 }
@@ -271,9 +271,9 @@ def test_the_threshold_curve_shows_all_counts_and_marks_what_was_chosen():
         assert chosen.get_ydata().tolist() == EVIDENCE[count][:51].tolist() and set(mark.get_xdata()) == {92}
 
 
-def test_the_hardness_figure_tells_ceiling_attack_and_sizes():
+def test_the_hardness_figure_tells_documentation_attack_and_sizes():
     words = words_on(plots.hardness(HARD, DATASET))
-    assert any("ceiling" in word and "(0.84)" in word for word in words)
+    assert any("documentation" in word and "(0.84)" in word for word in words)
     assert any("attack" in word and "(0.27)" in word for word in words) and {"350", "2,800"} <= set(words)
 
 

@@ -13,6 +13,7 @@ from drgstudy.plots.cohorts import (
     hardness,
     measured_by_hour,
     note_hours,
+    strata,
     threshold_curve,
     word_counts,
     words_known,
@@ -39,6 +40,6 @@ __all__ = [
     "case_mix", "cases_by_accuracy", "cmi_by_hour", "cmi_by_size", "cmi_payments", "course", "coverage", "dials",
     "differences", "drg_frequencies", "error_categories", "error_classes", "flow_diagram", "hardness", "in_order",
     "learning_curve", "mdc_confusion", "measured_by_hour", "note_hours", "reliability", "save", "severity_confusion",
-    "split_effect", "strongest_words", "study_map", "style_of", "sweep", "threshold_curve", "weight_scatter", "word_counts",
+    "split_effect", "strata", "strongest_words", "study_map", "style_of", "sweep", "threshold_curve", "weight_scatter", "word_counts",
     "words_known",
 ]  # fmt: skip

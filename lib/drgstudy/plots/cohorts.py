@@ -10,7 +10,9 @@ from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter, StrMet
 
 from drgstudy import disclosure
 from drgstudy.plots.canvas import canvas, log_counts, stamped
-from drgstudy.plots.style import FAINT, INK, PALETTE, style_of
+from drgstudy.plots.style import FAINT, INK, PALETTE, in_order, style_of
+
+_DIFFERENCE = ("difference", "difference_lower", "difference_upper")
 
 
 def bars(counts: pd.Series, xlabel: str, ylabel: str, dataset: str) -> Figure:
@@ -190,14 +192,14 @@ def dials(by_tail: dict[float, pd.Series], by_words: dict[int, pd.Series], datas
 
 
 def hardness(hardness: dict, dataset: str) -> Figure:
-    """Top-1 accuracy of TF-IDF by number of training stays, beside the documentation ceiling and the inversion attack.
+    """Top-1 accuracy of TF-IDF by number of training stays, beside grouped documentation and inversion attack.
 
-    `hardness` holds ``ceiling`` and ``attack``, each a dict of value, lower and upper; and ``curve``, a list of such
+    `hardness` holds ``documented`` and ``attack``, each a dict of value, lower and upper; and ``curve``, a list of such
     dicts that also have train_stays.
     """
     figure, ax = canvas(7.5, 4)
     for key, name, colour, style in (
-        ("ceiling", "documentation ceiling: the codes that were written down", PALETTE[2], "--"),
+        ("documented", "grouped documentation: the grouper, told all codes that were written down", PALETTE[2], "--"),
         ("attack", "inversion attack: a dictionary of the notes’ own words", PALETTE[3], "-."),
     ):
         band = hardness[key]
@@ -217,4 +219,32 @@ def hardness(hardness: dict, dataset: str) -> Figure:
     ax.set(ylabel="top-1 accuracy (%)", ylim=(0, 1))
     ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
     figure.legend(frameon=False, loc="outside upper center", ncols=1)
+    return stamped(figure, dataset)
+
+
+def strata(table: pd.DataFrame, dataset: str) -> Figure:
+    """Accuracy of each run in each stratum, and how much better than the first run each other one is.
+
+    `table` is from `drgstudy.synthetic.strata.by_stratum`.
+    """
+    names, runs = list(dict.fromkeys(table["stratum"])), in_order(table["run"])
+    figure, (left, right) = canvas(10, 1.6 + 0.52 * len(names), columns=2, sharey=True)
+    for number, run in enumerate(runs):
+        rows = table[table["run"] == run].set_index("stratum").loc[names]
+        name, colour, marker = style_of(run)
+        at = [y + 0.16 * (number - (len(runs) - 1) / 2) for y in range(len(names))]
+        for ax, value, low, high in ((left, "value", "lower", "upper"), (right, *_DIFFERENCE)):
+            if rows[value].notna().any():
+                reach = [rows[value] - rows[low], rows[high] - rows[value]]
+                ax.errorbar(rows[value], at, xerr=reach, fmt=marker, color=colour, ms=5.5, lw=1.6, label=name)
+    stays = table.groupby("stratum")["stays"].first()
+    left.set_yticks(range(len(names)), [f"{name} ({stays[name]:,})" for name in names])
+    left.set_ylim(len(names) - 0.5, -0.5)
+    left.set(xlabel="top-1 accuracy (%)", xlim=(0, 1))
+    first = style_of(table["run"].iloc[0])[0]
+    right.axvline(0, color=FAINT, lw=1, ls="--")
+    right.set(xlabel=f"minus {first} (percentage points; right of 0: better)")
+    for ax in (left, right):
+        ax.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    figure.legend(*left.get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=len(runs))
     return stamped(figure, dataset)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -18,6 +19,14 @@ _MIN_PHRASES = 8  # an author knows every second phrase of a list, but no fewer 
 _CHOICE = re.compile(r"\[([^][]*)\]")
 _HABIT = 0.4  # how often an author takes the favourite of alternatives
 _SLOT = re.compile(r"\{([A-Za-z]\w*|[\d.]+)(?:-([\d.]+))?\}")
+
+
+Taste = Callable[[str], float]
+
+
+def fashion(year: float) -> Taste:
+    """The taste of a time from 0 to 1: each text is liked most at a time of its own, so that new forms come up."""
+    return lambda text: -abs(zlib.crc32(text.encode()) / 2**32 - year)
 
 
 def capitalized(text: str) -> str:
@@ -98,16 +107,20 @@ class Author:
             self._phrases[kind] = sorted(phrases, key=self.preference)[: max(_MIN_PHRASES, (len(phrases) + 1) // 2)]
         return self._phrases[kind]
 
-    def fill(self, template: str, rng: np.random.Generator, slots: dict[str, str]) -> str:
-        """A template with its alternatives chosen, its slots filled and its numbers drawn, as ``phrases.yaml`` explains."""
+    def fill(self, template: str, rng: np.random.Generator, slots: dict[str, str], taste: Taste | None = None) -> str:
+        """A template with its alternatives chosen, its slots filled and its numbers drawn, as ``phrases.yaml`` explains.
+
+        Among alternatives, that of the highest `taste` is the favourite; without one, the author's preference decides.
+        """
         drawn = set()
 
         def chosen(match: re.Match) -> str:
             forms = match[1].split("|")
-            return max(forms, key=self.preference) if rng.random() < _HABIT else pick(rng, forms)
+            return max(forms, key=taste or self.preference) if rng.random() < _HABIT else pick(rng, forms)
 
-        while "[" in template:  # the innermost alternatives first
-            template = _CHOICE.sub(chosen, template)
+        alternatives = 1
+        while alternatives:  # the innermost first
+            template, alternatives = _CHOICE.subn(chosen, template)
 
         def value(match: re.Match) -> str:
             key, high = match.groups()
@@ -120,7 +133,7 @@ class Author:
             if text is None:
                 chosen = pick(rng, [phrase for phrase in self.phrases(lower) if phrase not in drawn])
                 drawn.add(chosen)
-                text = self.fill(self.abbreviated(chosen), rng, slots)
+                text = self.fill(self.abbreviated(chosen), rng, slots, taste)
             return text if key == lower else capitalized(text)
 
         return _SLOT.sub(value, template)

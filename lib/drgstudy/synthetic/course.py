@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from drgstudy.synthetic.authors import Author, capitalized
+from drgstudy.synthetic.authors import Author, Taste, capitalized
 from drgstudy.synthetic.patients import Stay, pick
 from drgstudy.synthetic.tables import Condition
 
@@ -63,13 +63,24 @@ class Course:
     documented: list[str]  # diagnoses; the one that looks like the principal one comes first
     procedures: list[str]
     competing: str = ""  # the secondary diagnosis that could pass for the principal one, documented or not
+    told: str = ""  # how it is told: "instead" of the reason for admission, "at length", or "" as any other
+    lures: list[str] = field(default_factory=list)  # the kind of each distractor
+    names: list[str] = field(default_factory=list)  # that the author had in mind for the reason for admission
+
+    @property
+    def named(self) -> list[str]:
+        """The names of the reason for admission that the text has."""
+        return [name for name in dict.fromkeys(self.names) if name.lower() in self.text.lower()]
 
 
 class Writer:
     """One author writing about one stay."""
 
-    def __init__(self, author: Author, stay: Stay, sex: str, rng: np.random.Generator) -> None:
+    def __init__(self, author: Author, stay: Stay, sex: str, rng: np.random.Generator, **habits) -> None:
         hospital = author.hospital
+        self.reword: bool = habits.get("reword", False)  # whether diseases are named in unusual words
+        self.taste: Taste = habits.get("taste", author.preference)
+        self.names: list[str] = []  # by which the reason for admission was called so far
         self.hospital, self.author, self.stay, self.sex, self.rng = hospital, author, stay, sex, rng
         self.operated = hospital.operative(stay.procedures)
         planned = stay.scenario.admission in "LN" or hospital.condition(stay.codes[0]).syndrome in ("ob", "nb", "elec")
@@ -95,7 +106,7 @@ class Writer:
         if kind == "treat" and slots["treat"].startswith(_PLAIN_TREATMENTS):
             kind = "treat_plain"
         phrase = pick(self.rng, self.phrases(kind))
-        text = self.author.fill(self.author.abbreviated(phrase), self.rng, {**self.slots, **slots})
+        text = self._filled(phrase, **slots)
         return _NOT_PASSIVE.sub("", text)
 
     def phrases(self, kind: str) -> Sequence[str]:
@@ -110,12 +121,26 @@ class Writer:
         """One of the texts, with its slots filled; `otherwise` if there are none."""
         if not texts:
             return otherwise
-        return self.author.fill(self.author.abbreviated(pick(self.rng, self.fitting(texts))), self.rng, self.slots)
+        return self._filled(pick(self.rng, self.fitting(texts)))
+
+    def _filled(self, template: str, **slots: str) -> str:
+        """A template with the author's abbreviations, and with its slots filled."""
+        return self.author.fill(self.author.abbreviated(template), self.rng, {**self.slots, **slots}, self.taste)
 
     def name(self, condition: Condition) -> str:
         """What the author calls a condition: in most cases by the favourite name."""
-        favourite = (max(condition.names, key=self.author.preference),)
-        return self.choose(favourite if self.rng.random() < 0.6 else condition.names)
+        favourite = (max(condition.names, key=self.taste),)
+        name = self.choose(favourite if self.rng.random() < 0.6 else condition.names)
+        name = self._reworded(name) if self.reword else name
+        if condition is self.hospital.condition(self.stay.codes[0]):
+            self.names.append(name)
+        return name
+
+    def _reworded(self, name: str) -> str:
+        """A name in words that hardly any other note has; one without such words is misspelt."""
+        forms = self.hospital.rewordings
+        text, n = self.hospital.rewordable.subn(lambda match: pick(self.rng, forms[match[1].lower()]), name)
+        return text if n else self._misspelt(name)
 
     def joined(self, names: list[str]) -> str:
         """The names as an enumeration: "A, B and C"."""
@@ -151,7 +176,8 @@ class Writer:
         lead = " ".join(filter(None, [self._principal(main, bool(elaborate)), self._procedures()]))
         lures = self.lures(main, target)
         documented += known
-        budget = target - 7 - sum(len(text.split()) for text in [opening, lead, *lures])
+        asides = [text for _, text in lures]
+        budget = target - 7 - sum(len(text.split()) for text in [opening, lead, *asides])
         long: list[tuple[str, str, str]] = []  # code, name of the problem, text
         short: list[str] = []
         for left, code in zip(range(len(acute), 0, -1), acute, strict=True):
@@ -178,16 +204,19 @@ class Writer:
             budget -= 12
         for code in short:
             if budget > DETAIL_WORDS and look_up(code).kind == "c" and rng.random() < 0.3:
-                lures.append(self.say("progress_chronic", name=self.name(look_up(code))))
+                asides.append(self.say("progress_chronic", name=self.name(look_up(code))))
                 budget -= 12
-        asides = sorted((self._when(aside), aside) for aside in [*lures, *self._fillers(budget)])
+        asides = sorted((self._when(aside), aside) for aside in [*asides, *self._fillers(budget)])
         if problem_list and (long or short):
             text = self._problems(main, opening, lead, long, short, asides, elaborate)
         else:
             text = self._paragraphs(main, opening, lead, long, short, asides, elaborate)
         unnamed = self._named_procedures()[MAX_PROCEDURES:]
         procedures = [code for code in stay.procedures if code not in unnamed]
-        return Course(self.with_typos(text), list(dict.fromkeys(documented)), procedures, competing)
+        told = "instead" if confused else "at length" if elaborate else ""
+        kinds = [kind for kind, _ in lures]
+        text = self.with_typos(text)
+        return Course(text, list(dict.fromkeys(documented)), procedures, competing, told, kinds, self.names)
 
     def opening(self, main: Condition, history: str) -> str:
         """The first sentence: who came, and with what."""
@@ -248,8 +277,11 @@ class Writer:
         kind = "complication" if finding and treat and self.rng.random() < 0.7 else "complication_bare"
         return name, self.say(kind, name=name, finding=finding, treat=treat or "monitored")
 
-    def lures(self, main: Condition, target: float) -> list[str]:
-        """Distractors: things denied, suspected, past or not coded, which correspond to no code of the stay."""
+    def lures(self, main: Condition, target: float) -> list[tuple[str, str]]:
+        """Distractors: things denied, suspected, past or not coded, which correspond to no code of the stay.
+
+        Each is a kind, which is a list of phrases, and a text.
+        """
         rng, hospital = self.rng, self.hospital
         categories = tuple({code[:3] for code in self.stay.codes})
         fitting = [
@@ -267,22 +299,26 @@ class Writer:
         past = [c for c in past if hospital.sex_of(c.code) in possible]
         operations = [c for c, sex in hospital.elective_operations if sex in possible and c not in self.stay.procedures]
         has_history = self.stay.age > 30 and main.syndrome != "ob"
-        texts: dict[str, str] = {}
+        texts: dict[str, tuple[str, str]] = {}
+
+        def add(key: str, kind: str, **slots: str) -> None:
+            texts.setdefault(key, (kind, self.say(kind, **slots)))
+
         for _ in range(int(rng.random() * LURES * max(1.0, target / 170))):
             at = rng.random()
             if at < 0.35 and fitting:
                 lure = pick(rng, fitting)
-                texts.setdefault(lure.texts[0], self.say(lure.kind, lure=self.choose(lure.texts)))
+                add(lure.texts[0], lure.kind, lure=self.choose(lure.texts))
             elif 0.35 <= at < 0.65 and len(set(alike)) > 1:
                 excluded = pick(rng, alike)
                 other = pick(rng, [c for c in alike if c is not excluded])
-                texts.setdefault(excluded.code, self.say("ruled_out", name=self.name(excluded), name2=self.name(other)))
+                add(excluded.code, "ruled_out", name=self.name(excluded), name2=self.name(other))
             elif 0.65 <= at < 0.85 and past and has_history:
                 condition = pick(rng, past)
-                texts.setdefault(condition.code, self.say("past", name=self.name(condition)))
+                add(condition.code, "past", name=self.name(condition))
             elif at >= 0.85 and operations and has_history:
                 done = self.choose(hospital.procedures[pick(rng, operations)])
-                texts.setdefault("operation", self.say("surgical_history", proc=done))
+                add("operation", "surgical_history", proc=done)
         return list(texts.values())
 
     def _fillers(self, budget: float) -> list[str]:
@@ -300,7 +336,7 @@ class Writer:
         while budget > 4 and left:
             template = left.pop(int(self.rng.random() * len(left)))
             if not (limited and "full code" in template):
-                texts.append(self.author.fill(self.author.abbreviated(template), self.rng, self.slots))
+                texts.append(self._filled(template))
                 budget -= len(texts[-1].split())
         return texts
 
@@ -365,9 +401,15 @@ class Writer:
         return (jitter + (0 if early else 2 if late else 1)) / 3 if early or late else jitter
 
     def with_typos(self, text: str) -> str:
-        """A text with as many misspelt words as the author makes: two letters of each are swapped."""
-        words = [match.start() for match in re.finditer(r"\b[a-z]{6,}\b", text)]
-        for _ in range(self.rng.poisson(self.author.typo_rate * text.count(" ") / 100) if words else 0):
-            at = pick(self.rng, words) + 1 + int(self.rng.random() * 4)
-            text = text[:at] + text[at + 1] + text[at] + text[at + 2 :]
+        """A text with as many misspelt words as the author makes."""
+        for _ in range(self.rng.poisson(self.author.typo_rate * text.count(" ") / 100)):
+            text = self._misspelt(text)
         return text
+
+    def _misspelt(self, text: str) -> str:
+        """A text in which two letters of a longer word are swapped, if it has one."""
+        words = [match.start() for match in re.finditer(r"\b[a-z]{6,}\b", text)]
+        if not words:
+            return text
+        at = pick(self.rng, words) + 1 + int(self.rng.random() * 4)
+        return text[:at] + text[at + 1] + text[at] + text[at + 2 :]

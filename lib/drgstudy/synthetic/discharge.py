@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from drgstudy import mimic
-from drgstudy.synthetic.authors import hospital_and_staff
+from drgstudy.synthetic.authors import fashion, hospital_and_staff
 from drgstudy.synthetic.course import Course, Writer
 from drgstudy.synthetic.parts import gzip_csv, patient_generator, write_in_parts
-from drgstudy.synthetic.patients import Patient, Stay, apr_levels, draw_patient, pick
+from drgstudy.synthetic.patients import Patient, Stay, apr_levels, draw_patient, pick, pick_weighted
 from drgstudy.synthetic.summary import write_summary
 from drgstudy.synthetic.tables import Hospital
 
@@ -19,7 +19,7 @@ from drgstudy.synthetic.tables import Hospital
 COLUMNS = {("note/" if name == "discharge" else "hosp/") + name: tuple(names) for name, names in mimic.COLUMNS.items()}
 COLUMNS["truth"] = (
     *("hadm_id", "sex", "status", "drg_v36", "fiscal_year", "scenario", "codes", "procedures", "documented"),
-    *("documented_procedures", "drg_documented", "competing", "course", "author"),
+    *("documented_procedures", "drg_documented", "competing", "told", "named", "lures", "course", "author"),
 )
 # Shares of stays: without any DRG row, with APR rows alone, and without a note.
 NO_DRG, NO_MS_DRG, NO_NOTE = 0.02, 0.14, 0.03
@@ -32,10 +32,19 @@ _ADMISSIONS = {  # admission_type and admission_location, by how a scenario is a
     "L": ("SURGICAL SAME DAY ADMISSION", "PHYSICIAN REFERRAL"),
     "N": ("URGENT", "PHYSICIAN REFERRAL"),
 }
-_RACES = ["WHITE"] * 7 + ["BLACK/AFRICAN AMERICAN"] * 2 + ["HISPANIC OR LATINO", "ASIAN", "UNKNOWN"]
 
 
-def make_hospital(folder: Path, *, patients: int, seed: int, course_words: int, tail: float, workers: int = 1) -> None:
+def make_hospital(
+    folder: Path,
+    *,
+    patients: int,
+    seed: int,
+    course_words: int,
+    tail: float,
+    unseen: float = 0.0,
+    drift: float = 0.0,
+    workers: int = 1,
+) -> None:
     """Write a synthetic hospital: MIMIC-IV 2.2's tables, ``hospital.json`` and, for checks only, ``truth.csv.gz``.
 
     Equal parameters give equal bytes, whatever the number of workers. A patient depends on the seed, the other dials
@@ -54,6 +63,11 @@ def make_hospital(folder: Path, *, patients: int, seed: int, course_words: int, 
     tail : float
         Share of the reasons for admission that occur, the commonest first, 0 to 1; the commonest one of each MDC always
         occurs.
+    unseen : float
+        Share of the notes that name diseases in words that hardly any other note has (``rewordings.csv``), 0 to 1.
+    drift : float
+        How much the years differ, 0 to 1. It is the share of notes that follow the fashion of their fiscal year, and
+        the largest change, up or down, of how often a reason for admission occurs.
     workers : int
         Number of processes that share the work.
 
@@ -65,29 +79,33 @@ def make_hospital(folder: Path, *, patients: int, seed: int, course_words: int, 
     Notes
     -----
     ``truth.csv.gz`` holds the codes that a careful reader of each course could know, and the DRG of these codes alone
-    (the documentation ceiling). No model may read it.
+    (the grouped documentation); further how the reason for admission was named, and what else might mislead. No model
+    may read it.
 
     Source: ours.
     """
-    dials = {"seed": seed, "course_words": course_words, "tail": tail}
+    dials = {"seed": seed, "course_words": course_words, "tail": tail, "unseen": unseen, "drift": drift}
     write_in_parts(folder, COLUMNS, _make_part, patients, workers, dials)
 
 
-def _make_part(numbers: range, *, seed: int, course_words: int, tail: float) -> tuple[dict[str, bytes], int]:
+def _make_part(
+    numbers: range, *, seed: int, course_words: int, tail: float, unseen: float, drift: float
+) -> tuple[dict[str, bytes], int]:
     """The packed rows of some patients by table, and the number of their stays."""
     hospital, staff = hospital_and_staff(tail)
     tables: dict[str, list] = {name: [] for name in COLUMNS}
     n_stays = 0
     for number in numbers:
         rng = patient_generator(seed, number)
-        patient = draw_patient(hospital, number, rng)
-        _add_patient(tables, hospital, staff, patient, course_words, rng)
+        patient = draw_patient(hospital, number, rng, drift=drift)
+        _add_patient(tables, hospital, staff, patient, (course_words, unseen, drift), rng)
         n_stays += len(patient.stays)
     return {name: gzip_csv(rows) for name, rows in tables.items()}, n_stays
 
 
-def _add_patient(tables, hospital: Hospital, staff, patient: Patient, course_words: int, rng) -> None:
+def _add_patient(tables, hospital: Hospital, staff, patient: Patient, dials: tuple[int, float, float], rng) -> None:
     """Append a patient's rows to all tables."""
+    course_words, unseen, drift = dials
 
     def shifted(time: datetime) -> str:
         day = 28 if (time.month, time.day) == (2, 29) else time.day
@@ -99,7 +117,8 @@ def _add_patient(tables, hospital: Hospital, staff, patient: Patient, course_wor
     died = "" if last.alive else shifted(last.discharged)[:10]
     tables["hosp/patients"].append([patient.subject_id, patient.sex, *anchor, died])
     married = "SINGLE" if first.age < 25 else pick(rng, ["MARRIED", "MARRIED", "SINGLE", "WIDOWED", "DIVORCED"])
-    demographics = ["ENGLISH" if rng.random() < 0.9 else "?", married, pick(rng, _RACES)]
+    language, race = (pick_weighted(rng, hospital.demographics["4", column]) for column in ("language", "race"))
+    demographics = [language, married, race]  # language and race have no effect on anything
     previous: tuple[Stay, Course] | None = None
     for number, stay in enumerate(patient.stays, 2):
         ids = [patient.subject_id, stay.hadm_id]
@@ -109,14 +128,16 @@ def _add_patient(tables, hospital: Hospital, staff, patient: Patient, course_wor
         _add_drgs(tables["hosp/drgcodes"], hospital, ids, stay, rng)
         if rng.random() < NO_NOTE:
             continue
-        writer = Writer(author, stay, patient.sex, rng)
+        taste = {"taste": fashion(stay.time)} if rng.random() < drift else {}
+        writer = Writer(author, stay, patient.sex, rng, reword=rng.random() < unseen, **taste)
         course = writer.write(max(44.0, course_words * author.verbosity * float(rng.lognormal(-0.03, 0.25))))
         kind, at, alike = "written", rng.random(), previous and previous[0].codes[0] == stay.codes[0]
         if at < NO_COURSE:
             kind = "missing"
         elif at < NO_COURSE + SHORT:
             words = course.text.split()[: 12 + int(20 * rng.random())]
-            kind, course = "short", Course(" ".join(words).rstrip(".,;:") + ".", course.documented[:1], [])
+            course = Course(" ".join(words).rstrip(".,;:") + ".", course.documented[:1], [], names=course.names)
+            kind = "short"
         elif alike and rng.random() < COPIED:
             kind, course = "copied", previous[1]
         elif previous and rng.random() < FORWARDED:
@@ -130,7 +151,8 @@ def _add_patient(tables, hospital: Hospital, staff, patient: Patient, course_wor
         drg_documented = hospital.engine.get_drg(*documented, patient.sex, stay.alive, discharge_status=stay.status)
         lists = [" ".join(codes) for codes in (stay.codes, stay.procedures, *documented)]
         about = [stay.hadm_id, patient.sex, stay.status, stay.drg_v36, stay.fiscal_year, stay.scenario.name]
-        tables["truth"].append([*about, *lists, drg_documented, course.competing, kind, author.number])
+        told = [course.competing, course.told, ";".join(course.named), " ".join(course.lures)]
+        tables["truth"].append([*about, *lists, drg_documented, *told, kind, author.number])
 
 
 def _add_stay(tables, ids: list[int], stay: Stay, admitted: str, discharged: str, person: list[str], rng) -> None:

@@ -1,9 +1,11 @@
 """How hard the hospital's notes are: what their words let a reader know, and what a dictionary makes of them.
 
-The *documentation ceiling* is how often the codes that a careful reader could know give the right DRG. The *inversion
+The *grouped documentation* is how often the grouper gives the right DRG when it is told the codes that a careful reader
+could know. It is no upper bound: who has learned which bills follow from which notes can do better. The *inversion
 attack* has the lexicon from which the notes were worded, the abbreviations, ICD-10-CM's descriptions and inclusion
-terms, and the list of codes that can be a principal diagnosis. It looks all words up and groups the codes it finds.
-Where it comes near the ceiling, the notes are a list of codes in disguise.
+terms, and the list of codes that can be a principal diagnosis. It looks all words up, and groups the codes that it
+finds or learns which DRG they mean. Where it comes near the grouped documentation, the notes are a list of codes in
+disguise.
 """
 
 from __future__ import annotations
@@ -16,9 +18,13 @@ from pathlib import Path
 
 import pandas as pd
 import simple_icd_10_cm as icd
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 from drgstudy import mimic, sheets
 from drgstudy.harmonize import harmonize
+from drgstudy.models import tfidf
 from drgstudy.notes import hospital_course, n_words
 from drgstudy.study import StudyError, progress
 from drgstudy.synthetic.discharge import make_hospital
@@ -27,6 +33,8 @@ from drgstudy.synthetic.tables import Hospital
 RULES = ("first named", "first that can lead", "most often named", "first not denied or past")
 """How the attack chooses the principal diagnosis: the last three rules only among the codes that can be one; the last
 rule also leaves out, of all codes, what is denied or past."""
+LEARNED = "learned"
+"""The attack's fifth rule: a regression of the DRG on the codes found, see `learn`."""
 _TOKEN = re.compile(r"[A-Za-z0-9]+")
 _SENTENCE = re.compile(r"(?<=[.;:])\s+|\n")
 _CUE = re.compile(  # what follows in the sentence is denied, doubted or long past
@@ -109,6 +117,7 @@ class Dictionary:
     """All expressions for the hospital's codes, with one spelling for each expression and its abbreviations."""
 
     def __init__(self, hospital: Hospital) -> None:
+        self.hospital = hospital
         self._short: dict[str, str] = {}
         for long, shorts in hospital.shorthand.items():
             long, *shorts = (" ".join(_tokens(form)) for form in (long, *shorts))
@@ -116,9 +125,9 @@ class Dictionary:
         weight: Counter = Counter()
         self.leading = set()  # codes that can be a principal diagnosis
         for scenario in hospital.scenarios:
-            for codes, share in scenario.principal:
+            for codes, part in scenario.principal:
                 self.leading.add(codes[0])
-                weight.update(dict.fromkeys(codes, scenario.weight * share))
+                weight.update(dict.fromkeys(codes, scenario.weight * part))
         weight.update({entry.code: entry.probability for pool in hospital.pools.values() for entry in pool})
         self.codes: dict[str, str] = {}  # an expression that several codes share stands for the commonest
         for code, _ in weight.most_common():
@@ -132,7 +141,8 @@ class Dictionary:
         self._longest = max(words.count(" ") + 1 for words in self.codes)
         # Expressions that any note may have tell nothing: "PCP" is a doctor or a disease.
         boilerplate = [text for texts in hospital.phrases.values() for text in texts if isinstance(text, str)]
-        ambiguous = {"", *(words for text in boilerplate for words in self._found(text))}
+        parts = [part for text in boilerplate for part in re.split(r"[][|]", text)]
+        ambiguous = {"", *(words for part in parts for words in self._found(part))}
         self.codes = {words: code for words, code in self.codes.items() if words not in ambiguous}
 
     def _canonical(self, text: str) -> str:
@@ -180,8 +190,8 @@ def _icd_terms(code: str) -> list[str]:
     return [icd.get_description(code), *(term for item in (code, *above) for term in icd.get_inclusion_term(item))]
 
 
-def invert(hospital: Hospital, truth: pd.DataFrame, texts: pd.Series) -> pd.DataFrame:
-    """Run the inversion attack on some notes.
+def invert(dictionary: Dictionary, truth: pd.DataFrame, texts: pd.Series) -> pd.DataFrame:
+    """Run the inversion attack on some notes, by the rules that learn nothing.
 
     Parameters
     ----------
@@ -199,8 +209,7 @@ def invert(hospital: Hospital, truth: pd.DataFrame, texts: pd.Series) -> pd.Data
     -----
     Source: ours.
     """
-    dictionary = Dictionary(hospital)
-    rows = defaultdict(list)
+    hospital, rows = dictionary.hospital, defaultdict(list)
     for stay, text in progress(texts.items(), total=len(texts), desc="looking words up", unit="note"):
         sex, status = truth.loc[stay, ["sex", "status"]]
 
@@ -224,3 +233,36 @@ def invert(hospital: Hospital, truth: pd.DataFrame, texts: pd.Series) -> pd.Data
         rows[RULES[2]].append(grouped(found, sorted(leading, key=times.get, reverse=True)))
         rows[RULES[3]].append(grouped(asserted, [code for code in asserted if code in dictionary.leading] or leading))
     return pd.DataFrame(rows, index=texts.index)
+
+
+def learn(dictionary: Dictionary, train: pd.DataFrame, texts: pd.Series) -> pd.Series:
+    """Run the inversion attack by its fifth rule: TF-IDF's regression, but on codes found in place of words.
+
+    Each code counts twice, once wherever it is found and once where it is not denied, doubted or past.
+
+    Parameters
+    ----------
+    train : DataFrame
+        Training stays with text and drg_v34.
+    texts : Series of str
+        Hospital courses of other stays.
+
+    Returns
+    -------
+    Series of str
+        Their v34 codes, by the index of `texts`.
+
+    Notes
+    -----
+    Source: ours.
+    """
+    settings = tfidf.Settings()
+
+    def hits(text: str) -> list[str]:
+        return [*dictionary.look_up(text), *(f"{code}, asserted" for code in dictionary.asserted(text))]
+
+    model = make_pipeline(
+        TfidfVectorizer(analyzer=hits, min_df=settings.min_df, sublinear_tf=True),
+        LogisticRegression(C=settings.strength, max_iter=1000),
+    )
+    return pd.Series(model.fit(train["text"], train["drg_v34"]).predict(texts), texts.index)

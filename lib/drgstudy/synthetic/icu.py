@@ -24,7 +24,7 @@ from drgstudy.synthetic.authors import hospital_and_staff
 from drgstudy.synthetic.course import Writer
 from drgstudy.synthetic.icu_stays import LAST_DAY, OPEN_HEART, IcuStay, draw_icu
 from drgstudy.synthetic.parts import gzip_csv, patient_generator, write_in_parts
-from drgstudy.synthetic.patients import Patient, Stay, apr_levels, draw_patient, pick
+from drgstudy.synthetic.patients import Patient, Stay, apr_levels, draw_patient, pick, pick_weighted
 from drgstudy.synthetic.tables import FOLDER, Hospital
 
 # The tables are those that the reader knows, complete and in its order of columns, but named in capitals as MIMIC-III
@@ -59,7 +59,6 @@ _DISCHARGE_LOCATIONS = {
     "AGAINST ADVICE": "LEFT AGAINST MEDICAL ADVI",
 }
 _RELIGIONS = ["CATHOLIC", "CATHOLIC", "NOT SPECIFIED", "PROTESTANT QUAKER", "JEWISH", "UNOBTAINABLE", ""]
-_ETHNICITIES = ["WHITE"] * 7 + ["BLACK/AFRICAN AMERICAN", "HISPANIC OR LATINO", "ASIAN", "UNKNOWN/NOT SPECIFIED"]
 
 
 def make_icu_hospital(
@@ -150,8 +149,10 @@ class _Tables:
             born = datetime(stays[0].admitted.year - 300, 1, 1)
         died = "" if last.alive else last.discharged.replace(hour=0, minute=0, second=0)
         self.rows["PATIENTS"].append([patient.subject_id, patient.sex, born, died, died, "", int(not last.alive)])
-        demographics = ["ENGL" if rng.random() < 0.9 else "", pick(rng, _RELIGIONS)]
-        demographics += [pick(rng, ["MARRIED", "MARRIED", "SINGLE", "WIDOWED", "DIVORCED"]), pick(rng, _ETHNICITIES)]
+        known = self.hospital.demographics
+        demographics = [pick_weighted(rng, known["3", "language"]), pick(rng, _RELIGIONS)]
+        demographics.append(pick(rng, ["MARRIED", "MARRIED", "SINGLE", "WIDOWED", "DIVORCED"]))
+        demographics.append(pick_weighted(rng, known["3", "ethnicity"]))
         for icu in filter(None, drawn):
             ids = [patient.subject_id, icu.stay.hadm_id]
             writer = Writer(pick(rng, self.staff[icu.stay.scenario.service]), icu.stay, patient.sex, rng)

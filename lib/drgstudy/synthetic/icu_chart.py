@@ -89,7 +89,7 @@ class Chart(Presentation):
         self.certainty = self.rng.random()
         self.codes = [c for c in stay.codes if c in stay.written and not c.startswith(ADDITIONAL_CODES)]
         self.codes = [c for c in self.codes if self.look_up(c) is not main]
-        self.lures = [lure for lure in writer.lures(main, 300) if not _NOT_IN_ICU.search(lure)]
+        self.lures = [lure for _, lure in writer.lures(main, 300) if not _NOT_IN_ICU.search(lure)]
         self.performed = self._hours_of_procedures()
         self.abnormal = self._abnormal_parts()
         total = (stay.discharged - stay.admitted).total_seconds() / 3600

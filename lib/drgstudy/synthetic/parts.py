@@ -20,12 +20,13 @@ from drgstudy.synthetic.tables import GROUPER
 
 VERSION = 2  # of what is written for given parameters
 PATIENTS_PER_PART = 1000
+SHARES = ("tail", "unseen", "drift")
 LIMITS = {  # the lowest and the highest value of each parameter
     "patients": (1, 800_000),
     "seed": (0, 2**63),
     "course_words": (40, 1000),
     "note_words": (40, 10_000),
-    "tail": (0, 1),
+    **dict.fromkeys(SHARES, (0, 1)),
     "workers": (1, 999),
 }
 
@@ -60,9 +61,9 @@ def write_in_parts(
         If a parameter is outside its `LIMITS`.
     """
     for name, value in {"patients": patients, **dials, "workers": workers}.items():
-        kinds, (low, high) = (int, float) if name == "tail" else int, LIMITS[name]
+        kinds, (low, high) = (int, float) if name in SHARES else int, LIMITS[name]
         if type(value) is bool or not isinstance(value, kinds) or not low <= value <= high:
-            noun = "a number" if name == "tail" else "a whole number"
+            noun = "a number" if name in SHARES else "a whole number"
             raise StudyError(f"{name} is {value!r}; a synthetic hospital needs {noun} from {low} to {high}")
     starts = range(0, patients, PATIENTS_PER_PART)
     parts = Parallel(n_jobs=min(workers, len(starts)), return_as="generator")(

@@ -7,6 +7,7 @@ present meaning; otherwise it takes the code that the system of its year had ins
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -42,6 +43,11 @@ class Stay:
     drg: str = ""  # the code under which the stay's own fiscal year billed it
     hadm_id: int = 0
 
+    @property
+    def time(self) -> float:
+        """The fiscal year on a scale from 0, the first, to 1, the last."""
+        return (self.fiscal_year - FIRST_DAY.year) / (LAST_DAY.year - FIRST_DAY.year)
+
 
 @dataclass
 class Patient:
@@ -68,8 +74,24 @@ def pick_weighted(rng: np.random.Generator, choices):
     return choices[-1][0]
 
 
-def draw_patient(hospital: Hospital, index: int, rng: np.random.Generator, last_day: datetime = LAST_DAY) -> Patient:
-    """The patient with a number and all stays that begin before `last_day`; `rng` is the patient's own generator."""
+def draw_patient(
+    hospital: Hospital, index: int, rng: np.random.Generator, last_day: datetime = LAST_DAY, drift: float = 0.0
+) -> Patient:
+    """The patient with a number and all stays that begin before `last_day`; `rng` is the patient's own generator.
+
+    With a `drift`, 0 to 1, each reason for a first admission becomes more or less frequent over the years, at most so
+    much: from 1 - drift to 1 + drift times as often as without, or the other way.
+    """
+    while True:
+        patient = _draw_patient(hospital, index, rng, last_day)
+        first = patient.stays[0]
+        trend = 2 * zlib.crc32(first.scenario.name.encode()) / 2**32 - 1
+        if not drift or rng.random() * (1 + drift) < 1 + drift * trend * (2 * first.time - 1):
+            return patient
+
+
+def _draw_patient(hospital: Hospital, index: int, rng: np.random.Generator, last_day: datetime) -> Patient:
+    """A patient from a hospital in which the years do not differ."""
     first = pick_weighted(rng, [(scenario, scenario.weight) for scenario in hospital.scenarios])
     sex = first.sex or pick(rng, "FM")
     age = first.ages[int(len(first.ages) * rng.beta(1.6, 1.4))]

@@ -127,6 +127,9 @@ class Hospital:
         forms = "|".join(map(re.escape, sorted(self.shorthand, key=len, reverse=True)))
         self._abbreviable = re.compile(rf"(?<![\w{{/-])({forms})(?![\w}}/-])", re.IGNORECASE)
         self._parts: dict[str, list[str]] = {}
+        self.rewordings = {row["words"]: row["forms"] for row in _rows("rewordings.csv", forms=_split)}
+        words = "|".join(map(re.escape, sorted(self.rewordings, key=len, reverse=True)))
+        self.rewordable = re.compile(rf"(?<![\w/-])({words})(?![\w/-])", re.IGNORECASE)
         years = list(_rows("fiscal_years.csv", first_fiscal_year=int))
         self.first_year = {row["drg"]: row["first_fiscal_year"] for row in years}
         self.drg_before = {row["drg"]: row["drg_before"] for row in years if row["drg_before"]}
@@ -134,6 +137,9 @@ class Hospital:
             (year, drg): (title, gmlos if gmlos > 0 else 4.0)
             for year, drg, title, gmlos in drgs.titles_by_year()[["fiscal_year", "drg", "title", "gmlos"]].to_numpy()
         }
+        self.demographics: dict[tuple[str, str], list[tuple[str, float]]] = {}  # by MIMIC's number and column
+        for row in _rows("demographics.csv", weight=float):
+            self.demographics.setdefault((row["mimic"], row["column"]), []).append((row["value"], row["weight"]))
         self.pools: dict[str, list[Comorbidity]] = {}
         for row in _rows("comorbidities.csv", probability=float, written=lambda text: float(text or "nan")):
             self.pools.setdefault(row["pool"], []).append(Comorbidity(**row))
