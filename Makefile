@@ -90,7 +90,7 @@ data cohort hospital train headline:
 	@$(GUARD)
 data: $(DONE)/01-hospital.ipynb ## Make (or check) the raw tables in MIMIC's shape
 cohort: $(DONE)/03-cohort.ipynb ## Raw tables to labelled stays
-hospital: $(DONE)/04-hardness.ipynb ## Measure how hard the synthetic hospital is (PROFILE=full: at the paper's size)
+hospital: $(DONE)/04-hardness.ipynb ## Measure how hard the synthetic hospital is (PROFILE=gpu: at the paper's size)
 train: $(steps_of_train) ## Train every model of DRG-LLaMA's study
 headline: $(steps_of_headline) ## Table 1 and Figures 1 and 2 alone
 keep: $(INSTALLED) ## Keep RUN=llama, though the code that shapes it has changed since it was trained
@@ -106,7 +106,7 @@ verify: $(INSTALLED) ## Compare this report with the one that git holds, table b
 	@$(PYTHON) -m drgstudy.verify $(PROFILE)
 
 bench: $(INSTALLED) ## Measure speed beside plain alternatives: reports/benchmarks.html (half an hour; keep the machine quiet)
-	@$(MAKE) --no-print-directory data/full/executed/02-harmonization.ipynb PROFILE=full
+	@$(MAKE) --no-print-directory data/gpu/executed/02-harmonization.ipynb PROFILE=gpu
 	@$(MAKE) --no-print-directory cohort PROFILE=demo
 	exec $(PYTHON) benchmarks/bench.py
 lint: $(INSTALLED) ## Check code and notebooks with ruff

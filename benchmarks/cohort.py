@@ -1,6 +1,6 @@
 """From the notes' file to stays.parquet: time against decompressing the file, memory, and speed against pandas and re.
 
-    python benchmarks/cohort.py [--profile full] [--notes N] [--json FILE]
+    python benchmarks/cohort.py [--profile gpu] [--notes N] [--json FILE]
 
 Each step runs in its own process, so that memory is measured for it alone. Times are taken after the imports. The plain
 alternative reads the file with `pandas.read_csv`, maps the same patterns over its rows, and applies the same rules.
@@ -23,7 +23,7 @@ from drgstudy.flow import write_rows
 from drgstudy.notes import HEADING, OPENING, Note
 from drgstudy.study import Paths, StudyError, fingerprint, peak_memory_gb, read_json, write_json
 
-PLAIN_GB = 14.0  # a little more than pandas needs for the notes of the full hospital
+PLAIN_GB = 14.0  # a little more than pandas needs for the notes of that hospital
 CUT = 60_000  # notes, if less memory is free
 
 
@@ -135,7 +135,7 @@ def main() -> None:
     import psutil
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", default="full", help="whose data; made by `make cohort PROFILE=...`")
+    parser.add_argument("--profile", default="gpu", help="whose data; made by `make cohort PROFILE=...`")
     parser.add_argument("--notes", type=int, help="only the first so many, for a quick trial")
     parser.add_argument("--json", type=Path, help="where the measurements go")
     parser.add_argument("--step", help=argparse.SUPPRESS)

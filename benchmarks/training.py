@@ -35,13 +35,13 @@ TOLERATED = 0.05  # nats of held-out loss above the stock recipe's, on top of tw
 
 def short_notes() -> pd.DataFrame:
     """text and drg_v34 of the demo's cohort, or of another one if there is none."""
-    stays = next(Paths(name).stays for name in ("demo", "smoke", "full") if Paths(name).stays.is_file())
+    stays = next(Paths(name).stays for name in ("demo", "smoke", "gpu") if Paths(name).stays.is_file())
     return read_rows(stays, cohort.STAYS)[["text", "drg_v34"]]
 
 
 def long_notes(scratch: Path) -> pd.DataFrame:
     """text and drg_v34 (the billed DRG) of the first stays of a hospital whose notes are as long as MIMIC's."""
-    raw = Paths("full").raw
+    raw = Paths("gpu").raw
     if not (raw / "hospital.json").is_file():
         from drgstudy.synthetic import make_hospital
 

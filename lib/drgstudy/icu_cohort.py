@@ -90,6 +90,7 @@ def build(
     min_age: int = 18,
     hours: float = 48,
     seed: int = 42,
+    test_share: float = 0.1,
     rules: str = "ours",
     held_out: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, list[dict]]:
@@ -112,6 +113,8 @@ def build(
         After ICU admission.
     seed : int
         Of the folds.
+    test_share : float
+        Share of the patients that are held out, between 0 and 1, to three digits; the paper's is 0.1.
     rules : {"ours", "published"}
         "published": of several rows of a stay with one description, the first in the file counts; and first_visit marks
         the stay with a note before hour 0, else before hour 12, else the first.
@@ -128,19 +131,21 @@ def build(
     Raises
     ------
     StudyError
-        For an unknown system, or if fewer than six patients are left: one to test on and one for each fold. Of a list
+        For an unknown system, if `test_share` is out of range, or if fewer than six patients are left: one to test on and one for each fold. Of a list
         at least one patient must be in the cohort, beside five others.
 
     Notes
     -----
     Of several rows of a stay with one description, the most severe counts; this concerns APR-DRGs. A stay that still
-    has two codes is left out. One in ten patients is held out, both of those with one stay and of those with several.
+    has two codes is left out. The same share of patients is held out, both of those with one stay and of those with several.
     The column fold_stays is ours.
 
     Source: early-DRG paper, Methods, "Dataset and preprocessing" and "Cross-validation", and its code.
     """
     if system not in drgs.SYSTEMS:
         raise StudyError(f"parameter system: expected {' or '.join(drgs.SYSTEMS)}, got {system!r}")
+    if not 0 < test_share < 1:
+        raise StudyError(f"parameter test_share: {test_share!r} is no share between 0 and 1; the paper's is 0.1")
     facts = drgs.fiscal_2013(system).query("target and relative_weight.notna()")
     published = is_published(rules)
     stays = _all_stays(tables, system, published)
@@ -180,7 +185,7 @@ def build(
         )
     kept = kept.join(facts[["relative_weight", "mdc"]], on="drg").rename(columns={"relative_weight": "weight"})
     kept = kept.sort_values("stay_id", ignore_index=True)
-    fold, fold_stays = _folds(kept["subject_id"], seed, None if held_out is None else kept["held"])
+    fold, fold_stays = _folds(kept["subject_id"], seed, test_share, None if held_out is None else kept["held"])
     kept["since"] = 0
     if published and notes is not None:
         earliest = kept["stay_id"].map(notes.groupby("stay_id")["hours"].min())
@@ -335,17 +340,20 @@ def _all_stays(tables: dict[str, pd.DataFrame], system: str, published: bool) ->
     return stays.assign(age=years).rename(columns={"hadm_id": "stay_id"})
 
 
-def _folds(patients: pd.Series, seed: int, held: pd.Series | None = None) -> tuple[pd.Series, np.ndarray]:
+def _folds(
+    patients: pd.Series, seed: int, test_share: float = 0.1, held: pd.Series | None = None
+) -> tuple[pd.Series, np.ndarray]:
     """The folds of the stays by patient, and folds of the same sizes drawn by stay; fold 0 is held out.
 
-    Patients are shuffled, those with one stay are put before those with several, and all are dealt out. Of each ten the
-    sixth is held out, which makes one in ten to the nearest patient; or those with a stay in `held` (bool) are, if that is
-    given. The others go to the five folds in turn.
+    Patients are shuffled, those with one stay are put before those with several, and all are dealt out. At even distances
+    (of each ten the sixth) as many are held out as `test_share` asks for, to the nearest patient; or those with a stay in
+    `held` (bool) are, if that is given. The others go to the five folds in turn.
     """
     rng = np.random.default_rng(seed)
     visits = patients.value_counts().sort_index().iloc[rng.permutation(patients.nunique())]
     visits = visits.iloc[np.argsort(visits.to_numpy() > 1, kind="stable")]
-    out = np.arange(len(visits)) % 10 == 5 if held is None else visits.index.isin(patients[held])
+    due = (np.arange(len(visits) + 1) * round(1000 * test_share) + 400) // 1000
+    out = np.diff(due) > 0 if held is None else visits.index.isin(patients[held])
     dealt = np.where(out, 0, (np.cumsum(~out) - 1) % 5 + 1)
     fold = patients.map(pd.Series(dealt, visits.index))
     return fold, rng.permutation(fold)

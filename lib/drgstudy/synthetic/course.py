@@ -21,10 +21,12 @@ from drgstudy.synthetic.tables import Condition
 VAGUE = 0.7  # share of unplanned admissions whose complaint is worded so that it fits many conditions
 EVIDENCE, TREATED = 0.5, 0.6  # how often the principal diagnosis comes with a finding; with its treatment
 UNNAMED = 0.2  # how often, in prose, finding and treatment stand in place of its name
-CONFUSED = 0.08  # share of medical stays written as if a competing problem had been the reason for admission
-ELABORATE = 0.3  # share of the others in which the competing problem takes more room than the reason for admission
-LURES = 5.2  # at most this many distractors, and more in longer courses
+RIVALLED = 0.4  # share of other unplanned medical stays whose principal diagnosis is told as one of two that are possible
+CONFUSED = 0.14  # share of medical stays written as if a competing problem had been the reason for admission
+ELABORATE = 0.4  # share of the others in which the competing problem takes more room than the reason for admission
+LURES = 3.6  # at most this many distractors, and more in longer courses
 MAX_PROCEDURES = 4  # that an author names
+PARAGRAPH = 12  # words that must be left for a secondary diagnosis to get a sentence of its own
 DETAIL_WORDS = 60  # an author with more words left than this goes into details
 # ICD-10-CM's codes that specify another diagnosis (organism, resistance, outcome of delivery) and are no problem of
 # their own.
@@ -80,6 +82,7 @@ class Writer:
         hospital = author.hospital
         self.reword: bool = habits.get("reword", False)  # whether diseases are named in unusual words
         self.taste: Taste = habits.get("taste", author.preference)
+        self.rival = ""  # the name of a condition that the reason for admission is not told from
         self.names: list[str] = []  # by which the reason for admission was called so far
         self.hospital, self.author, self.stay, self.sex, self.rng = hospital, author, stay, sex, rng
         self.operated = hospital.operative(stay.procedures)
@@ -182,7 +185,7 @@ class Writer:
         short: list[str] = []
         for left, code in zip(range(len(acute), 0, -1), acute, strict=True):
             statement = look_up(code).kind == "s"
-            if budget - 4 * left >= (2 if statement else 12) or code == elaborate:
+            if budget - 4 * left >= (2 if statement else PARAGRAPH) or code == elaborate:
                 long.append((code, *self._secondary(look_up(code))))
                 budget -= len(long[-1][2].split()) + 3 * problem_list
             elif budget > 0 and not statement:
@@ -214,7 +217,7 @@ class Writer:
         unnamed = self._named_procedures()[MAX_PROCEDURES:]
         procedures = [code for code in stay.procedures if code not in unnamed]
         told = "instead" if confused else "at length" if elaborate else ""
-        kinds = [kind for kind, _ in lures]
+        kinds = [kind for kind, _ in lures] + ["rival"] * bool(self.rival)
         text = self.with_typos(text)
         return Course(text, list(dict.fromkeys(documented)), procedures, competing, told, kinds, self.names)
 
@@ -237,10 +240,16 @@ class Writer:
         treated = self.say("treat", treat=treat) if treat else ""
         if brief and treat:
             return self.say("reason", name=self.name(main), treat=treat)
+        rivals = [] if self.operated or self.elective(main) else self._alike(main)
+        if rivals and self.rng.random() < RIVALLED:
+            self.rival = self.name(pick(self.rng, rivals))
         if self.author.layout == "problems" and not brief:  # the heading names it
             texts = [capitalized(finding) + "." if finding else "", treated]
             return " ".join(filter(None, texts)) or capitalized(self.choose(main.treatments, "managed as below")) + "."
-        if finding and treat and self.rng.random() < UNNAMED:
+        if self.rival:
+            named = self.say("rival", name=self.name(main), name2=self.rival)
+            named = " ".join(filter(None, [capitalized(finding) + "." if finding else "", named]))
+        elif finding and treat and self.rng.random() < UNNAMED:
             named = self.say("hint", finding=finding)
         elif finding:
             special = f"reveal_{'elec' if self.elective(main) else main.syndrome}"
@@ -291,10 +300,7 @@ class Writer:
             and not any(code.startswith(categories) for code in lure.codes)
             and (self.operated or not _POSTOPERATIVE.search(lure.texts[0]))
         ]
-        possible = ("", self.sex)
-        related = (*categories, main.code[:2])
-        alike = [c for c in hospital.differentials.get(main.syndrome, []) if not c.code.startswith(related)]
-        alike = [c for c in alike if hospital.sex_of(c.code) in possible]
+        possible, alike = ("", self.sex), self._alike(main)
         past = [c for c in hospital.past_conditions if not c.code.startswith(categories)]
         past = [c for c in past if hospital.sex_of(c.code) in possible]
         operations = [c for c, sex in hospital.elective_operations if sex in possible and c not in self.stay.procedures]
@@ -320,6 +326,12 @@ class Writer:
                 done = self.choose(hospital.procedures[pick(rng, operations)])
                 add("operation", "surgical_history", proc=done)
         return list(texts.values())
+
+    def _alike(self, main: Condition) -> list[Condition]:
+        """The conditions that present as the reason for admission does, and that the patient does not have."""
+        related = (*{code[:3] for code in self.stay.codes}, main.code[:2])
+        alike = [c for c in self.hospital.differentials.get(main.syndrome, []) if not c.code.startswith(related)]
+        return [c for c in alike if self.hospital.sex_of(c.code) in ("", self.sex)]
 
     def _fillers(self, budget: float) -> list[str]:
         """Sentences that are true of most stays, up to `budget` words."""
@@ -347,11 +359,12 @@ class Writer:
 
     def _problems(self, main, opening, lead, long, short, asides, elaborate) -> str:
         """A list of problems; one that takes more room than the reason for admission comes first."""
-        items = [(self.name(main), lead)]
+        heading = [self.name(main), *filter(None, [self.rival])]
+        items = [(" vs ".join(heading[:: pick(self.rng, [1, -1])]), lead)]
         items += [(name, text) for code, name, text in long if name and code != elaborate]
         items[:0] = [(name, text) for code, name, text in long if code == elaborate]
         for condition in map(self.hospital.condition, short):
-            calm = tuple(treat for treat in condition.treatments if treat.startswith(_PLAIN_TREATMENTS))
+            calm = tuple(treat for treat in condition.treatments if treat.lstrip("[").startswith(_PLAIN_TREATMENTS))
             treat = self.choose(calm or condition.treatments) or self.say("chronic_item")
             items.append((self.name(condition), capitalized(treat) + "."))
         lines = [

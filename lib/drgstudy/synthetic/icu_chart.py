@@ -173,11 +173,15 @@ class Chart(Presentation):
         return self.fill(pick(self.rng, self.fitting(self.phrases(kind))), **slots)
 
     def choose(self, texts: tuple[str, ...]) -> str:
-        """One of the findings or treatments that may be told, or ""; its numbers stay the same in all notes."""
-        if not (texts := tuple(filter(self.tellable, texts))):
-            return ""
-        text = pick(self.rng, texts)
-        return self.filled.setdefault(text, self.writer.choose((text,)))
+        """One of the findings or treatments that may be told, or ""."""
+        told = list(filter(self.tellable, map(self.worded, texts)))
+        return pick(self.rng, told) if told else ""
+
+    def worded(self, template: str) -> str:
+        """A finding or treatment in words and numbers that stay the same in all notes."""
+        if template not in self.filled:
+            self.filled[template] = self.writer.choose((template,))
+        return self.filled[template]
 
     def describe(self, kind: str, condition: Condition, name: str) -> str:
         """A sentence about a condition from a phrase that can be filled; without `name`, by finding and treatment."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -35,7 +35,7 @@ _UNSEEN = re.compile(  # the parts of a finding that a radiologist does not see,
 )
 
 
-@cache
+@lru_cache(100_000)
 def _study_showing(finding: str) -> str:
     """The study that shows a finding, "" if none does."""
     return next((name for name, exam in icu_phrases()["exams"].items() if re.search(exam["shows"], finding)), "")
@@ -260,7 +260,8 @@ def _physician_note(chart: Chart, words: float, admission: bool) -> str:
 def _visible_findings(chart: Chart) -> list[tuple[Condition, str]]:
     """The findings that may be told at the hour, each with its condition."""
     codes = filter(chart.has_begun, [chart.apparent, *chart.codes])
-    return [(c, text) for c in map(chart.look_up, codes) for text in c.findings if chart.tellable(text)]
+    told = [(c, chart.worded(finding)) for c in map(chart.look_up, codes) for finding in c.findings]
+    return [(condition, text) for condition, text in told if chart.tellable(text)]
 
 
 def _choose_study(chart: Chart) -> str:
@@ -282,9 +283,7 @@ def _study_report(chart: Chart, name: str, words: float) -> str:
     known, shown, means = chart.diagnosed and rng.random() < _NAMED, [], chart.fill(pick(rng, phrases["open"]))
     if visible and rng.random() < 0.85:
         condition, text = pick(rng, visible)
-        seen = _UNSEEN.sub("", text)
-        finding = chart.filled.setdefault(seen, writer.choose((seen,)))
-        shown = [chart.fill(pick(rng, phrases["shown"]), finding=finding)]
+        shown = [chart.fill(pick(rng, phrases["shown"]), finding=_UNSEEN.sub("", text))]
         if (known or condition is not chart.main) and condition.kind != "s" and rng.random() < 0.4:
             means = chart.fill(pick(rng, phrases["means"]), name=writer.name(condition))
     elif chart.abnormal.isdisjoint(exam["parts"]):

@@ -26,7 +26,7 @@ def strata(truth: pd.DataFrame, texts: pd.Series, train: pd.Series) -> pd.DataFr
     truth, known = truth.loc[texts.index], _plain("\n".join(train))
     lured = truth["lures"].str.split()
     kinds = {
-        "denied or doubted diseases": {"negated", "uncertain", "ruled_out"},
+        "denied or doubted diseases": {"negated", "uncertain", "ruled_out", "rival"},
         "past diseases or operations": {"past", "surgical_history", "history"},
     }
     names = set(";".join(truth["named"]).split(";"))
