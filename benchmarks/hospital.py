@@ -54,7 +54,9 @@ def recurrence(texts: list[str], words: int, rounds: int, seed: int = 0) -> list
     rng, shares = np.random.default_rng(seed), []
     for _ in range(rounds):
         one, other = halves(texts, words, rng)
-        shares.append([np.mean([gram in known for gram in ngrams(other, n)]) for n in SIZES for known in [set(ngrams(one, n))]])
+        shares.append(
+            [np.mean([gram in known for gram in ngrams(other, n)]) for n in SIZES for known in [set(ngrams(one, n))]]
+        )
     return np.mean(shares, 0).tolist()
 
 

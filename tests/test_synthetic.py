@@ -246,7 +246,9 @@ def evidence(folder, notes) -> pd.DataFrame:
     """Of every second written course: whether the grouped documentation and each attack name its DRG."""
     written = notes[notes["course"] == "written"].set_index("hadm_id")
     hospital, truth = Hospital(DIALS["tail"]), hardness.read_truth(folder).loc[written.index]
-    written = written.assign(drg_v34=hardness.in_v34(hospital, truth, "drg_v36"), text=written["text"].map(hospital_course))
+    written = written.assign(
+        drg_v34=hardness.in_v34(hospital, truth, "drg_v36"), text=written["text"].map(hospital_course)
+    )
     written = written.dropna(subset="drg_v34")
     asked, dictionary = written[::2], hardness.Dictionary(hospital)
     truth, label = truth.loc[asked.index], asked["drg_v34"]
@@ -307,7 +309,9 @@ def test_strata_by_hand():
         index=[7, 6, 5, 4, 3, 2],
     )
     texts = pd.Series("", index=[2, 3, 4, 5, 6, 7])
-    found = strata.strata(truth, texts, pd.Series(["urosepsis today; gouty", "Septic\nshock. No PE. Sepsis, non-\nST MI."]))
+    found = strata.strata(
+        truth, texts, pd.Series(["urosepsis today; gouty", "Septic\nshock. No PE. Sepsis, non-\nST MI."])
+    )
     assert {name: column.index[column].tolist() for name, column in found.items()} == {
         "a competing problem instead of the reason": [7],
         "a competing problem at greater length": [6],

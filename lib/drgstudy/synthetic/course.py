@@ -21,7 +21,9 @@ from drgstudy.synthetic.tables import Condition
 VAGUE = 0.7  # share of unplanned admissions whose complaint is worded so that it fits many conditions
 EVIDENCE, TREATED = 0.5, 0.6  # how often the principal diagnosis comes with a finding; with its treatment
 UNNAMED = 0.2  # how often, in prose, finding and treatment stand in place of its name
-RIVALLED = 0.4  # share of other unplanned medical stays whose principal diagnosis is told as one of two that are possible
+RIVALLED = (
+    0.4  # share of other unplanned medical stays whose principal diagnosis is told as one of two that are possible
+)
 CONFUSED = 0.14  # share of medical stays written as if a competing problem had been the reason for admission
 ELABORATE = 0.4  # share of the others in which the competing problem takes more room than the reason for admission
 LURES = 3.6  # at most this many distractors, and more in longer courses
@@ -78,10 +80,17 @@ class Course:
 class Writer:
     """One author writing about one stay."""
 
-    def __init__(self, author: Author, stay: Stay, sex: str, rng: np.random.Generator, **habits) -> None:
+    def __init__(
+        self,
+        author: Author,
+        stay: Stay,
+        sex: str,
+        rng: np.random.Generator,
+        reword: bool = False,  # whether diseases are named in unusual words
+        taste: Taste | None = None,
+    ) -> None:
         hospital = author.hospital
-        self.reword: bool = habits.get("reword", False)  # whether diseases are named in unusual words
-        self.taste: Taste = habits.get("taste", author.preference)
+        self.reword, self.taste = reword, taste or author.preference
         self.rival = ""  # the name of a condition that the reason for admission is not told from
         self.names: list[str] = []  # by which the reason for admission was called so far
         self.hospital, self.author, self.stay, self.sex, self.rng = hospital, author, stay, sex, rng

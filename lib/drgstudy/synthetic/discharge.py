@@ -128,8 +128,8 @@ def _add_patient(tables, hospital: Hospital, staff, patient: Patient, dials: tup
         _add_drgs(tables["hosp/drgcodes"], hospital, ids, stay, rng)
         if rng.random() < NO_NOTE:
             continue
-        taste = {"taste": fashion(stay.time)} if rng.random() < drift else {}
-        writer = Writer(author, stay, patient.sex, rng, reword=rng.random() < unseen, **taste)
+        taste = fashion(stay.time) if rng.random() < drift else None
+        writer = Writer(author, stay, patient.sex, rng, rng.random() < unseen, taste)
         course = writer.write(max(44.0, course_words * author.verbosity * float(rng.lognormal(-0.03, 0.25))))
         kind, at, alike = "written", rng.random(), previous and previous[0].codes[0] == stay.codes[0]
         if at < NO_COURSE:
