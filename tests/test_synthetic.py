@@ -250,6 +250,7 @@ def evidence(folder, notes) -> pd.DataFrame:
         drg_v34=hardness.in_v34(hospital, truth, "drg_v36"), text=written["text"].map(hospital_course)
     )
     written = written.dropna(subset="drg_v34")
+    written.index = written.index.astype("int64")
     asked, dictionary = written[::2], hardness.Dictionary(hospital)
     truth, label = truth.loc[asked.index], asked["drg_v34"]
     attacks = hardness.invert(dictionary, truth, asked["text"])
@@ -295,7 +296,7 @@ def test_truth_knows_how_the_reason_for_admission_is_named(notes):
     assert 0.02 < shares["instead"] < 0.15 and 0.05 < shares["at length"] < 0.3
     instead = written[written["told"] == "instead"]
     assert (instead["documented"].str.split().str[0] == instead["competing"]).all()
-    kinds = {"negated", "uncertain", "history", "finding", "ruled_out", "past", "surgical_history"}
+    kinds = {"negated", "uncertain", "history", "finding", "ruled_out", "past", "surgical_history", "rival"}
     assert set(" ".join(written["lures"]).split()) == kinds
 
 
@@ -352,11 +353,11 @@ def drawn(tmp_path, **dials) -> pd.DataFrame:
 
 def test_the_dial_of_unseen_words(tmp_path):
     unseen = {}
-    for share in (0.0, 0.5, 1.0):
+    for share in (0.0, 0.25):
         stays = drawn(tmp_path, unseen=share)
         found = strata.strata(stays, stays["text"][::2], stays["text"][1::2])
         unseen[share] = found["the reason in words that training has not"].mean()
-    assert unseen[0.0] < 0.3 and unseen[0.0] + 0.15 < unseen[0.5] < unseen[1.0] - 0.1 and unseen[1.0] > 0.6
+    assert 0.05 < unseen[0.0] < 0.2 and unseen[0.0] + 0.1 < unseen[0.25] < 0.4
 
 
 def test_the_dial_of_drift(tmp_path):

@@ -149,10 +149,10 @@ class Writer:
         return name
 
     def _reworded(self, name: str) -> str:
-        """A name in words that hardly any other note has; one without such words is misspelt."""
+        """A name in words that hardly any other note has; one without such words is misspelt, and some others too."""
         forms = self.hospital.rewordings
         text, n = self.hospital.rewordable.subn(lambda match: pick(self.rng, forms[match[1].lower()]), name)
-        return text if n else self._misspelt(name)
+        return text if n and self.rng.random() < 0.7 else self._misspelt(text)
 
     def joined(self, names: list[str]) -> str:
         """The names as an enumeration: "A, B and C"."""
