@@ -312,9 +312,9 @@ def test_a_place_with_blanks_is_written_so_that_make_reads_it(tmp_path):
 
 def test_the_file_is_written_only_where_it_would_change(tmp_path, monkeypatch):
     file = tmp_path / "rules.mk"
-    graph.write("full", str(file))
+    graph.write("gpu", str(file))
     os.utime(file, (1e9, 1e9))
-    graph.write("full", str(file))
+    graph.write("gpu", str(file))
     assert file.stat().st_mtime == 1e9
 
 

@@ -10,12 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from drgpy.msdrg import DRGEngine
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
-from drgstudy import drgs, mimic
+from drgstudy import comparisons, drgs, mimic
 from drgstudy.harmonize import harmonize
 from drgstudy.notes import hospital_course, n_words
 from drgstudy.study import StudyError, read_json
-from drgstudy.synthetic import discharge, hardness, make_hospital, parts, patients, strata
+from drgstudy.synthetic import discharge, hardness, make_hospital, parts, patients
 from drgstudy.synthetic.authors import Author
 from drgstudy.synthetic.course import Writer
 from drgstudy.synthetic.patients import draw_patient, reconcile
@@ -256,7 +259,9 @@ def evidence(folder, notes) -> pd.DataFrame:
     attacks = hardness.invert(dictionary, truth, asked["text"])
     right = {"documented": hardness.in_v34(hospital, truth, "drg_documented") == label}
     right |= {rule: hardness.in_v34(hospital, truth.assign(guess=attacks[rule]), "guess") == label for rule in attacks}
-    right[hardness.LEARNED] = hardness.learn(dictionary, written[1::2], asked["text"]) == label
+    model = make_pipeline(TfidfVectorizer(), LogisticRegression(C=30, max_iter=1000))
+    model.fit(hardness.found(dictionary, written["text"][1::2]), written["drg_v34"][1::2])
+    right[hardness.LEARNED] = model.predict(hardness.found(dictionary, asked["text"])) == label.to_numpy()
     return pd.DataFrame(right)
 
 
@@ -310,7 +315,7 @@ def test_strata_by_hand():
         index=[7, 6, 5, 4, 3, 2],
     )
     texts = pd.Series("", index=[2, 3, 4, 5, 6, 7])
-    found = strata.strata(
+    found = hardness.strata(
         truth, texts, pd.Series(["urosepsis today; gouty", "Septic\nshock. No PE. Sepsis, non-\nST MI."])
     )
     assert {name: column.index[column].tolist() for name, column in found.items()} == {
@@ -323,7 +328,7 @@ def test_strata_by_hand():
         "none of these": [3],
     }
     right = pd.DataFrame({"tfidf": [1, 1, 0, 0, 1, 0], "llama": [1, 0, 1, 1, 1, 0]}, index=texts.index).astype(bool)
-    table = strata.by_stratum(found, right).set_index(["stratum", "run"])
+    table = comparisons.by_stratum(found, right).set_index(["stratum", "run"])
     assert table.loc[("all", "llama"), ["stays", "difference"]].tolist() == [6, pytest.approx(1 / 6)]
     unseen = table.loc[("the reason in words that training has not", "llama")]
     assert unseen[["stays", "value", "difference"]].tolist() == [1, 1.0, 0.0]
@@ -355,7 +360,7 @@ def test_the_dial_of_unseen_words(tmp_path):
     unseen = {}
     for share in (0.0, 0.25):
         stays = drawn(tmp_path, unseen=share)
-        found = strata.strata(stays, stays["text"][::2], stays["text"][1::2])
+        found = hardness.strata(stays, stays["text"][::2], stays["text"][1::2])
         unseen[share] = found["the reason in words that training has not"].mean()
     assert 0.05 < unseen[0.0] < 0.2 and unseen[0.0] + 0.1 < unseen[0.25] < 0.4
 

@@ -14,7 +14,7 @@ from statsmodels.stats.multitest import multipletests
 
 from drgstudy import disclosure, published
 from drgstudy.bootstrap import difference
-from drgstudy.metrics import METRICS, Scores
+from drgstudy.metrics import METRICS, Scores, share
 from drgstudy.plots.style import style_of
 from drgstudy.study import progress
 from drgstudy.tables import hour_name, signed, spread
@@ -362,3 +362,33 @@ def trust_sentences(run: str, calibrated: pd.DataFrame, answered: pd.DataFrame, 
             f"({off['value']:+.1f} %, {sign}); a single stay is off by ${rows.loc['mae_dollars', 'value']:,.0f}."
         )
     return [sentence.replace(" -", " −").replace("(-", "(−") for sentence in found]
+
+
+def by_stratum(strata: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
+    """The accuracy of each model in each stratum, and how much better than the first model each other one is.
+
+    Parameters
+    ----------
+    strata : DataFrame of bool
+        Which stays are in which stratum.
+    right : DataFrame of bool
+        For the same stays, a column for each run: whether its first guess is right.
+
+    Returns
+    -------
+    DataFrame
+        stratum, stays, run, then value, lower, upper (95 % Wilson intervals) and difference, difference_lower,
+        difference_upper (95 % paired intervals; missing for the first run).
+    """
+    rows = []
+    for stratum in ["all", *strata]:
+        some = right if stratum == "all" else right[strata[stratum].to_numpy()]
+        for run in some if len(some) else ():
+            row = {"stratum": stratum, "stays": len(some), "run": run, **share(some[run].to_numpy())}
+            if run != right.columns[0]:
+                gain = some[run].astype(float) - some[right.columns[0]]
+                reach = 1.96 * gain.std(ddof=0) / len(gain) ** 0.5
+                row |= {"difference": gain.mean()}
+                row |= {"difference_lower": gain.mean() - reach, "difference_upper": gain.mean() + reach}
+            rows.append(row)
+    return pd.DataFrame(rows)

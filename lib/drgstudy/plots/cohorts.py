@@ -225,7 +225,7 @@ def hardness(hardness: dict, dataset: str) -> Figure:
 def strata(table: pd.DataFrame, dataset: str) -> Figure:
     """Accuracy of each run in each stratum, and how much better than the first run each other one is.
 
-    `table` is from `drgstudy.synthetic.strata.by_stratum`.
+    `table` is from `comparisons.by_stratum`.
     """
     names, runs = list(dict.fromkeys(table["stratum"])), in_order(table["run"])
     figure, (left, right) = canvas(10, 1.6 + 0.52 * len(names), columns=2, sharey=True)

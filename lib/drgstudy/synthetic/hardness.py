@@ -5,7 +5,7 @@ could know. It is no upper bound: who has learned which bills follow from which 
 attack* has the lexicon from which the notes were worded, the abbreviations, ICD-10-CM's descriptions and inclusion
 terms, and the list of codes that can be a principal diagnosis. It looks all words up, and groups the codes that it
 finds or learns which DRG they mean. Where it comes near the grouped documentation, the notes are a list of codes in
-disguise.
+disguise. The *strata* are kinds of notes that call for reading in different ways.
 """
 
 from __future__ import annotations
@@ -18,13 +18,9 @@ from pathlib import Path
 
 import pandas as pd
 import simple_icd_10_cm as icd
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 
 from drgstudy import mimic, sheets
 from drgstudy.harmonize import harmonize
-from drgstudy.models import tfidf
 from drgstudy.notes import hospital_course, n_words
 from drgstudy.study import StudyError, progress
 from drgstudy.synthetic.discharge import make_hospital
@@ -34,7 +30,7 @@ RULES = ("first named", "first that can lead", "most often named", "first not de
 """How the attack chooses the principal diagnosis: the last three rules only among the codes that can be one; the last
 rule also leaves out, of all codes, what is denied or past."""
 LEARNED = "learned"
-"""The attack's fifth rule: a regression of the DRG on the codes found, see `learn`."""
+"""The attack's fifth rule: TF-IDF, which learns from the codes that are `found` in training notes in place of words."""
 _TOKEN = re.compile(r"[A-Za-z0-9]+")
 _SENTENCE = re.compile(r"(?<=[.;:])\s+|\n")
 _CUE = re.compile(  # what follows in the sentence is denied, doubted or long past
@@ -235,34 +231,53 @@ def invert(dictionary: Dictionary, truth: pd.DataFrame, texts: pd.Series) -> pd.
     return pd.DataFrame(rows, index=texts.index)
 
 
-def learn(dictionary: Dictionary, train: pd.DataFrame, texts: pd.Series) -> pd.Series:
-    """Run the inversion attack by its fifth rule: TF-IDF's regression, but on codes found in place of words.
+def found(dictionary: Dictionary, texts: pd.Series) -> pd.Series:
+    """What the attack's fifth rule learns from: in place of each text, the codes that the dictionary finds there.
 
-    Each code counts twice, once wherever it is found and once where it is not denied, doubted or past.
+    A code stands there as often as it is found, and once more as "code_asserted" where it is not denied, doubted or past.
+    """
+
+    def codes(text: str) -> str:
+        return " ".join([*dictionary.look_up(text), *(f"{code}_asserted" for code in dictionary.asserted(text))])
+
+    return texts.map(codes)
+
+
+def strata(truth: pd.DataFrame, texts: pd.Series, train: pd.Series) -> pd.DataFrame:
+    """Which notes call for reading, and how: one column (bool) for each stratum; a note may be in several.
 
     Parameters
     ----------
-    train : DataFrame
-        Training stays with text and drg_v34.
-    texts : Series of str
-        Hospital courses of other stays.
-
-    Returns
-    -------
-    Series of str
-        Their v34 codes, by the index of `texts`.
+    truth : DataFrame
+        As `read_truth`.
+    texts, train : Series of str
+        The hospital courses of the same stays, by hadm_id, and those of the training stays.
 
     Notes
     -----
     Source: ours.
     """
-    settings = tfidf.Settings()
+    truth, known = truth.loc[texts.index], _plain("\n".join(train))
+    lured = truth["lures"].str.split()
+    kinds = {
+        "denied or doubted diseases": {"negated", "uncertain", "ruled_out", "rival"},
+        "past diseases or operations": {"past", "surgical_history", "history"},
+    }
+    names = set(";".join(truth["named"]).split(";"))
+    unknown = {name for name in names if not re.search(rf"(?<!\w){re.escape(_plain(name))}(?!\w)", known)}
+    found = {
+        "a competing problem instead of the reason": truth["told"] == "instead",
+        "a competing problem at greater length": truth["told"] == "at length",
+        **{name: lured.map(lambda lures, some=some: not some.isdisjoint(lures)) for name, some in kinds.items()},
+        "the reason is not named": truth["named"] == "",
+        "the reason in words that training has not": truth["named"].map(
+            lambda names: names != "" and unknown.issuperset(names.split(";"))
+        ),
+    }
+    table = pd.DataFrame(found)
+    return table.assign(**{"none of these": ~table.any(axis=1)})
 
-    def hits(text: str) -> list[str]:
-        return [*dictionary.look_up(text), *(f"{code}, asserted" for code in dictionary.asserted(text))]
 
-    model = make_pipeline(
-        TfidfVectorizer(analyzer=hits, min_df=settings.min_df, sublinear_tf=True),
-        LogisticRegression(C=settings.strength, max_iter=1000),
-    )
-    return pd.Series(model.fit(train["text"], train["drg_v34"]).predict(texts), texts.index)
+def _plain(text: str) -> str:
+    """Lower case, and without the line breaks of a note, which may follow a hyphen."""
+    return re.sub(r"\s+", " ", re.sub(r"-\s+", "-", text)).lower()

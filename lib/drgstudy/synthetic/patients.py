@@ -84,9 +84,11 @@ def draw_patient(
     """
     while True:
         patient = _draw_patient(hospital, index, rng, last_day)
+        if not drift:
+            return patient
         first = patient.stays[0]
         trend = 2 * zlib.crc32(first.scenario.name.encode()) / 2**32 - 1
-        if not drift or rng.random() * (1 + drift) < 1 + drift * trend * (2 * first.time - 1):
+        if rng.random() * (1 + drift) < 1 + drift * trend * (2 * first.time - 1):
             return patient
 
 
