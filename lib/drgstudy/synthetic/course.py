@@ -26,9 +26,9 @@ RIVALLED = (
 )
 CONFUSED = 0.14  # share of medical stays written as if a competing problem had been the reason for admission
 ELABORATE = 0.4  # share of the others in which the competing problem takes more room than the reason for admission
-LURES = 3.6  # at most this many distractors, and more in longer courses
+LURES = 2.8  # at most this many distractors, and more in longer courses
 MAX_PROCEDURES = 4  # that an author names
-PARAGRAPH = 12  # words that must be left for a secondary diagnosis to get a sentence of its own
+PARAGRAPH = 18  # words that must be left for a secondary diagnosis to get a sentence of its own
 DETAIL_WORDS = 60  # an author with more words left than this goes into details
 # ICD-10-CM's codes that specify another diagnosis (organism, resistance, outcome of delivery) and are no problem of
 # their own.

@@ -20,7 +20,7 @@ MAX_STAYS = 12
 # Mean number of stays of a patient whose disease recurs (COPD, dialysis access, ...), and of any other patient.
 _STAYS_RECURRENT, _STAYS_OTHER = 4.2, 2.1
 # Probability that a coded secondary diagnosis is written down, by kind of condition, where its pool does not say.
-_WRITTEN = {"a": 0.97, "c": 0.95, "h": 0.85, "s": 0.9}
+_WRITTEN = {"a": 0.99, "c": 0.96, "h": 0.85, "s": 0.95}
 _MAX_DRAWS = 30  # of a stay's codes, until the grouper assigns one of the scenario's DRGs
 
 
