@@ -280,3 +280,17 @@ def test_the_hardness_figure_tells_documentation_attack_and_sizes():
 def test_the_study_map_names_every_notebook():
     words = " ".join(words_on(plots.study_map()))
     assert all(name in words for name in ("01-hospital", "02-harmonization", "03-cohort", "05-train", "06 to 12"))
+
+
+def test_the_strata_figure_has_a_row_for_each_stratum_and_the_first_run_no_difference():
+    rows = [
+        {"stratum": stratum, "stays": 1200 + k, "run": run, "value": 0.5, "lower": 0.4, "upper": 0.6}
+        | ({"difference": 0.1 * k, "difference_lower": 0.0, "difference_upper": 0.2} if run == "llama" else {})
+        for k, stratum in enumerate(("all", "none of these"))
+        for run in ("tfidf", "llama")
+    ]
+    figure = plots.strata(pd.DataFrame(rows), DATASET)
+    left, right = figure.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["all (1,200)", "none of these (1,201)"]
+    assert (len(left.containers), len(right.containers)) == (2, 1)
+    assert right.containers[0].lines[0].get_xdata().tolist() == [0, 0.1]

@@ -243,8 +243,8 @@ def strata(table: pd.DataFrame, dataset: str) -> Figure:
     left.set(xlabel="top-1 accuracy (%)", xlim=(0, 1))
     first = style_of(table["run"].iloc[0])[0]
     right.axvline(0, color=FAINT, lw=1, ls="--")
-    right.set(xlabel=f"minus {first} (percentage points; right of 0: better)")
+    right.set(xlabel=f"difference from {first} (points)")
     for ax in (left, right):
-        ax.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
     figure.legend(*left.get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=len(runs))
     return stamped(figure, dataset)
