@@ -19,9 +19,9 @@ from drgstudy.synthetic.patients import pick
 from drgstudy.synthetic.tables import FOLDER, Condition
 
 LAST_HOUR = 72.0  # after ICU admission; later notes are not written
-CONFUSED = 0.15  # share of medical stays written as if another acute problem had been the reason for admission
+CONFUSED = 0.2  # share of medical stays written as if another acute problem had been the reason for admission
 PLANNED_KNOWN = 0.9  # share of planned stays whose principal diagnosis is known
-_KNOWN_AT, _KNOWN = (0.0, 6.0, 24.0, 48.0), (0.28, 0.36, 0.82, 0.9)  # the same for other stays, by hour
+_KNOWN_AT, _KNOWN = (0.0, 6.0, 24.0, 48.0), (0.15, 0.22, 0.5, 0.62)  # the same for other stays, by hour
 MARK = re.compile(r"\[\*\*.*?\*\*\]")  # of de-identification
 _LATER = re.compile(  # in treatments: what is known only after days
     r"\bthen\b|week|day|x\d|x ?\{|narrow|once|improv|PICC|discharg|until|resol|extubat|transition|bridg|downtrend"

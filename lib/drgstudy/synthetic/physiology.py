@@ -29,6 +29,8 @@ _AUTOCORRELATION = 0.85  # of the variation within a patient, from hour to hour
 _MISSED = 0.06  # share of the due measurements that are not made
 _OPERATED = 3.0  # procedures act from so many hours before ICU admission
 _SHIFTED, _MORE_OFTEN = 1.0, 6  # a panel with a signal that shifts by more than that is measured in more stays
+_BETWEEN = 0.6  # of the standard deviation between patients, what no cause explains
+_CLARITY = 1.7  # mean strength of a cause: how much of ``physiology.csv``'s shifts shows
 _MAX_SHIFT = 6.0  # standard deviations that the sum of many shifts approaches
 _NUMBERS = ["mean", "sd", "wobble", "low", "high", "decimals"]
 Rows = list[tuple[float, int, float, str]]
@@ -60,9 +62,9 @@ def _knowledge() -> _Knowledge:
 
 
 def _causes(icu: IcuStay, rng: np.random.Generator) -> list[tuple[str, float, float]]:
-    """What acts on the patient: code (or "age" and so on), hour of onset, and strength (1 on average)."""
+    """What acts on the patient: code (or "age" and so on), hour of onset, and strength."""
     stay = icu.stay
-    strength = iter(rng.gamma(4.0, 0.25, len(stay.codes) + len(stay.procedures) + 2).tolist())
+    strength = iter((_CLARITY * rng.gamma(4.0, 0.25, len(stay.codes) + len(stay.procedures) + 2)).tolist())
     causes = [(code, icu.onset[code], next(strength)) for code in stay.codes]
     causes += [(code, -min(icu.before, _OPERATED), next(strength)) for code in stay.procedures]
     causes.append(("age", -np.inf, (stay.age - 60) / 10))
@@ -128,7 +130,7 @@ def draw(hospital: Hospital, icu: IcuStay, rng: np.random.Generator) -> dict[str
     noise = rng.standard_normal(shifts.shape)
     noise[:, 1:] *= np.sqrt(1 - _AUTOCORRELATION**2)
     wobble = lfilter([1], [1, -_AUTOCORRELATION], noise)
-    patient = rng.standard_normal((len(shifts), 1)) + shifts
+    patient = _BETWEEN * rng.standard_normal((len(shifts), 1)) + shifts
     mean, sd, within, low, high, decimals = variables[_NUMBERS].to_numpy(float).T[..., None]
     deviation = sd * patient[knowledge.signal] + within * wobble[knowledge.signal]
     log = (variables["scale"] == "log").to_numpy()[:, None]
