@@ -29,7 +29,7 @@ from drgstudy import cohort, drgs, icu_cohort, runs
 from drgstudy.flow import read_rows
 from drgstudy.models import tfidf
 from drgstudy.notes import hospital_course
-from drgstudy.study import ROOT, Paths, read_json
+from drgstudy.study import REFERENCE, ROOT, Paths, read_json
 from drgstudy.synthetic import hardness
 from drgstudy.synthetic.tables import Hospital
 
@@ -111,7 +111,9 @@ def intensive_care(paths: Paths) -> pd.DataFrame:
             logits = model.fit(train, drg[~test]).decision_function(asked)
             there = [(k, drg[test] == code) for k, code in enumerate(model.classes_) if (drg[test] == code).any()]
             rows[system][reads] = np.mean([roc_auc_score(true, logits[:, k]) for k, true in there])
-    return pd.DataFrame(rows)
+    table = pd.read_csv(REFERENCE / "published_early.csv").query("drg_set == 'All DRGs' and metric == 'macro_auc'")
+    published = table.pivot(index="model", columns="system", values="value").loc[["CAML", "LSTM"]]
+    return pd.concat([pd.DataFrame(rows), published.rename(index="published: {}".format)])
 
 
 def main() -> None:
