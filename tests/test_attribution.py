@@ -39,7 +39,7 @@ def settings(kind, base):
             base=str(base), max_tokens=32, epochs=6.0, batch_size=4, learning_rate=3e-3, pooling="mean", dropout=0.0
         ),
         "caml": dict(
-            epochs=20.0, batch_size=4, learning_rate=1e-2, validation=0.0, patience=0, min_count=1, filters=16
+            epochs=20.0, batch_size=4, learning_rate=1e-2, patience=0, min_count=1, filters=16
         ),
         "tfidf": dict(min_df=1),
     }[kind]

@@ -590,7 +590,7 @@ refused("settings: a negative dropout", settings(dropout=-0.1), "setting dropout
 refused("settings: a batch of -4", settings(batch_size=-4), "setting batch_size: expected more than 0, got -4")
 refused("settings: no filters", settings(filters=0), "setting filters: expected more than 0")
 refused("settings: -1 epochs", settings(epochs=-1), "setting epochs: expected 0 or more")
-refused("settings: all for validation", settings(validation=1.0), "setting validation: expected a share")
+refused("settings: more dropout than all", settings(dropout=1.0), "setting dropout: expected a share")
 refused(
     "settings: keys of two kinds",
     lambda folder: models.build("caml", {1: 2, "x": 3}, ["001"], folder, 0),

@@ -27,7 +27,7 @@ CAML = TRAINING | {"filters": 8, "dropout": 0.0, "min_count": 1, "vector_size": 
 RUNS = {
     "llama": LLAMA,
     "llama-by-length": LLAMA | {"order": "by_length"},
-    "caml-best-epoch": CAML | {"validation": 0.34, "patience": 2},
+    "caml-best-epoch": CAML | {"patience": 2},
 }
 
 
@@ -35,6 +35,13 @@ def network(run: str, folder: Path, base: str, processes: int):
     """The model of a run whose processes together take batches of 8."""
     name, settings = run.partition("-")[0], RUNS[run] | {"batch_size": 8 // processes}
     return models.build(name, settings | ({"base": base} if name == "llama" else {}), list("abcd"), folder / run, 7)
+
+
+def judges(run: str) -> tuple | None:
+    """Notes, learned by heart, by which the run chooses its best epoch."""
+    from conftest import NOTES
+
+    return (NOTES[:8], Y[:8]) if run == "caml-best-epoch" else None
 
 
 def fit(folder: Path, base: str, processes: int, runs: list[str], kill: bool = False) -> None:
@@ -53,9 +60,9 @@ def fit(folder: Path, base: str, processes: int, runs: list[str], kill: bool = F
         if kill and run == runs[0]:
             with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
                 patch.setattr(checkpoints.Clock, "on_step_begin", killed, raising=False)
-                network(run, folder, base, processes).fit(NOTES, Y)
+                network(run, folder, base, processes).fit(NOTES, Y, judges(run))
         made = network(run, folder, base, processes)
-        cost, rank = made.fit(NOTES, Y), study.rank()
+        cost, rank = made.fit(NOTES, Y, judges(run)), study.rank()
         np.savez(
             folder / f"{run}-{rank}.npz", logits=made.predict(NOTES), history=[str(row) for row in cost["history"]]
         )
@@ -155,7 +162,7 @@ def root(tmp_path_factory, tiny_llama):
     write_rows(stays, root / "data/tiny/stays.parquet", cohort.STAYS, by="03-cohort")
     provenance.write_json(root / "data/tiny/flow.json", {"source": {"kind": "synthetic", "name": "tiny"}}, "03-cohort")
     settings = LLAMA | {"base": str(tiny_llama), "batch_size": 4, "head": "probe"}
-    values = {"profile": "tiny", "run": "two", "model": "llama", "settings": settings, "seed": 7}
+    values = {"profile": "tiny", "kept_back": 0.0, "run": "two", "model": "llama", "settings": settings, "seed": 7}
     (root / "notebooks/params/tiny/05-train-two.yaml").write_text(yaml.safe_dump(values))
     return root
 

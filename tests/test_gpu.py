@@ -108,7 +108,7 @@ def test_a_quantised_model_learns_and_comes_back_while_its_base_stays(wider_llam
     from peft.tuners.lora import Linear4bit  # which is there where bitsandbytes is
 
     texts, y = notes
-    settings = settings_of(wider_llama, bits=bits, epochs=8.0, head="probe", probe_strength=0.01, validation=0.2)
+    settings = settings_of(wider_llama, bits=bits, epochs=8.0, head="probe", probe_strength=0.01)
     model = models.build("llama", settings, LABELS, tmp_path, 0)
     frozen = {n: p.detach().clone() for n, p in model.net.named_parameters() if not p.requires_grad}
     assert not model.accelerated and sum(p.dtype in (torch.uint8, torch.int8) for p in frozen.values()) == 2 * 7

@@ -22,17 +22,16 @@ def stays():
     return measurements, y
 
 
-def fitted(folder, stays, seed=0, **changes):
+def fitted(folder, stays, seed=0, validation=None, **changes):
     model = models.build("lstm", SETTINGS | changes, LABELS, folder, seed)
-    return model, model.fit(*stays)
+    return model, model.fit(*stays, validation)
 
 
 def test_lstm_is_its_equations_learns_and_comes_back_from_its_folder(stays, tmp_path):
     measurements, y = stays
-    model, cost = fitted(tmp_path, stays)
+    model, _ = fitted(tmp_path, stays)
     logits = model.predict(measurements)
     assert logits.shape == (60, 3) and logits.dtype == np.float32 and (logits.argmax(1) == y).mean() > 0.9
-    assert max(entry.get("eval_accuracy", 0) for entry in cost["history"]) > 0.8
 
     w = {name: value.numpy().astype(float) for name, value in model.net.state_dict().items()}
     hidden = memory = np.zeros((60, 8))
@@ -53,7 +52,7 @@ def test_lstm_is_its_equations_learns_and_comes_back_from_its_folder(stays, tmp_
 
 def test_only_the_first_hours_are_read(stays, tmp_path):
     measurements = stays[0]
-    model, cost = fitted(tmp_path, stays, max_tokens=4, epochs=1.0, validation=0.0)
+    model, cost = fitted(tmp_path, stays, max_tokens=4, epochs=1.0)
     changed = measurements.copy()
     changed[:, 4:] += 9
     np.testing.assert_array_equal(model.predict(changed), model.predict(measurements))
@@ -66,9 +65,9 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("validation", [0.0, 0.2])
-def test_a_killed_run_goes_on_to_the_same_weights(stays, tmp_path, monkeypatch, validation):
-    changes = dict(epochs=3.0, validation=validation, checkpoint_steps=5)
+@pytest.mark.parametrize("judged", [False, True])
+def test_a_killed_run_goes_on_to_the_same_weights(stays, tmp_path, monkeypatch, judged):
+    changes = dict(epochs=3.0, checkpoint_steps=5, validation=(stays[0][::5], stays[1][::5]) if judged else None)
     whole, _ = fitted(tmp_path / "whole", stays, **changes)
 
     def kill(self, args, state, control, **kwargs):

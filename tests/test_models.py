@@ -179,8 +179,6 @@ def test_llama_learns_two_labels_and_comes_back_from_its_folder(tiny_llama, tmp_
     np.testing.assert_array_equal(again.predict(texts), outputs)
     with pytest.raises(StudyError, match="model 'tfidf' gives one label a stay"):
         models.build("tfidf", {}, ["a", *CC_LABELS], tmp_path, 0)
-    with pytest.raises(StudyError, match="setting validation"):
-        models.build("llama", settings | {"validation": 0.2}, ["a", *CC_LABELS], tmp_path, 0)
 
 
 class Killed(Exception):
@@ -291,17 +289,11 @@ def test_the_best_epoch_is_judged_by_the_stays_given_for_it(tmp_path, notes):
     assert max(ends["right"]) == 1 and len(ends["wrong"]) < len(ends["right"]) and ends["wrong"][-1] == 0
 
 
-def test_stays_to_judge_by_are_not_looked_at_without_need(tmp_path, notes, monkeypatch):
-    texts, y, folders, outputs = notes[0], np.array(notes[1]), [], []
-    plain = checkpoints.place
-    monkeypatch.setattr(checkpoints, "place", lambda *about: folders.append(plain(*about).name) or plain(*about))
-    for share, given in [(0.0, None), (0.0, (texts[:4], y[:4])), (0.5, None), (0.5, (texts[:4], y[:4]))]:
-        about = SMALL | {"epochs": 2.0, "validation": share, "patience": 0}
-        model = models.build("caml", about, LABELS, tmp_path, 3)
-        model.fit(texts, y, given)
-        outputs.append(model.predict(texts))
-    np.testing.assert_array_equal(outputs[0], outputs[1])
-    assert folders[0] == folders[1] and len(set(folders)) == 3
+def test_two_labels_are_right_if_both_are():
+    outputs = np.zeros((3, 2 + 5), np.float32)
+    outputs[:, 1] = outputs[:, 4] = 1  # base DRG 1, CC/MCC label 2
+    assert training._right(outputs, np.array([[1, 2], [0, 2], [1, 0]])).tolist() == [True, False, False]
+    assert training._right(outputs, np.array([1, 4, 0])).tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize("as_array", [False, True])
@@ -388,7 +380,6 @@ def test_tfidf_scores_untrained_labels_last(tmp_path, notes):
         ("llama", {"head": "prob"}, "head"),
         ("llama", {"dtype": "float8"}, "dtype"),
         ("llama", {"order": "sorted"}, "order"),
-        ("caml", {"validation": 0.0}, "patience"),
         ("bert", {"batch_size": 0}, "batch_size"),
         ("bert", {"pooling": "last"}, "pooling"),
         ("llama", {"base": "no/such-model"}, "no/such-model"),

@@ -363,7 +363,6 @@ def test_a_weight_is_read_from_the_scores_of_the_drgs(tmp_path, notes):
     texts, kinds = notes
     y = np.array(kinds, np.float32) + 1
     settings = {"drg_outputs": 7, "activation": "relu", "epochs": 1.0, "filters": 8, "vector_size": 6, "max_tokens": 16}
-    settings |= {"validation": 0.0, "patience": 0}
     model = caml.Model(caml.Settings(**settings), ["relative weight"], tmp_path, 1)
     vectors = np.zeros((5, 6), np.float32)
     layers = list(model._network(vectors).head)

@@ -96,7 +96,7 @@ def discharge(tiny_study, tmp_path, monkeypatch):
     provenance.write_json(paths.flow, flow, "03-cohort", [paths.stays])
 
     def training(**about):
-        given = {"run": "t", "model": "tfidf", "settings": {}, "labels": "one", "split": "split", "seed": 1}
+        given = {"run": "t", "model": "tfidf", "settings": {}, "labels": "one", "split": "split", "kept_back": 0.1, "seed": 1}
         return runs.of_stays(paths, **given | about)
 
     return paths, training
@@ -192,6 +192,23 @@ def test_what_an_unfinished_training_left_under_another_key_is_no_use(discharge)
     assert all(place.exists() for place in left)
     assert runs._begin(training(seed=2), "of the seed") == "of the seed"
     assert not any(place.exists() for place in left)
+
+
+def test_all_models_choose_their_epoch_by_the_same_stays_and_train_on_the_others(discharge, monkeypatch):
+    """TF-IDF, which has no epoch to choose, leaves the stays out that CAML and LLaMA keep back; a seed changes nothing."""
+    paths, training = discharge
+    train, _ = cohort.parts(read_rows(paths.stays, cohort.STAYS), "split")
+    found = {}
+    for name, seed, labels in (("tfidf", 1, "one"), ("caml", 2, "one"), ("llama", 3, "two")):
+        texts, y, (judging, judged) = training(model=name, seed=seed, labels=labels).learn()
+        assert len(texts) == len(y) and len(judging) == len(judged) == np.ceil(0.1 * len(train)) > 1
+        assert sorted([*texts, *judging]) == sorted(train["text"])
+        found[name] = texts, judging
+    assert found["tfidf"] == found["caml"] == found["llama"]
+    texts, y, judged = training(kept_back=0.0).learn()
+    assert texts == train["text"].tolist() and len(y) == len(train) and judged is None
+    with pytest.raises(StudyError, match=r"parameter kept_back: expected a share from 0 to less than 1, got 1\.0"):
+        training(kept_back=1.0)
 
 
 def test_a_run_can_be_kept_whose_code_alone_has_changed(discharge, trained, tmp_path, monkeypatch):

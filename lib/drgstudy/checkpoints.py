@@ -58,6 +58,17 @@ class Clock(transformers.TrainerCallback):
         self.bar.close()
 
 
+class Every(transformers.TrainerCallback):
+    """Has a checkpoint saved after each so many steps, beside those that the trainer saves when it has judged an epoch."""
+
+    def __init__(self, steps: int):
+        self.steps = steps
+
+    def on_step_end(self, args, state, control, train_dataloader, **kwargs):
+        judged = state.global_step % len(train_dataloader) == 0 or state.global_step == state.max_steps
+        control.should_save |= state.global_step % self.steps == 0 and not judged
+
+
 def place(folder: Path, *what) -> Path:
     """The folder for the checkpoints of exactly this training; removes those of any other in the same folder.
 

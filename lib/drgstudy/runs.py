@@ -108,20 +108,33 @@ class Training:
     result: str = "predictions.npz"
 
 
-def of_stays(paths: Paths, run: str, model: str, settings: dict, labels: str, split: str, seed: int) -> Training:
+def of_stays(
+    paths: Paths, run: str, model: str, settings: dict, labels: str, split: str, kept_back: float, seed: int
+) -> Training:
     """The training of a run of DRG-LLaMA's study, by the parameters of notebook 05.
+
+    Every model is trained on the same stays: all training stays but the share `kept_back`, drawn from each DRG in
+    proportion, by which the models choose their epoch. With 0 all are trained on, and the last epoch counts.
 
     Raises
     ------
     StudyError
         If a parameter or setting is not allowed, or the cohort is missing or was changed.
     """
+    if not 0 <= kept_back < 1:
+        raise StudyError(f"parameter kept_back: expected a share from 0 to less than 1, got {kept_back!r}")
     stays = _stays(paths.stays, fingerprint(provenance.verified(paths.stays)) if paths.stays.is_file() else "")
     train, test = cohort.parts(stays, split)
     space = label_space(labels, stays["drg_v34"], train["drg_v34"])
     about = {"run": run, "model": model, "settings": _settings(model, settings), "labels": labels, "split": split}
-    about |= {"seed": seed, "dataset": read_flow(paths)["source"] | {"fingerprint": fingerprint(paths.stays)}}
+    about |= {"kept_back": kept_back, "seed": seed, "dataset": read_flow(paths)["source"] | {"fingerprint": fingerprint(paths.stays)}}
     folder, truth = paths.runs / run, LabelSpace(space.codes).encode(test["drg_v34"])
+    judging = np.zeros(len(train), bool)
+    if kept_back:
+        judging = cohort.stratified_draw(train["drg_v34"], kept_back, np.random.default_rng(0))
+
+    def rows(some: np.ndarray) -> tuple[list[str], np.ndarray]:
+        return train.loc[some, "text"].tolist(), space.encode(train.loc[some, "drg_v34"])
 
     def write(place: Path, outputs: np.ndarray, made: dict) -> None:
         two = outputs if labels == "two" else None
@@ -134,12 +147,13 @@ def of_stays(paths: Paths, run: str, model: str, settings: dict, labels: str, sp
         _key(about, space.outputs, space.encode(stays["drg_v34"]), "labels.TwoLabels" if labels == "two" else ""),
         space.outputs,
         {
-            "training stays": len(train),
+            "training stays": int((~judging).sum()),
+            "stays by which the epoch is chosen": int(judging.sum()),
             "test stays": len(test),
             "DRGs": len(space.codes),
             "outputs": len(space.outputs),
         },
-        lambda: (train["text"].tolist(), space.encode(train["drg_v34"]), None),
+        lambda: (*rows(~judging), rows(judging) if kept_back else None),
         {folder: lambda: test["text"].tolist()},
         write,
     )

@@ -19,6 +19,7 @@ import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments
 
 from drgstudy import checkpoints
+from drgstudy.drgs import CC_LABELS
 from drgstudy.study import StudyError, progress, setting
 
 
@@ -39,18 +40,9 @@ class NeuralSettings:
         "random", "by_length batches texts of like length: less padding", choices=("random", "by_length")
     )
     checkpoint_steps: int = setting(100, "steps between checkpoints, from which a killed run goes on")
-    validation: float = setting(
-        0.0, "share kept back to choose the best epoch (or stays given for that); 0 takes the last", share=True
-    )
     patience: int = setting(
-        0, "epochs without a better validation score after which training stops; 0 never does", zero=True
+        0, "epochs without a better score of the stays kept back after which training stops; 0 never does", zero=True
     )
-
-    def __post_init__(self):
-        if self.patience and not self.validation:
-            raise StudyError(
-                "setting patience: needs a part of the training stays to judge by; set validation, e.g. 0.1"
-            )
 
 
 @functools.cache
@@ -147,8 +139,16 @@ class ByLength(torch.utils.data.Sampler):
         return iter([*batches.ravel().tolist(), *order[whole:].tolist()])
 
 
-_SCORES = {  # of outputs (stays, labels) and labels (stays,): one number for each stay
-    "accuracy": lambda outputs, labels: outputs.argmax(-1) == labels,
+def _right(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whether the label is right, shape (stays,); of two labels, whether both are."""
+    if labels.ndim == 1:
+        return outputs.argmax(-1) == labels
+    base, severity = np.split(outputs, [-len(CC_LABELS)], axis=1)
+    return (base.argmax(1) == labels[:, 0]) & (severity.argmax(1) == labels[:, 1])
+
+
+_SCORES = {  # of outputs (stays, outputs) and labels (stays,) or (stays, 2): one number for each stay
+    "accuracy": _right,
     "mean_absolute_error": lambda outputs, labels: np.abs(outputs[:, 0] - labels),
 }
 
@@ -190,7 +190,7 @@ def train(
     autocast : bool
         Multiply in bfloat16 (float32 weights stay float32).
     validation : TokenDataset, optional
-        Stays by which the best epoch is chosen, instead of a share of `data`; ignored if ``settings.validation`` is 0.
+        Stays by which the best epoch is chosen; without them the last one counts, and nothing stops early.
 
     Returns
     -------
@@ -204,17 +204,10 @@ def train(
     StudyError
         If a checkpoint holds more than tensors and plain values, or the disk is full.
     """
-    parts = [data] if validation is None or not settings.validation else [data, validation]
+    parts = [data] if validation is None else [data, validation]
     read = [x for part in parts for x in (part.input_ids, part.labels.tolist())]
     saved = checkpoints.place(folder, vars(settings), seed, *read)
-    if settings.validation and validation is None:
-        rows = np.random.default_rng(seed).permutation(len(data))
-        cut = max(1, round(settings.validation * len(data)))
-        drawn = rows[cut:], rows[:cut]
-        parts = [TokenDataset([data.input_ids[i] for i in part], data.labels[part]) for part in drawn]
-    training, validation = (*parts, None)[:2]
     metric = "mean_absolute_error" if data.labels.dtype.kind == "f" else "accuracy"
-    strategy = "epoch" if validation else "steps"
     arguments = TrainingArguments(
         output_dir=str(saved),
         num_train_epochs=settings.epochs,
@@ -225,7 +218,7 @@ def train(
         lr_scheduler_type=settings.schedule,
         warmup_steps=settings.warmup,
         logging_steps=10,
-        save_strategy=strategy,
+        save_strategy="epoch" if validation else "steps",  # the trainer wants those of the epochs that it judges
         save_steps=settings.checkpoint_steps,
         save_total_limit=1,
         eval_strategy="epoch" if validation else "no",
@@ -248,18 +241,20 @@ def train(
         model=model,
         args=arguments,
         data_collator=collate,
-        train_dataset=training,
+        train_dataset=data,
         eval_dataset=validation,
         compute_metrics=lambda p: {metric: float(_SCORES[metric](p.predictions, p.label_ids).mean())},
         preprocess_logits_for_metrics=lambda logits, labels: logits,
     )
     if settings.order == "by_length":
         together = settings.batch_size * arguments.world_size  # texts of one step, shared among the processes
-        trainer.sampler = ByLength([len(ids) for ids in training.input_ids], together, seed)
+        trainer.sampler = ByLength([len(ids) for ids in data.input_ids], together, seed)
     last, clock = checkpoints.last_whole(saved), checkpoints.Clock(saved)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(clock)
-    if settings.patience:
+    if validation:
+        trainer.add_callback(checkpoints.Every(settings.checkpoint_steps))
+    if validation and settings.patience:
         trainer.add_callback(EarlyStoppingCallback(settings.patience))
     try:
         result = trainer.train(resume_from_checkpoint=last and str(last))  # all of it read as weights_only
@@ -270,8 +265,8 @@ def train(
         "train_seconds": clock.seconds(),
         "seconds_before_kill": clock.seconds_before,
         "train_steps": result.global_step,
-        "train_examples": round(trainer.state.epoch * len(training)),
-        "train_tokens": round(trainer.state.epoch * sum(map(len, training.input_ids))),
+        "train_examples": round(trainer.state.epoch * len(data)),
+        "train_tokens": round(trainer.state.epoch * sum(map(len, data.input_ids))),
         "history": [entry for entry in trainer.state.log_history if "loss" in entry or f"eval_{metric}" in entry],
     }
 

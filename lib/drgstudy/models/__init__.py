@@ -5,8 +5,8 @@ fields say what each setting is and what values it takes (`study.setting`), and 
 
 - ``Model(settings, labels, folder, seed)``: load pretrained weights, if there are any; `folder` is the run's own;
 - ``fit(texts, y, validation=None) -> dict``: train on texts (list of str; for `lstm`, an array of measurements) and
-  label indices (int array, shape (texts,)); returns what the training cost. `validation`, a pair (texts, y), replaces
-  the share of the texts that ``settings.validation`` keeps back; models that choose no epoch ignore it;
+  label indices (int array, shape (texts,)); returns what the training cost. By `validation`, a pair (texts, y), a
+  model chooses its epoch; one that has none to choose ignores it;
 - ``predict(texts) -> float32 array, shape (texts, labels)``: logits, columns in the order of `labels`;
 - ``restore()``: load what `fit` saved in `folder`, instead of training.
 
@@ -74,8 +74,6 @@ def _chosen(name: str, settings: dict, two_labels: bool) -> tuple:
     settings = checked_settings(chosen.Settings, settings)
     if two_labels and not getattr(chosen.Model, "two_labels", False):
         raise StudyError(f"parameter labels: model {name!r} gives one label a stay, not two")
-    if two_labels and settings.validation:
-        raise StudyError("setting validation: chooses the best epoch for one label a stay only; set 0 for two labels")
     if getattr(settings, "bits", 16) < 16 and not importlib.util.find_spec("bitsandbytes"):
         raise StudyError(f"setting bits: {settings.bits} needs bitsandbytes; `make env EXTRAS=bits` installs it")
     return chosen, settings

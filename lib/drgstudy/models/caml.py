@@ -43,7 +43,6 @@ class Settings(NeuralSettings):
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
     schedule: str = "constant"
-    validation: float = 0.1
     patience: int = 10
     kernel: int = setting(5, "words that one filter sees")
     filters: int = setting(256, "filters of the convolution")

@@ -33,7 +33,6 @@ class Settings(NeuralSettings):
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     schedule: str = "constant"
-    validation: float = 0.1
     patience: int = 10
     hidden: int = setting(128, "width of the memory")
     dropout: float = setting(0.3, "of what the memory shows after the last hour", share=True)
