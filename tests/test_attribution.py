@@ -38,9 +38,7 @@ def settings(kind, base):
         "bert": dict(
             base=str(base), max_tokens=32, epochs=6.0, batch_size=4, learning_rate=3e-3, pooling="mean", dropout=0.0
         ),
-        "caml": dict(
-            epochs=20.0, batch_size=4, learning_rate=1e-2, patience=0, min_count=1, filters=16
-        ),
+        "caml": dict(epochs=20.0, batch_size=4, learning_rate=1e-2, patience=0, min_count=1, filters=16),
         "tfidf": dict(min_df=1),
     }[kind]
     changes |= {"dropout": 0.0, "vector_size": 16} if kind == "caml" else {}
@@ -122,8 +120,9 @@ def test_only_what_the_language_model_read_is_scored_and_a_suffix_is_no_word(tin
 @pytest.mark.parametrize("text", ["Hip, hip: replacement of hip replacement", "İİ CHEST pain. Chest pain; heparin 50"])
 def test_tfidf_parts_and_the_intercept_are_the_logit(taught, text):
     model, _ = models.load(taught[0] / "tfidf")
-    vectorizer, regression = model.pipeline
-    logits, row = model.pipeline.decision_function([text])[0], vectorizer.transform([text]).toarray()[0]
+    vectorizer, weighting, regression = model.pipeline
+    row = weighting.transform(vectorizer.transform([text])).toarray()[0]
+    logits = model.pipeline.decision_function([text])[0]
     for label in range(4):
         pieces = model.attributions(text, label)
         assert sum(score for *_, score in pieces) + regression.intercept_[label] == pytest.approx(logits[label])
@@ -132,7 +131,7 @@ def test_tfidf_parts_and_the_intercept_are_the_logit(taught, text):
             spots = [p for p in pieces if " ".join(re.findall(r"\w\w+", text[p[0] : p[1]].lower())) == term]
             expected = row[vectorizer.vocabulary_[term]] * regression.coef_[label, vectorizer.vocabulary_[term]]
             assert spots and sum(score for *_, score in spots) == pytest.approx(expected)
-    model.pipeline[1].classes_ = np.array([0, 1, 2, 9])
+    regression.classes_ = np.array([0, 1, 2, 9])
     assert model.attributions(text, 3) == []
 
 

@@ -356,17 +356,36 @@ def test_caml_words_leave_out_numbers_and_placeholders():
     assert caml.words_of("On ___ pt w/ SpO2 88%, 3L NC.") == ["on", "pt", "w", "spo2", "3l", "nc"]
 
 
-def test_tfidf_scores_untrained_labels_last(tmp_path, notes):
+@pytest.mark.parametrize("settings", [{"min_df": 1}, {"features": 4096}])
+def test_tfidf_scores_untrained_labels_last(tmp_path, notes, settings):
     texts, y = notes
-    model = models.build("tfidf", dict(min_df=1), [*LABELS, "005"], tmp_path, 0)
+    model = models.build("tfidf", settings, [*LABELS, "005"], tmp_path, 0)
     model.fit(texts, np.array(y))
     scores = model.predict(texts)
     assert (scores.argmax(1) == y).all() and (scores.argmin(1) == 4).all()
     assert isinstance(model.pipeline[0].get_params()["ngram_range"], tuple) and tfidf.Settings().ngrams == 2
-    again = models.build("tfidf", dict(min_df=1), [*LABELS, "005"], tmp_path, 0)
+    again = models.build("tfidf", settings, [*LABELS, "005"], tmp_path, 0)
     again.restore()
     np.testing.assert_array_equal(again.predict(texts), scores)
-    assert again.attributions(texts[0], 2) == model.attributions(texts[0], 2)
+    reasons = model.attributions(texts[0], 2)
+    assert again.attributions(texts[0], 2) == reasons
+    intercept = model.pipeline[-1].intercept_[2]
+    assert sum(score for *_, score in reasons) + intercept == pytest.approx(scores[0, 2], abs=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"min_df": 1}, {"features": 4096}])
+def test_tfidf_knows_two_drgs(tmp_path, notes, settings):
+    texts, y = notes[0], np.array(notes[1])
+    some = [text for text, kind in zip(texts, y, strict=True) if kind in (1, 3)]
+    model = models.build("tfidf", settings, LABELS, tmp_path, 0)
+    model.fit(some, y[np.isin(y, (1, 3))])
+    scores = model.predict(texts)
+    assert scores.shape == (24, 4) and (scores.argmax(1)[np.isin(y, (1, 3))] == y[np.isin(y, (1, 3))]).all()
+    np.testing.assert_allclose(scores[:, 1], -scores[:, 3], atol=1e-6)
+    reasons = model.attributions(some[0], 3)
+    assert sum(score for *_, score in reasons) + model.pipeline[-1].intercept_[1] == pytest.approx(
+        model.predict(some[:1])[0, 3], abs=1e-5
+    )
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,15 @@ def discharge(tiny_study, tmp_path, monkeypatch):
     provenance.write_json(paths.flow, flow, "03-cohort", [paths.stays])
 
     def training(**about):
-        given = {"run": "t", "model": "tfidf", "settings": {}, "labels": "one", "split": "split", "kept_back": 0.1, "seed": 1}
+        given = {
+            "run": "t",
+            "model": "tfidf",
+            "settings": {},
+            "labels": "one",
+            "split": "split",
+            "kept_back": 0.1,
+            "seed": 1,
+        }
         return runs.of_stays(paths, **given | about)
 
     return paths, training

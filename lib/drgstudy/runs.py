@@ -127,7 +127,11 @@ def of_stays(
     train, test = cohort.parts(stays, split)
     space = label_space(labels, stays["drg_v34"], train["drg_v34"])
     about = {"run": run, "model": model, "settings": _settings(model, settings), "labels": labels, "split": split}
-    about |= {"kept_back": kept_back, "seed": seed, "dataset": read_flow(paths)["source"] | {"fingerprint": fingerprint(paths.stays)}}
+    about |= {
+        "kept_back": kept_back,
+        "seed": seed,
+        "dataset": read_flow(paths)["source"] | {"fingerprint": fingerprint(paths.stays)},
+    }
     folder, truth = paths.runs / run, LabelSpace(space.codes).encode(test["drg_v34"])
     judging = np.zeros(len(train), bool)
     if kept_back:
