@@ -123,9 +123,9 @@ def drg_llama(root, patch, patients: int, tail: float, seed: int = 3) -> study.P
     codes = np.unique(stays["drg_v34"])
     bases = {"llama": "llama-7b", "llama-13b": "llama-13b", "llama-two": "llama-7b"}
     signals = {"llama": 4.0, "llama-two": 3.5, "llama-13b": 5.0, "caml": 2.5, "tfidf": 3.0}
-    signals |= {"llama-patients": 3.5, "caml-patients": 2.5}
+    signals |= {"llama-patients": 3.5, "caml-patients": 2.5, "llama-known": 3.6, "caml-known": 2.6}
     for run, signal in signals.items():
-        split = "split_patients" if run.endswith("patients") else "split"
+        split = {"patients": "split_patients", "known": "split_known"}.get(run.partition("-")[2], "split")
         train, test = cohort.parts(stays, split)
         truth = np.searchsorted(codes, test["drg_v34"])
         base = {"base": f"{PLACE}/{bases[run]}", "layers": 0, "max_tokens": 512} if run in bases else {"max_tokens": 99}
@@ -145,7 +145,11 @@ def drg_llama(root, patch, patients: int, tail: float, seed: int = 3) -> study.P
     run_by_hand("07-two-labels", "secret", patch)
     run_by_hand("08-size-and-length", "secret", patch, runs=["llama", "llama-13b"], other_runs=["caml", "tfidf"])
     run_by_hand("09-errors", "secret", patch)
-    run_by_hand("10-splits", "secret", patch, runs=three[:2], apart_runs=["llama-patients", "caml-patients"])
+    again = {
+        f"{way}_runs": [f"{run}-{name}" for run in three[:2]]
+        for way, name in (("known", "known"), ("apart", "patients"))
+    }
+    run_by_hand("10-splits", "secret", patch, runs=three[:2], **again)
     run_by_hand("11-trust", "secret", patch, runs=three)
     return paths
 

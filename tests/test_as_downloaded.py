@@ -112,7 +112,7 @@ def test_drg_llama_runs_on_mimic_iv_2_0_beside_mimic_iii(downloads):
     run("03-cohort")
     stays, flow = read_rows(paths.stays, cohort.STAYS), read_flow(paths)
     assert len(stays) == 40 and set(stays["drg_v34"]) == {"039", "291"}
-    assert set(flow["splits"]) == {"split", "split_patients"}
+    assert set(flow["splits"]) == {"split", "split_patients", "split_known"}
     assert "do not say who admitted" in flow["no_split_clinicians"] and "MIMIC-IV 2.2" in flow["no_split_clinicians"]
     with pytest.raises(
         StudyError, match=r"'split_clinicians'; this cohort has no split by clinician, and flow\.json says"

@@ -175,7 +175,7 @@ def test_a_split_holds_out_clinicians():
         stays, flow = build_cohort(cut(notes), rows, mapping, clinicians=nobody)
         assert "split_clinicians" not in stays and "split_clinicians" not in flow["splits"]
         assert why in flow["no_split_clinicians"]
-        with pytest.raises(StudyError, match="expected split or split_patients, got 'split_clinicians'"):
+        with pytest.raises(StudyError, match="expected split or split_patients or split_known, got 'split_clinicians'"):
             parts(stays, "split_clinicians")
 
 
@@ -183,10 +183,11 @@ def test_both_splits_of_a_hospital():
     notes, rows, mapping = hospital(2000)
     stays, flow = build_cohort(cut(notes), rows, mapping)
     assert (stays["split"] == "test").sum() == 200
-    assert 160 < (stays["split_patients"] == "test").sum() < 240
+    tested, theirs = stays["split_patients"] == "test", stays["split_patients"] != "train"
+    assert 160 < theirs.sum() < 240 and theirs.sum() > tested.sum() == stays.loc[theirs, "subject_id"].nunique()
     often = stays["drg_v34"] == "001"
     assert (stays.loc[often, "split"] == "test").mean() == pytest.approx(0.1, abs=0.01)
-    assert (stays.loc[often, "split_patients"] == "test").mean() == pytest.approx(0.1, abs=0.04)
+    assert theirs[often].mean() == pytest.approx(0.1, abs=0.04)
     for split, counts in flow["splits"].items():
         train, test = (stays[stays[split] == part] for part in ("train", "test"))
         assert (counts["train_stays"], counts["test_stays"]) == (len(train), len(test))
@@ -195,6 +196,17 @@ def test_both_splits_of_a_hospital():
         assert counts["shared_patients"] == test.subject_id.drop_duplicates().isin(train.subject_id).sum()
     assert flow["splits"]["split"]["shared_patients"] > 0
     assert flow["splits"]["split_patients"]["shared_patients"] == 0
+    assert flow["splits"]["split_known"]["shared_patients"] == stays[theirs & ~tested]["subject_id"].nunique() > 10
+
+
+def test_those_who_know_the_patients_learn_from_as_many_stays_and_are_asked_about_the_same():
+    notes, rows, mapping = hospital(2000)
+    stays, _ = build_cohort(cut(notes), rows, mapping, test_share=0.3)
+    apart, known = stays["split_patients"], stays["split_known"]
+    assert ((apart == "test") == (known == "test")).all() and (known == "train").sum() == (apart == "train").sum()
+    assert (known[apart == "other"] == "train").all()  # all other stays of the test patients
+    assert set(apart[known == "other"]) == {"train"}  # in place of stays of others
+    assert set(stays["subject_id"][apart != "train"]).isdisjoint(stays["subject_id"][apart == "train"])
 
 
 @given(st.lists(st.integers(2, 40), min_size=1, max_size=30), st.integers(0, 99))

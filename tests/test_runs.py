@@ -365,12 +365,12 @@ def retrained(library, edits):
 
 
 OF = {
-    "llama": {"llama", "llama-32", "llama-64", "llama-patients", "llama-small", "llama-small-32", "llama-small-64",
-              "llama-two", "probe", "llama-ms"},
+    "llama": {"llama", "llama-32", "llama-64", "llama-known", "llama-patients", "llama-small", "llama-small-32",
+              "llama-small-64", "llama-two", "probe", "llama-ms"},
     "bert": {"bert", "bert-ms", "bert-apr"},
-    "caml": {"caml", "caml-patients", "caml-ms", "caml-apr", "caml-ms-weight", "caml-apr-weight", "caml-ms-stays"},
+    "caml": {"caml", "caml-known", "caml-patients", "caml-ms", "caml-apr", "caml-ms-weight", "caml-apr-weight", "caml-ms-stays"},
     "lstm": {"lstm-ms", "lstm-apr"},
-    "tfidf": {"tfidf", "tfidf-patients"},
+    "tfidf": {"tfidf", "tfidf-known", "tfidf-patients"},
 }  # fmt: skip
 TRAINED_AGAIN = {
     **{f"models/{name}.py": made for name, made in OF.items()},

@@ -28,6 +28,7 @@ from drgstudy.notes import hospital_course, n_words, published_course
 from drgstudy.study import StudyError, one_line
 
 _IS_PART = pa.Check.isin(["train", "test"])
+_IS_PART_OR_OTHER = pa.Check.isin(["train", "test", "other"])
 COURSES = pyarrow.schema(
     {"subject_id": "int64", "hadm_id": "int64", "text": "string", "words": "int64", "digest": "int64"}
 )
@@ -41,11 +42,13 @@ STAYS = pa.DataFrameSchema(
         "text": pa.Column("str"),
         "words": pa.Column("int64", pa.Check.ge(1)),
         "split": pa.Column("str", _IS_PART),
-        "split_patients": pa.Column("str", _IS_PART),
+        "split_patients": pa.Column("str", _IS_PART_OR_OTHER),
+        "split_known": pa.Column("str", _IS_PART_OR_OTHER, required=False),
         "split_clinicians": pa.Column("str", _IS_PART, required=False),
     },
     checks=pa.Check(
-        lambda stays: stays.groupby("subject_id")["split_patients"].transform("nunique") == 1, name="a patient, a part"
+        lambda stays: (stays["split_patients"] == "train").groupby(stays["subject_id"]).transform("nunique") == 1,
+        name="a patient, a part",
     ),
     strict=True,
 )
@@ -68,9 +71,11 @@ DRG_COLUMNS = ["hadm_id", "drg_type", "drg_code", "description"]
 """The columns of DRGCODES that `build_cohort` uses."""
 BLOCK = 20_000  # labelled stays whose texts are put in order at a time
 BATCHES = 32  # batches after which the texts of a block are joined: Arrow gives back memory only in larger pieces
-SPLITS = ("split", "split_patients", "split_clinicians")
-"""Columns that say "train" or "test". The first is stratified by DRG; in the second no patient is in both parts; in the
-third no admitting clinician is."""
+SPLITS = ("split", "split_patients", "split_known", "split_clinicians")
+"""Columns that say "train" or "test", some of them "other". The first is stratified by DRG. In the second no patient is in
+both parts, and of each test patient one stay is tested. In the third the same stays are tested, and the test patients'
+other stays are training stays in place of as many of other patients: between the two stands what it is worth to know the
+patient. In the fourth no admitting clinician is in both parts."""
 
 
 def extract(notes: pyarrow.RecordBatch, rules: str = "ours") -> pyarrow.RecordBatch:
@@ -139,7 +144,8 @@ def build_cohort(
     seed : int
         Of all splits.
     test_share : float
-        Share kept for testing, between 0 and 1: of the stays in `split`, of the patients in `split_patients`. In
+        Share kept for testing, between 0 and 1: of the stays in `split`, of the patients in `split_patients` and
+        `split_known`, with one stay each. In
         `split_clinicians`, clinicians are drawn until the next would exceed that share of the stays. A stay whose
         clinician is unknown is a training stay.
     rules : {"ours", "published"}
@@ -353,7 +359,7 @@ def _drawn_by_scikit_learn(stays: pd.DataFrame, test_share: float, seed: int) ->
 
 
 def _draw_splits(stays: pd.DataFrame, clinicians: pd.Series | None, test_share: float, seed: int) -> dict:
-    """The `SPLITS` by name, each a Series of "train" or "test"; a column `drawn` is the test part of the first."""
+    """The `SPLITS` by name; a column `drawn` is the test part of the first."""
     # A patient counts for the rarest of their DRGs, so that rare DRGs too are spread over both parts.
     by_rarity = stays.assign(often=_stays_of_drg(stays)).sort_values(["often", "drg_v34"])
     patients = by_rarity.groupby("subject_id")["drg_v34"].first()
@@ -363,13 +369,22 @@ def _draw_splits(stays: pd.DataFrame, clinicians: pd.Series | None, test_share: 
     if drawn is None:
         drawn = stratified_draw(stays["drg_v34"], test_share, np.random.default_rng([seed, 0]))
     drawn_patients = patients.index[stratified_draw(patients, test_share, np.random.default_rng([seed, 1]))]
-    test = {"split": drawn, "split_patients": stays["subject_id"].isin(drawn_patients)}
+    order = np.random.default_rng([seed, 2]).permutation(len(stays))
+    theirs = stays["subject_id"].isin(drawn_patients).to_numpy()
+    tested = theirs & ~stays["subject_id"].iloc[order].duplicated().sort_index().to_numpy()  # one of each patient
+    others, further = order[~theirs[order]], order[(theirs & ~tested)[order]]
+    known = np.isin(np.arange(len(stays)), [*further, *others][: len(others)])
+    found = {
+        "split": np.where(drawn, "test", "train"),
+        "split_patients": np.select([tested, theirs], ["test", "other"], "train"),
+        "split_known": np.select([tested, known], ["test", "train"], "other"),
+    }
     if clinicians is not None:
         clinician = stays["stay_id"].map(clinicians).fillna("")
         sizes = clinician[clinician != ""].value_counts().sort_index().sample(frac=1, random_state=seed)
         if (drawn := clinician.isin(sizes.index[sizes.cumsum() <= test_share * len(stays)])).any():
-            test["split_clinicians"] = drawn
-    return {split: pd.Series(np.where(is_test, "test", "train"), dtype="str") for split, is_test in test.items()}
+            found["split_clinicians"] = np.where(drawn, "test", "train")
+    return {split: pd.Series(part, dtype="str") for split, part in found.items()}
 
 
 def _no_clinicians(stays: pd.DataFrame, clinicians: pd.Series | None) -> str:
@@ -382,8 +397,8 @@ def _no_clinicians(stays: pd.DataFrame, clinicians: pd.Series | None) -> str:
 
 
 def _parts(stays: pd.DataFrame, split: str) -> dict:
-    """Numbers of stays and labels of the training and the test part, and of labels that only the test part has."""
+    """Numbers of stays and labels of the training and the test part, of other stays, and of labels of the test part alone."""
     sizes, labels = stays[split].value_counts(), stays.groupby(split)["drg_v34"].agg(set)
-    counts = {f"{part}_stays": int(sizes[part]) for part in ("train", "test")}
+    counts = {f"{part}_stays": int(sizes.get(part, 0)) for part in ("train", "test", "other")}
     counts |= {f"{part}_labels": len(labels[part]) for part in ("train", "test")}
     return counts | {"untrained_labels": len(labels["test"] - labels["train"])}

@@ -99,15 +99,18 @@ def t_tests(table: pd.DataFrame, run: str, other: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["drg_set", "metric", "difference", "t", "p"])
 
 
-def split_effect(apart: dict, together: dict, resamples: int, seed: int, mask_below: int = 0) -> pd.DataFrame:
-    """Scores with patients on both sides of the split minus scores with patients apart, model by model.
+def split_effect(
+    apart: dict, together: dict, resamples: int, seed: int, mask_below: int = 0, paired: bool = True
+) -> pd.DataFrame:
+    """Scores of models that know other stays of the test patients minus scores of those that do not, on the same stays.
 
     Metrics from which a small count would follow are left out.
 
     Parameters
     ----------
     apart, together : dict of run to Scores
-        The same models in the same order; each dict is scored on test stays of its own.
+        The same models in the same order, trained on as many stays. Where `paired` is false, each dict is scored on
+        test stays of its own, and the intervals are wider.
 
     Returns
     -------
@@ -116,7 +119,7 @@ def split_effect(apart: dict, together: dict, resamples: int, seed: int, mask_be
     """
     parts = []
     for (name, ours), theirs in zip(together.items(), apart.values(), strict=True):
-        table = difference(ours, theirs, resamples, seed, paired=False).rename_axis("metric").reset_index()
+        table = difference(ours, theirs, resamples, seed, paired=paired).rename_axis("metric").reset_index()
         both = {"together": ours.evaluate(), "apart": theirs.evaluate()}
         table = table.assign(**{key: table["metric"].map(values) for key, values in both.items()})
         hidden = _untold(ours, mask_below) | _untold(theirs, mask_below)
@@ -127,10 +130,10 @@ def split_effect(apart: dict, together: dict, resamples: int, seed: int, mask_be
 
 
 def leakage_sentence(row) -> str:
-    """A sentence on a row of `split_effect`: does the model score higher with patients on both sides of the split?"""
+    """A sentence on a row of `split_effect`: does the model score higher where it knows the patients?"""
     amount = f"{row.difference:+.3f}, 95 % interval {row.lower:+.3f} to {row.upper:+.3f}".replace("-", "−")
     certain = row.p_holm < 0.05 and row.difference > 0
-    verdict = "scores higher with patients on both sides" if certain else "shows no certain leakage"
+    verdict = "scores higher where it knows the patients" if certain else "shows no certain leakage"
     return f"{row.model} {verdict} in {METRICS[row.metric]} ({amount})."
 
 

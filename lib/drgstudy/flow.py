@@ -65,7 +65,7 @@ def check_flow(flow: dict) -> None:
             raise StudyError(f"flow, {chain}: {steps[-1]['kept']} are left, but the cohort has {flow['stays']} stays")
     for split, parts in flow.get("splits", {}).items():
         sizes = parts["train_stays"], parts["test_stays"]
-        if not all(sizes) or sum(sizes) != flow["stays"]:
+        if not all(sizes) or sum(sizes) + parts.get("other_stays", 0) != flow["stays"]:
             raise StudyError(f"flow, {split}: {sizes[0]} and {sizes[1]} stays are not the cohort's {flow['stays']}")
 
 

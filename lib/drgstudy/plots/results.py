@@ -128,7 +128,7 @@ def split_effect(table: pd.DataFrame, dataset: str) -> Figure:
         ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel=METRICS[metric])
         ax.margins(x=0.15)
         ax.xaxis.set_major_locator(MaxNLocator(4))
-    figure.suptitle("filled: the same patient may train and be tested; open: patients apart", fontsize=10)
+    figure.suptitle("filled: other stays of the patients were trained on; open: they were not", fontsize=10)
     return stamped(figure, dataset)
 
 
