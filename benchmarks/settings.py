@@ -1,0 +1,108 @@
+"""Which settings each model of the demo should have, chosen on stays kept back from training, with equal budgets.
+
+    python benchmarks/settings.py [--profile demo] [--models NAME …] [--trials N] [--json FILE]
+
+Every model has the same number of trials: first the settings of its parameter file, then random draws from `SEARCH`, in
+which only what is listed there varies. Each trial is trained as notebook 05 does it (on the training stays but those kept
+back) and judged by its top-1 accuracy on the stays kept back, which are the same for all models. No test stay is read. What
+has been tried is written as it goes, so a search that is stopped goes on.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from drgstudy import models, runs
+from drgstudy.study import (
+    NOTEBOOKS,
+    ROOT,
+    Paths,
+    notebook_of,
+    notebook_parameters,
+    progress,
+    read_json,
+    read_params,
+    write_json,
+)
+
+SEARCH = {
+    "tfidf": {"strength": [3.0, 10.0, 30.0, 100.0, 300.0], "ngrams": [1, 2, 3], "min_df": [1, 2, 3]},
+    "caml": {
+        "learning_rate": [3e-4, 1e-3, 3e-3],
+        "filters": [128, 256, 512],
+        "kernel": [3, 5, 9],
+        "dropout": [0.2, 0.5],
+    },
+    "bert": {
+        "learning_rate": [2e-4, 5e-4, 1e-3],
+        "epochs": [2.5, 4.0, 6.0],
+        "dropout": [0.0, 0.1],
+        "warmup": [0.1, 0.2],
+    },
+    "probe": {"probe_strength": [0.001, 0.01, 0.1, 1.0, 10.0]},
+    "llama": {
+        "learning_rate": [3e-4, 1e-3, 2e-3],
+        "epochs": [1.25, 2.0, 3.0],
+        "probe_strength": [0.0003, 0.001, 0.003, 0.01],
+        "lora_rank": [4, 8, 16],
+    },
+}
+
+
+def trials(run: str, n: int) -> list[dict]:
+    """What differs from the run's own settings in each of its trials; in the first nothing does."""
+    rng, drawn = np.random.default_rng([7, *run.encode()]), [{}]
+    most = int(np.prod([len(values) for values in SEARCH[run].values()]))
+    while len(drawn) < min(n, most + 1):
+        changed = {name: values[rng.integers(len(values))] for name, values in SEARCH[run].items()}
+        drawn += [changed] if changed not in drawn else []
+    return drawn
+
+
+def judged(paths: Paths, params: dict, changed: dict) -> dict:
+    """Train a run with some settings changed: its accuracy on the stays kept back, and the seconds that it took."""
+    about = {name: params[name] for name in ("run", "model", "labels", "split", "kept_back", "seed")}
+    settings = {
+        name: value for name, value in params["settings"].items() if name not in ("features_of", "cuts")
+    } | changed
+    training = runs.of_stays(paths, settings=settings, **about)
+    texts, y, (asked, true) = training.learn()
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        model = models.build(about["model"], settings, training.outputs, Path(folder), about["seed"])
+        model.fit(texts, y, (asked, true))
+        right = model.predict(asked).argmax(1) == true
+    return {
+        "changed": changed,
+        "accuracy": float(right.mean()),
+        "stays": len(true),
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def main() -> None:
+    """Search, and print each model's trials, the best first."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--profile", default="demo")
+    parser.add_argument("--models", nargs="+", default=list(SEARCH), choices=list(SEARCH))
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--json", type=Path, default=ROOT / "reports" / "settings.json")
+    asked = parser.parse_args()
+    tried = read_json(asked.json) if asked.json.is_file() else {}
+    for run in asked.models:
+        file = NOTEBOOKS / "params" / asked.profile / f"05-train-{run}.yaml"
+        params = notebook_parameters(notebook_of(file)) | read_params(file)
+        for changed in progress(trials(run, asked.trials), desc=run, unit="trial"):
+            done = tried.setdefault(run, [])
+            if changed not in [trial["changed"] for trial in done]:
+                done.append(judged(Paths(asked.profile), params, changed))
+                write_json(asked.json, tried)
+        for trial in sorted(tried[run], key=lambda trial: -trial["accuracy"]):
+            print(f"{run}  {trial['accuracy']:.3f}  {trial['seconds']:6.0f} s  {trial['changed'] or 'as it is'}")
+
+
+if __name__ == "__main__":
+    main()
