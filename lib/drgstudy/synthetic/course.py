@@ -38,16 +38,17 @@ _PLAIN_TREATMENTS = ("followed", "seen", "evaluated", "continued", "monitored", 
 _DAY = re.compile(r"(?:HD|POD) ?# ?(\d+)")
 _POSTOPERATIVE = re.compile("POD|[Pp]ostop")
 _SURVIVORS_ONLY = re.compile(  # what is not said of patients who died
-    "discharge|ambul|diet|follow|tolerat|cleared|comfortable|visit|stable|outpatient|resumed|review|week|home|progress"
-    "|prescribed|advised|counsel|improv|resolv|response|recover|goal|effect|better|eased|slept|spaced|no further"
-    "|earplugs|return to|clearing"
+    r"discharge|ambul|diet|follow|tolerat|cleared|comfortable|visit|\bstable|outpatient|\bresumed|review|week|\bhome"
+    r"|progress|prescribed|advised|counsel|improv|resolv|response|recover|goal|effect|better|\beased|slept|spaced"
+    r"|no further|earplugs|return to|clearing",
+    re.IGNORECASE,
 )
 _EMERGENCY = re.compile(r"\bED\b|EMS|[Tt]riage|arriv|emergency")
 _PROPHYLAXIS = re.compile(r"[Ss]ubcut|SQH|[Pp]rophylaxis|ppx|boots")
 _ANTICOAGULATED = ("I26", "I80", "I82", "Z7901")
 # Asides that belong near the beginning of a course, and near its end.
 _EARLY = re.compile(r"\bED\b|\b[Ii]nitial|arriv|on adm|[Hh]istory|h/o|\bPMH\b|\bPSH\b")
-_LATE = re.compile("discharge|d/c|follow|f/u|VNA|[Vv]isit|outp|at home|rehab|remov")
+_LATE = re.compile(r"[Dd]ischarge|\bd/c|[Ff]ollow|f/u|VNA|[Vv]isit|\boutp(?!ut)|at home|rehab|remov")
 _FILLER_KINDS = {  # by service
     "CARDIOLOGY": "cardiology",
     "ORTHOPAEDICS": "orthopaedics",
