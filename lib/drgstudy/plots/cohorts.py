@@ -240,7 +240,7 @@ def strata(table: pd.DataFrame, dataset: str) -> Figure:
     stays = table.groupby("stratum")["stays"].first()
     left.set_yticks(range(len(names)), [f"{name} ({stays[name]:,})" for name in names])
     left.set_ylim(len(names) - 0.5, -0.5)
-    left.set(xlabel="top-1 accuracy (%)", xlim=(0, 1))
+    left.set(xlabel="top-1 accuracy (%)", xlim=(-0.02, 1.02))
     first = style_of(table["run"].iloc[0])[0]
     right.axvline(0, color=FAINT, lw=1, ls="--")
     right.set(xlabel=f"difference from {first} (points)")
