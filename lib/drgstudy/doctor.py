@@ -45,15 +45,10 @@ def interpreter(env: Path) -> "tuple[str, str]":
 
 def check_python(env):
     name, version = interpreter(env)
-    whose = "of the environment" if os.sep in name else name
-    remedy = (
-        "install Python 3.11, 3.12 or 3.13 (Debian: apt-get install python3 python3-venv; macOS: brew install python)"
-    )
-    return (
-        (OK, f"{version}, {whose}", "")
-        if name
-        else (MISSING, f"none of 3.11, 3.12 and 3.13 ({version or 'none'})", remedy)
-    )
+    if name:
+        return OK, f"{version}, {'of the environment' if os.sep in name else name}", ""
+    remedy = "install one of them (Debian: apt-get install python3 python3-venv; macOS: brew install python)"
+    return MISSING, f"none of 3.11, 3.12 and 3.13 ({version or 'none'})", remedy
 
 
 def check_venv(env):

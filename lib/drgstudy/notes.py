@@ -105,9 +105,8 @@ MARK, MARK_HERE = re.compile(r"\n" + MARKS, re.VERBOSE), re.compile(MARKS, re.VE
 COMMA = re.compile(r",(?=[^\s\d]|\d{1,2}[.)](?!\d))")  # was a line break, in a transcription
 LISTED = re.compile(r"[\s,]*+[A-Z][A-Z /&,()-]{1,60}+:")  # a course that begins with a heading of its own
 FINAL = re.compile("transition|issue")  # it ends the course even as an item of its list: "# Transitional issues: x"
-GRADED = re.compile(
-    "mental status|level of consciousness", re.IGNORECASE
-)  # in any discharge condition, told like problems
+# What any discharge condition grades, in lines like those of a course's problems.
+GRADED = re.compile("mental status|level of consciousness", re.IGNORECASE)
 MEASURED = re.compile("EXAM|VITAL|LAB|DATA|FINDINGS|RESULTS")  # such sections list organ systems, too
 BLANK, REST, LINE = re.compile(r"[\s,]*+"), re.compile(r"[ \t\r*=]*+(?:\n|\Z)"), re.compile(r"\s*+([^\n]*+)")
 
