@@ -4,6 +4,8 @@ The stock recipe is transformers' Trainer with PEFT's own LoRA over float32 weig
 batches that are padded to their longest note. Both recipes take the same number of steps on the same notes, start from
 the same head (that of a probe), and are compared by their loss on the same held-out notes.
 
+Then LoRA in the upper layers alone, as in the demo, beside LoRA in all of them: for no more time, on the same notes.
+
     python benchmarks/training.py [--tokens 128 512] [--notes 512 128] [--held-out 256 96] [--json FILE]
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 from unittest.mock import patch
@@ -132,18 +135,61 @@ def profile_of(model: llama.Model, data: training.TokenDataset) -> dict[str, flo
     return {kind: round(spent[kind] / spent.total(), 3) for kind in ["frozen projections", *KINDS, "other"]}
 
 
+def demo(**changes) -> llama.Settings:
+    """The demo's settings for one epoch, of a run that takes nothing from another."""
+    settings = read_params(NOTEBOOKS / "params" / "demo" / "05-train-llama.yaml")["settings"]
+    return llama.Settings(**settings | {"epochs": 1.0, "features_of": ""} | changes)
+
+
+def drawn(notes: pd.DataFrame, n: int, held_out: int) -> tuple[pd.DataFrame, pd.DataFrame, LabelSpace]:
+    """Notes to train on, others to judge by, and the labels of both: the commonest, so that there is something to learn."""
+    common = notes["drg_v34"].value_counts().index[:50]
+    notes = notes[notes["drg_v34"].isin(common)].sample(n + held_out, random_state=0)
+    return notes[:n], notes[n:], LabelSpace(notes["drg_v34"])
+
+
+def compare_layers(notes: pd.DataFrame, n: int, held_out: int, scratch: Path) -> list[dict]:
+    """LoRA in the demo's tuned layers beside LoRA in all, on `n` notes and `held_out` others: two measurements."""
+    train, test, labels = drawn(notes, n, held_out)
+    y, truth = labels.encode(train["drg_v34"]), torch.from_numpy(labels.encode(test["drg_v34"]))
+    texts, asked = train["text"].tolist(), test["text"].tolist()
+    costs, losses, speed, passes = {}, {}, {}, {}
+    recipes = {"upper": demo(epochs=2.5, cuts=[[30, 64]]), "all": demo(tuned_layers=0)}
+    for name, settings in recipes.items():
+        model = llama.Model(settings, labels.codes, scratch / name, 42)
+        begun = time.perf_counter()
+        costs[name] = model.fit(texts, y)
+        passes[name] = time.perf_counter() - begun - costs[name]["train_seconds"]
+        model.predict(asked)  # keeps their states
+        begun = time.perf_counter()
+        losses[name] = float(cross_entropy(torch.from_numpy(model.predict(asked)), truth))
+        speed[name] = held_out / (time.perf_counter() - begun)
+    ours, plain = (costs[name]["train_examples"] / costs[name]["train_seconds"] for name in recipes)
+    assert losses["upper"] <= losses["all"] + TOLERATED, losses
+    about = {"data": f"{n} notes, {held_out} others, SmolLM2-135M", "unit": "stays/s", "equal": "the base, notes and head"}
+    seconds = {name: f"{cost['train_seconds']:.0f} s" for name, cost in costs.items()}
+    return [
+        about
+        | {"name": f"LoRA in {recipes['upper'].tuned_layers} of 30 layers, training", "ours": ours, "plain": plain}
+        | {"plain_is": "LoRA in all layers", "ratio": ours / plain, "goal": "at least 3 times", "met": ours >= 3 * plain}
+        | {"note": f"held-out loss {losses['upper']:.3f} after {seconds['upper']}, {losses['all']:.3f} after {seconds['all']};"
+        f" {passes['upper']:.0f} s before that for the frozen layers, once for all runs"},
+        about
+        | {"name": "the same, prediction", "ours": speed["upper"], "plain": speed["all"], "plain_is": "through all layers"}
+        | {"ratio": speed["upper"] / speed["all"], "goal": "at least twice", "met": speed["upper"] >= 2 * speed["all"]}
+        | {"note": "of stays whose frozen states are kept"},
+    ]  # fmt: skip
+
+
 def compare(notes: pd.DataFrame, tokens: int, n: int, held_out: int, scratch: Path) -> dict:
     """Train both recipes on `n` notes, and compare them on `held_out` others; return one measurement."""
-    demo = llama.Settings(**read_params(NOTEBOOKS / "params" / "demo" / "05-train-llama.yaml")["settings"])
-    settings = dataclasses.replace(demo, epochs=1.0, max_tokens=tokens, features_of="", head="probe")
-    common = notes["drg_v34"].value_counts().index[:50]  # so that there is something to learn from so few notes
-    notes = notes[notes["drg_v34"].isin(common)].sample(n + held_out, random_state=0)
-    train, test, labels = notes[:n], notes[n:], LabelSpace(notes["drg_v34"])
+    settings = demo(max_tokens=tokens, tuned_layers=0)
+    train, test, labels = drawn(notes, n, held_out)
     y, truth = labels.encode(train["drg_v34"]), torch.from_numpy(labels.encode(test["drg_v34"]))
     ours = llama.Model(settings, labels.codes, scratch / f"ours-{tokens}", 42)
     ours.folder.mkdir()
     ids = ours.tokens(train["text"].tolist())
-    ours._start_head(ids, y)
+    ours._start_head(ours._kept(ids).pooled(ids).numpy(), y)
     head = ours.score.modules_to_save["default"].weight.detach().clone()
     speed, losses = {}, {}
     for name, build in {"ours": llama.Model, "stock": stock}.items():
@@ -197,6 +243,9 @@ def main() -> None:
             row = measurements[-1]
             print(f"{row['name']}: {row['ours']:.2f} examples/s, stock {row['plain']:.2f}: {row['ratio']:.2f} times")
             print(f"  {row['note']}\n  shares of a step: {row['profile']}", flush=True)
+        for row in compare_layers(short_notes(), chosen.notes[0], chosen.held_out[0], Path(scratch)):
+            measurements.append(row)
+            print(f"{row['name']}: {row['ours']:.2f} stays/s, {row['plain']:.2f}: {row['ratio']:.2f} times; {row['note']}")
     if chosen.json:
         write_json(chosen.json, measurements)
 

@@ -162,10 +162,10 @@ def early(root, patch, patients: int, tail: float, seed: int = 3) -> tuple[study
     run_by_hand("20-icu", "secret", patch, mimic3=str(root / "iii"))
     run_by_hand("21-early-cohort", "secret", patch)
     run_by_hand("22-measurements", "secret", patch)
-    for run, signal in {"caml-ms": 3.0, "lstm-ms": 2.0, "bert-ms": 2.5, "caml-apr": 3.0, "lstm-apr": 2.0, "caml-ms-stays": 4.0,
+    for run, signal in {"caml-ms": 3.0, "lstm-ms": 2.0, "bert-ms": 2.5, "caml-apr": 3.0, "lstm-apr": 2.0, "caml-ms-known": 4.0,
                         "caml-ms-weight": 1.0, "caml-apr-weight": 1.0}.items():  # fmt: skip
         system, target = run.split("-")[1], "weight" if run.endswith("weight") else "drg"
-        split, hours = "fold_stays" if run.endswith("stays") else "fold", [-24, 0, 24, 48] if target == "drg" else [48]
+        split, hours = "fold_known" if run.endswith("known") else "fold", [-24, 0, 24, 48] if target == "drg" else [48]
         about = (system, "notes", target, "cohort", split, [1, 2], hours, 1)
         trainings = runs.of_icu_stays(paths, run, run.split("-")[0], {}, *about)
         stays = read_rows(paths.cohort(system), icu_cohort.STAYS)

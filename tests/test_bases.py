@@ -176,19 +176,22 @@ DECODERS = {
 @pytest.mark.parametrize("kind", DECODERS)
 def test_decoders_train_by_one_value_of_base(tmp_path, tokenizer, notes, kind):
     base = base_of(kind, tmp_path / kind, tokenizer, AutoModelForCausalLM, num_key_value_heads=2, **DECODERS[kind])
+    upper, _ = fitted("llama", base, notes[0], tmp_path / "upper", tuned_layers=1)
+    assert len([name for name, _ in upper.net.named_parameters() if "lora_B" in name]) == 4
     model, _ = fitted("llama", base, notes[0], tmp_path / "run")
     assert model.accelerated == (kind == "llama")
     tuned = [part for name, part in model.net.named_parameters() if "lora_B" in name]
     assert len(tuned) == 8 and all(part.abs().max() > 0 for part in tuned)
     settings, plain = vars(model.settings), AutoModel.from_pretrained(base)
-    frozen = models.build("llama", settings, LABELS, tmp_path, 0)
+    frozen = models.build("llama", settings | {"cuts": [[1, 3]]}, LABELS, tmp_path, 0)
     ids = frozen.tokens(notes[0][:4])
     with torch.no_grad():
         expected = [plain(torch.tensor([row])).last_hidden_state[0, -1].numpy() for row in ids]
-    whole, cut = frozen.features(ids, [[2, 32], [1, 3]]).swapaxes(0, 1)
+    made = {tuple(row): pooled for row, _, pooled in frozen._frozen(ids)}
+    whole, cut = np.stack([made[tuple(row)] for row in ids]).swapaxes(0, 1)
     np.testing.assert_allclose(whole, expected, rtol=1e-4, atol=1e-4)
     shorter = models.build("llama", settings | {"layers": 1, "max_tokens": 3}, LABELS, tmp_path, 0)
-    np.testing.assert_allclose(shorter.features([row[:3] for row in ids], [[1, 3]])[:, 0], cut, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(shorter._kept(cuts := [row[:3] for row in ids]).pooled(cuts), cut, rtol=1e-4, atol=1e-4)
     batch = frozen.collate([{"input_ids": row} for row in ids])
     with torch.no_grad():
         masked = frozen.net.train()(**batch)["logits"]

@@ -174,7 +174,7 @@ def test_the_notebook_runs_under_torchrun_and_is_written_once(root, tmp_path, ti
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("tiny/05-train-two done in") == done.stderr.count("tiny/05-train-two …") == 1
     written = {str(file.relative_to(root / "data/tiny")) for file in (root / "data/tiny").rglob("*") if file.is_file()}
-    run = {f"runs/two/{name}" for name in ("run.json", "predictions.npz", "features.npz")}
+    run = {f"runs/two/{name}" for name in ("run.json", "predictions.npz")}
     adapter = {f"runs/two/adapter/{name}" for name in ("README.md", "adapter_config.json", "adapter_model.safetensors")}
     given = {"stays.parquet", "stays.made.json", "flow.json", "flow.made.json"}
     assert written == run | adapter | given | {"executed/05-train-two.ipynb"}

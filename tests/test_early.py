@@ -95,7 +95,7 @@ def test_each_filter_removes_what_it_should():
     assert kept(flow) == [17, 16, 16, 14, 12, 11, 9, 7]
     assert [step["removed"] for step in flow] == [0, 1, 0, 2, 2, 1, 2, 2]
     assert stays["stay_id"].tolist() == [10, 60, 70, 120, 140, 150, 160]
-    assert stays.iloc[0].drop(["fold", "fold_stays"]).to_dict() == {
+    assert stays.iloc[0].drop(["fold", "fold_known"]).to_dict() == {
         "stay_id": 10, "subject_id": 1, "drg": "064", "weight": 1.8424, "mdc": "01", "diagnosis": "STROKE/TIA",
         "icu_in": START, "first_visit": True,
     }  # fmt: skip
@@ -145,7 +145,7 @@ def test_the_cohort_depends_on_no_order_of_rows():
     pd.testing.assert_frame_equal(stays, again)
     assert flow == flow_again
     other, _ = icu_cohort.build(raw, "ms", seed=2)
-    assert (other["fold"] != stays["fold"]).any() and (other["fold_stays"] != stays["fold_stays"]).any()
+    assert (other["fold"] != stays["fold"]).any() and (other["fold_known"] != stays["fold_known"]).any()
     first = stays.loc[stays.groupby("subject_id")["icu_in"].idxmin()]
     assert first["first_visit"].all() and stays["first_visit"].sum() == len(first) == stays["subject_id"].nunique()
 
@@ -153,9 +153,16 @@ def test_the_cohort_depends_on_no_order_of_rows():
 @given(st.lists(st.integers(1, 5), min_size=6, max_size=120), st.integers(0, 99))
 def test_no_patient_is_in_two_folds_and_all_parts_are_in_proportion(visits, seed):
     patients = pd.Series(np.repeat(np.arange(len(visits)), visits)).sample(frac=1, random_state=seed, ignore_index=True)
-    fold, fold_stays = icu_cohort._folds(patients, seed)
+    fold, known = icu_cohort._folds(patients, seed)
     assert patients.groupby(fold.to_numpy()).unique().explode().is_unique
-    assert sorted(fold) == sorted(fold_stays) and set(fold) == set(range(6))
+    assert set(fold) == set(range(6))
+    theirs = fold == 0
+    assert sorted(patients[known == 0]) == sorted(set(patients[theirs])) and not (known[~theirs] == 0).any()
+    for part in range(1, 6):
+        assert (known == part).sum() == (fold == part).sum()
+    swapped = min((theirs & (known != 0)).sum(), (~theirs).sum())
+    assert (known[theirs] > 0).sum() == (known[~theirs] == -1).sum() == swapped
+    assert (known[~theirs & (known > 0)] == fold[~theirs & (known > 0)]).all()
     of_patient = fold.groupby(patients).first()
     held_out, *parts = of_patient.value_counts().sort_index()
     assert held_out == (len(visits) + 4) // 10  # a tenth, to the nearest patient
@@ -173,11 +180,11 @@ def test_the_papers_cohorts_are_split_into_its_numbers_of_patients():
         assert ((fold == 0).sum(), (fold > 0).sum()) == (test, train)
 
 
-def test_drawn_by_stay_patients_are_on_both_sides():
+def test_where_they_are_known_the_held_out_patients_are_on_both_sides():
     patients = pd.Series(np.repeat(np.arange(200), 3))
-    fold, by_stay = icu_cohort._folds(patients, 0)
+    fold, known = icu_cohort._folds(patients, 0)
     assert set(patients[fold == 0]).isdisjoint(patients[fold > 0])
-    assert len(set(patients[by_stay == 0]) & set(patients[by_stay > 0])) > 40
+    assert set(patients[known == 0]) < set(patients[known > 0]) and (known == 0).sum() == 20
 
 
 def test_too_few_patients_and_an_unknown_system_are_told():

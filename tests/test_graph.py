@@ -98,7 +98,7 @@ CHILDREN = {  # of the demo's parameter files those that others are like
     "05-train-tfidf": {"05-train-tfidf-known", "05-train-tfidf-patients"},
     "23-early-train-bert-ms": {"23-early-train-bert-apr"},
     "23-early-train-lstm-ms": {"23-early-train-lstm-apr"},
-    "23-early-train-caml-ms": {"23-early-train-caml-apr", "23-early-train-caml-apr-weight", "23-early-train-caml-ms-stays",
+    "23-early-train-caml-ms": {"23-early-train-caml-apr", "23-early-train-caml-apr-weight", "23-early-train-caml-ms-known",
                                "23-early-train-caml-ms-weight"},
 }  # fmt: skip
 
@@ -137,7 +137,7 @@ ANALYSES = {"06-results", "08-size-and-length", "10-splits", "11-trust", "12-why
         ("23-early-train-caml-ms", {"21-early-cohort"}),
         ("23-early-train-lstm-apr", {"21-early-cohort", "22-measurements"}),
         ("25-case-mix", {"21-early-cohort", "23-early-train-caml-ms", "23-early-train-caml-apr"}),
-        ("28-early-splits", {"21-early-cohort", "23-early-train-caml-ms", "23-early-train-caml-ms-stays"}),
+        ("28-early-splits", {"21-early-cohort", "23-early-train-caml-ms", "23-early-train-caml-ms-known"}),
     ],
 )  # fmt: skip
 def test_a_step_waits_for_those_that_write_what_it_reads(step, after):

@@ -54,7 +54,7 @@ def test_a_fresh_clone_does_all_the_work_although_the_report_is_committed(copy):
         ["20-icu", "21-early-cohort", "22-measurements", "23-early-train-lstm-ms", "24-early-results"],
         ["21-early-cohort", "23-early-train-caml-ms", "25-case-mix"],
         ["23-early-train-caml-apr-weight", "26-regression"],
-        ["23-early-train-caml-ms-stays", "28-early-splits"],
+        ["23-early-train-caml-ms-known", "28-early-splits"],
     ):
         assert [ran.index(step) for step in order] == sorted(ran.index(step) for step in order)
     assert set(re.findall(r"study notebooks/params/demo/([\w-]+)\.yaml ", make(copy, "--dry-run", "all"))) == steps

@@ -4,16 +4,18 @@ import copy
 import dataclasses
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
 from drgstudy import checkpoints, models, training
 from drgstudy.drgs import CC_LABELS
-from drgstudy.models import bert, caml, fast_lora, llama, tfidf
+from drgstudy.models import bert, caml, fast_lora, frozen, llama, tfidf
 from drgstudy.study import StudyError
 from drgstudy.training import ByLength, PadRight
 
@@ -25,12 +27,13 @@ def settings_of(base, **changes):
     return dataclasses.asdict(llama.Settings(**(defaults | changes)))
 
 
-def adapted(base, dropout=0.0):
-    """A PEFT model whose adapters are not zero, so that they matter."""
+def adapted(base, dropout=0.0, layers=None):
+    """A PEFT model whose adapters, in some layers or in all, are not zero, so that they matter."""
     torch.manual_seed(1)
     net = AutoModelForSequenceClassification.from_pretrained(base, num_labels=4)
     targets = ["q_proj", "k_proj", "v_proj", "o_proj"]
-    config = LoraConfig(task_type="SEQ_CLS", r=3, lora_alpha=5, lora_dropout=dropout, target_modules=targets)
+    options = {"r": 3, "lora_alpha": 5, "lora_dropout": dropout, "layers_to_transform": layers}
+    config = LoraConfig(task_type="SEQ_CLS", target_modules=targets, **options)
     net = get_peft_model(net, config)
     for name, parameter in net.named_parameters():
         if "lora_B" in name:
@@ -46,9 +49,9 @@ def batch(left=False):
     return {"input_ids": ids, "attention_mask": mask}
 
 
-@pytest.mark.parametrize("left", [False, True])
-def test_accelerated_lora_equals_peft_in_outputs_and_gradients(tiny_llama, left):
-    plain = adapted(tiny_llama)
+@pytest.mark.parametrize(("left", "layers"), [(False, None), (True, None), (False, [1])])
+def test_accelerated_lora_equals_peft_in_outputs_and_gradients(tiny_llama, left, layers):
+    plain = adapted(tiny_llama, layers=layers)
     fast = copy.deepcopy(plain)
     assert fast_lora.accelerate_on_cpu(fast)
     grads = []
@@ -60,7 +63,7 @@ def test_accelerated_lora_equals_peft_in_outputs_and_gradients(tiny_llama, left)
         net.eval()
     with torch.no_grad():
         torch.testing.assert_close(fast(**batch(left)).logits, plain(**batch(left)).logits, rtol=1e-4, atol=1e-5)
-    assert len(grads[0]) == 2 * 4 * 2 + 1  # A and B of four projections in two layers, and the head
+    assert len(grads[0]) == 2 * 4 * len(layers or [0, 1]) + 1  # A and B of four projections a layer, and the head
     for name, expected in grads[0].items():
         assert expected.abs().max() > 0
         torch.testing.assert_close(grads[1][name], expected, rtol=1e-3, atol=1e-6)
@@ -109,20 +112,23 @@ def test_llama_learns_and_a_suffix_is_always_read(tiny_llama, tmp_path, notes):
     assert cost["train_steps"] == 48 and cost["train_examples"] == 192
 
 
-def test_frozen_probe_trains_nothing_but_the_head_and_hands_its_features_on(tiny_llama, tmp_path, notes, monkeypatch):
+def test_frozen_probe_trains_nothing_but_the_head_and_hands_its_states_on(tiny_llama, tmp_path, notes, monkeypatch):
     texts, y = notes
-    frozen = settings_of(tiny_llama, epochs=0.0, head="probe", probe_strength=10.0)
+    frozen = settings_of(tiny_llama, epochs=0.0, head="probe", probe_strength=10.0, cuts=[[1, 32]])
     probe = models.build("llama", frozen, LABELS, tmp_path / "probe-run", 0)
     probe.fit(texts, np.array(y))
     expected = probe.predict(texts)
     assert (expected.argmax(1) == y).all()
-    heir = models.build("llama", frozen | {"features_of": "probe-run"}, LABELS, tmp_path / "llama", 0)
+    heir = models.build("llama", frozen | {"features_of": "probe-run", "cuts": []}, LABELS, tmp_path / "llama", 0)
     heir.fit(texts, np.array(y))
     np.testing.assert_allclose(heir.predict(texts), expected, rtol=1e-4, atol=1e-5)
-    monkeypatch.setattr(heir, "features", None)  # it must not compute what the probe has left
+    monkeypatch.setattr(heir, "_frozen", None)  # it must not compute what the probe has left
     heir.fit(texts[:8], np.array(y[:8]))
     with pytest.raises(TypeError):
         heir.fit([*texts, "a text that the probe has not read"], np.array([*y, 0]))
+    monkeypatch.undo()
+    heir.fit([*texts, "a text that the probe has not read"], np.array([*y, 0]))
+    assert not (tmp_path / "llama" / "frozen").exists() and len([*(tmp_path / "probe-run" / "frozen").iterdir()]) == 1
     lost = models.build("llama", frozen | {"features_of": "no-such-run"}, LABELS, tmp_path / "lost", 0)
     with pytest.raises(StudyError, match="no-such-run"):
         lost.fit(texts, np.array(y))
@@ -136,12 +142,55 @@ def test_one_pass_gives_the_features_of_fewer_layers_and_tokens(tiny_llama, tmp_
         models.build("llama", whole, LABELS, tmp_path / pooling, 0).fit(texts, np.array(y))
         for cut in ({}, {"layers": 1}, {"max_tokens": 3}, {"layers": 1, "max_tokens": 3}):
             alone = models.build("llama", frozen | cut, LABELS, tmp_path / "alone", 0)
-            expected = alone.features(alone.tokens(texts), [[cut.get("layers", 2), 32]])[:, 0]
+            ids = alone.tokens(texts)
+            expected = alone._kept(ids).pooled(ids)
+            shutil.rmtree(tmp_path / "alone" / "frozen")
             heir = models.build("llama", frozen | cut | {"features_of": pooling}, LABELS, tmp_path / "heir", 0)
-            monkeypatch.setattr(heir, "features", None)
-            np.testing.assert_allclose(heir._known_features(heir.tokens(texts)), expected, rtol=1e-4, atol=1e-5)
+            monkeypatch.setattr(heir, "_frozen", None)
+            torch.testing.assert_close(heir._kept(ids).pooled(ids), expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(StudyError, match="setting cuts"):
         models.build("llama", whole | {"suffix": "diagnosis"}, LABELS, tmp_path, 0)
+
+
+def test_of_frozen_layers_the_states_are_kept_and_training_reads_them(tiny_llama, tmp_path, notes, monkeypatch):
+    texts, y = notes
+    settings = settings_of(tiny_llama, tuned_layers=1, epochs=8.0, head="probe", probe_strength=0.1)
+    probe = settings | {"epochs": 0.0, "cuts": [[2, 3]]}
+    source = models.build("llama", probe, LABELS, tmp_path / "source", 0)
+    source.fit(texts, np.array(y))
+    source.predict(["a text of the test stays", *texts])
+    for cut in ({}, {"max_tokens": 3}):
+        made = {}
+        for run, of in {"alone": "", "heir": "source"}.items():
+            model = models.build("llama", settings | cut | {"features_of": of}, LABELS, tmp_path / run, 0)
+            monkeypatch.setattr(model, "_frozen", None if of else model._frozen)
+            model.fit(texts, np.array(y), (texts[:4], np.array(y[:4])))
+            made[run] = model.predict(texts)
+            with torch.no_grad():  # straight through all layers
+                whole = model.net(**model.collate([{"input_ids": ids} for ids in model.tokens(texts)]))["logits"]
+            np.testing.assert_allclose(made[run], whole, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(made["heir"], made["alone"], rtol=1e-3, atol=1e-3)
+        assert (made["heir"].argmax(1) == y).mean() > 0.9
+        again = models.build("llama", settings | cut | {"features_of": "source"}, LABELS, tmp_path / "heir", 1)
+        again.restore()
+        np.testing.assert_allclose(again.predict([*texts, "a new text"])[:-1], made["heir"], rtol=1e-4, atol=1e-4)
+    names = load_file(tmp_path / "heir" / "adapter" / "adapter_model.safetensors")
+    assert {name.split("layers.")[1][0] for name in names if "lora" in name} == {"1"}  # as in the whole model
+    with pytest.raises(StudyError, match="setting tuned_layers: expected at most the base's 2 layers"):
+        models.build("llama", settings | {"tuned_layers": 3}, LABELS, tmp_path, 0)
+
+
+def test_a_killed_pass_over_texts_goes_on_after_its_last_whole_file(tiny_llama, tmp_path, notes, monkeypatch):
+    monkeypatch.setattr(frozen, "TEXTS", 8)
+    model = models.build("llama", settings_of(tiny_llama, tuned_layers=1), LABELS, tmp_path, 0)
+    ids, passes = [[2, 5 + i % 10, 5 + i // 10] for i in range(24)], model._frozen
+    monkeypatch.setattr(model, "_frozen", lambda texts: (row if i < 12 else 1 / 0 for i, row in enumerate(passes(texts))))
+    with pytest.raises(ZeroDivisionError):
+        model._kept(ids)
+    computed = []
+    monkeypatch.setattr(model, "_frozen", lambda texts: passes(computed.append(len(texts)) or texts))
+    kept = model._kept(ids)
+    assert computed == [len(ids) - 8] and all(row in kept for row in ids)
 
 
 def test_a_model_cut_to_its_first_layers_is_transformers_own(tiny_llama, tmp_path):

@@ -167,8 +167,9 @@ def another_runs_weights(paths):
     (paths.runs / "mine" / "model.safetensors").write_bytes(b"trained elsewhere")
 
 
-def another_bases_features(paths):
-    (paths.runs / "mine" / "features.npz").write_bytes(b"of another base")
+def another_bases_states(paths):
+    (paths.runs / "mine" / "frozen").mkdir()
+    (paths.runs / "mine" / "frozen" / "0000.safetensors").write_bytes(b"of another base")
 
 
 def edited_numbers(paths):
@@ -209,7 +210,7 @@ ATTACKS = {
     another_cohorts_predictions_forged: r"runs/llama/predictions\.npz is not of the test stays",
     another_split: r"runs/llama/predictions\.npz is not of the test stays of stays\.parquet under split_patients",
     another_runs_weights: r"runs/mine/model\.safetensors is not the file that run mine left there",
-    another_bases_features: r"runs/mine/features\.npz is not the file that run mine left there",
+    another_bases_states: r"runs/mine/frozen/0000\.safetensors is not the file that run mine left there",
     edited_numbers: r"numbers/06-results\.json was changed after it was written; .* 06-results\.yaml",
     another_cohorts_numbers: r"data/tiny/stays\.parquet has changed since reports/tiny/numbers/07-two-labels\.json was",
     numbers_of_a_run_that_was_trained_again: r"runs/mine/run\.json has changed since .*numbers/06-results\.json was",

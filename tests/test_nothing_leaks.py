@@ -290,8 +290,8 @@ def test_hashes_are_those_of_every_window():
         assert guard._hashes(long[start : start + 40]).tolist() == [hashes[start]]
 
 
-@pytest.mark.parametrize("name", ["runs/llama/adapter/adapter_model.safetensors", "runs/probe/features.npz", "stays.parquet",
-    "runs/caml/vocabulary.json", "early/notes.parquet", "early/runs/llama-ms/fold-1/features.npz", "executed/13-try-it.ipynb",
+@pytest.mark.parametrize("name", ["runs/llama/adapter/adapter_model.safetensors", "runs/probe/frozen/0000.safetensors", "stays.parquet",
+    "runs/caml/vocabulary.json", "early/notes.parquet", "early/runs/llama-ms/fold-1/adapter/adapter_config.json", "executed/13-try-it.ipynb",
     "review/errors.csv", "failed/05-train.txt", "model.joblib"])  # fmt: skip
 def test_git_ignores_all_that_is_made_of_credentialed_data(name):
     ignored = [f"data/paper/{name}", "reports/paper/index.html", "reports/paper/figures/figure-1.png"]

@@ -154,11 +154,11 @@ def test_poisoned_arrays_are_refused(mark, tmp_path, tiny_llama, notes):
     poison(tmp_path / "m.npz", mark)
     with pytest.raises((StudyError, ValueError)):
         measurements.read_measurements(tmp_path / "m.npz")
-    settings = SMALL | {"base": str(tiny_llama), "epochs": 0.0, "head": "probe"}
+    settings = SMALL | {"base": str(tiny_llama), "epochs": 0.0, "head": "probe", "cuts": [[1, 8]]}
     probe = models.build("llama", settings, LABELS, tmp_path / "probe", 0)
     probe.fit(texts, np.array(y))
-    poison(tmp_path / "probe" / "features.npz", mark)
-    with pytest.raises((StudyError, ValueError)):
+    (tmp_path / "probe" / "frozen" / "0000.safetensors").write_bytes(pickle.dumps(Bomb(mark)))
+    with pytest.raises(StudyError, match=r"0000\.safetensors"):
         probe.fit(texts, np.array(y))
 
 

@@ -46,7 +46,7 @@ def made_up():
     facts = drgs.fiscal_2013("ms").loc[drg]
     stays = stays.assign(weight=facts["relative_weight"].to_numpy(), mdc=facts["mdc"].to_numpy(), diagnosis="UNWELL")
     stays = stays.assign(icu_in=pd.Timestamp("2150-01-01").as_unit("ms"), first_visit=True)
-    stays = stays.assign(fold=np.arange(90) // 3 % 6, fold_stays=np.arange(90) // 3 % 6)
+    stays = stays.assign(fold=np.arange(90) // 3 % 6, fold_known=np.arange(90) // 3 % 6)
     write_rows(stays, paths.cohort("ms"), icu_cohort.STAYS, by="03-cohort")
     late = [(stay_id, 30.0, "Nursing", WORDS[code]) for stay_id, code in zip(stays["stay_id"], drg, strict=True)]
     notes = pd.DataFrame([(stay_id, 1.0, "Nursing", "patient here") for stay_id in stays["stay_id"]] + late)
@@ -192,9 +192,9 @@ def test_the_name_of_the_data_is_no_part_of_the_key(discharge, trained):
 
 def test_what_an_unfinished_training_left_under_another_key_is_no_use(discharge):
     paths, training = discharge
-    left = [paths.runs / "t" / "checkpoints-1" / "checkpoint-2", paths.runs / "t" / "features.npz"]
-    left[0].mkdir(parents=True)
-    left[1].touch()
+    left = [paths.runs / "t" / "checkpoints-1" / "checkpoint-2", paths.runs / "t" / "frozen"]
+    for folder in left:
+        folder.mkdir(parents=True)
     write_json(paths.runs / "t" / runs.BEGUN, {"key": training().key, "why": "it had to be"})
     assert runs._begin(training(), "it was killed") == "it had to be"  # and goes on
     assert all(place.exists() for place in left)
@@ -368,13 +368,14 @@ OF = {
     "llama": {"llama", "llama-32", "llama-64", "llama-known", "llama-patients", "llama-small", "llama-small-32",
               "llama-small-64", "llama-two", "probe", "llama-ms"},
     "bert": {"bert", "bert-ms", "bert-apr"},
-    "caml": {"caml", "caml-known", "caml-patients", "caml-ms", "caml-apr", "caml-ms-weight", "caml-apr-weight", "caml-ms-stays"},
+    "caml": {"caml", "caml-known", "caml-patients", "caml-ms", "caml-apr", "caml-ms-weight", "caml-apr-weight", "caml-ms-known"},
     "lstm": {"lstm-ms", "lstm-apr"},
     "tfidf": {"tfidf", "tfidf-known", "tfidf-patients"},
 }  # fmt: skip
 TRAINED_AGAIN = {
     **{f"models/{name}.py": made for name, made in OF.items()},
     "models/fast_lora.py": OF["llama"],
+    "models/frozen.py": OF["llama"],
     "models/pooling.py": OF["llama"] | OF["bert"],
     "models/sentencepieces.py": OF["llama"] | OF["bert"],
     "models/vectors.py": OF["caml"],
@@ -402,7 +403,7 @@ def test_a_new_model_trains_nothing_that_is_there(library):
     ("file", "old", "new", "again"),
     [
         ("training.py", 'desc="predicting"', 'desc="scoring"', set()),
-        ("training.py", "            bar.update(len(batch[\"input_ids\"]))\n", "            bar.update(1)\n", set()),
+        ("training.py", "            bar.update(len(rows))\n", "            bar.update(1)\n", set()),
         ("training.py", "with progress(total=len(order), desc=\"predicting\", unit=\"text\") as bar:", "if True:", OF["llama"] | OF["bert"] | OF["caml"] | OF["lstm"]),
         ("training.py", "holds more than a checkpoint does", "holds more than that", set()),
         ("models/caml.py", "words that one filter sees", "the filters' width", set()),

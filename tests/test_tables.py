@@ -161,7 +161,7 @@ def test_holms_correction_by_hand(paths):
     assert table["p_holm"].to_numpy() == pytest.approx(np.maximum.accumulate(steps).clip(max=1))
 
 
-def test_unpaired_splits_are_compared_model_by_model(paths):
+def test_splits_are_compared_model_by_model(paths):
     scores = {run: scores_of(paths, run)[0] for run in ("llama", "mine", "elsewhere")}
     table = comparisons.split_effect({"a": scores["mine"]}, {"llama": scores["llama"]}, 40, 1).set_index("metric")
     assert table["model"].eq("DRG-LLaMA").all() and list(table.index) == list(METRICS)

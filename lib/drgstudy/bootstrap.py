@@ -65,16 +65,14 @@ def summary(samples: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"sd": samples.std(ddof=1), "lower": samples.quantile(0.025), "upper": samples.quantile(0.975)})
 
 
-def difference(a: Scores, b: Scores, resamples: int, seed: int, subset=None, paired: bool = True) -> pd.DataFrame:
-    """Compare two models metric by metric, on the same stays and resamples or each on its own.
+def difference(a: Scores, b: Scores, resamples: int, seed: int, subset=None) -> pd.DataFrame:
+    """Compare two models metric by metric, on the same stays and resamples.
 
     Parameters
     ----------
     a, b : Scores
     resamples, seed, subset
         As for `bootstrap`.
-    paired : bool
-        Whether both were scored on the same stays, and are resampled together.
 
     Returns
     -------
@@ -85,17 +83,17 @@ def difference(a: Scores, b: Scores, resamples: int, seed: int, subset=None, pai
     Raises
     ------
     StudyError
-        If paired models were not scored on the same true labels in the same order.
+        If they were not scored on the same true labels in the same order.
 
     Notes
     -----
     Source: Davison and Hinkley 1997, section 4.2 (p).
     """
-    if paired and (a.n_labels != b.n_labels or not np.array_equal(a.truth, b.truth)):
+    if a.n_labels != b.n_labels or not np.array_equal(a.truth, b.truth):
         raise StudyError("the two models' true labels differ; compare predictions on the same stays in the same order")
     point = pd.Series(a.evaluate(None if subset is None else a.among(subset)))
     point -= pd.Series(b.evaluate(None if subset is None else b.among(subset)))
-    samples = bootstrap(a, resamples, seed, subset) - bootstrap(b, resamples, seed if paired else seed + 1, subset)
+    samples = bootstrap(a, resamples, seed, subset) - bootstrap(b, resamples, seed, subset)
     beyond = np.minimum((samples <= 0).sum(), (samples >= 0).sum())
     p = (2 * (beyond + 1) / (samples.notna().sum() + 1)).clip(upper=1)
     return summary(samples).assign(difference=point, p=p)[["difference", "sd", "lower", "upper", "p"]]

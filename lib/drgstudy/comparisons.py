@@ -99,9 +99,7 @@ def t_tests(table: pd.DataFrame, run: str, other: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["drg_set", "metric", "difference", "t", "p"])
 
 
-def split_effect(
-    apart: dict, together: dict, resamples: int, seed: int, mask_below: int = 0, paired: bool = True
-) -> pd.DataFrame:
+def split_effect(apart: dict, together: dict, resamples: int, seed: int, mask_below: int = 0) -> pd.DataFrame:
     """Scores of models that know other stays of the test patients minus scores of those that do not, on the same stays.
 
     Metrics from which a small count would follow are left out.
@@ -109,8 +107,7 @@ def split_effect(
     Parameters
     ----------
     apart, together : dict of run to Scores
-        The same models in the same order, trained on as many stays. Where `paired` is false, each dict is scored on
-        test stays of its own, and the intervals are wider.
+        The same models in the same order, trained on as many stays.
 
     Returns
     -------
@@ -119,7 +116,7 @@ def split_effect(
     """
     parts = []
     for (name, ours), theirs in zip(together.items(), apart.values(), strict=True):
-        table = difference(ours, theirs, resamples, seed, paired=paired).rename_axis("metric").reset_index()
+        table = difference(ours, theirs, resamples, seed).rename_axis("metric").reset_index()
         both = {"together": ours.evaluate(), "apart": theirs.evaluate()}
         table = table.assign(**{key: table["metric"].map(values) for key, values in both.items()})
         hidden = _untold(ours, mask_below) | _untold(theirs, mask_below)

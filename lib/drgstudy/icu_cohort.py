@@ -21,6 +21,7 @@ from drgstudy import disclosure, drgs, mimic, sheets
 from drgstudy.flow import is_published, sieve
 from drgstudy.study import StudyError, progress, short_repr
 
+NOBODYS = -1
 STAYS = pa.DataFrameSchema(
     {
         "stay_id": pa.Column("int64", unique=True),
@@ -32,7 +33,7 @@ STAYS = pa.DataFrameSchema(
         "icu_in": pa.Column("datetime64[ms]"),  # the coarsest unit that parquet has
         "first_visit": pa.Column("bool"),
         "fold": pa.Column("int64", pa.Check.in_range(0, 5)),
-        "fold_stays": pa.Column("int64", pa.Check.in_range(0, 5)),
+        "fold_known": pa.Column("int64", pa.Check.in_range(NOBODYS, 5)),
     },
     checks=pa.Check(
         lambda stays: stays.groupby("subject_id")["fold"].transform("nunique") == 1, name="a patient, a fold"
@@ -42,7 +43,8 @@ STAYS = pa.DataFrameSchema(
 """Schema of ms.parquet and apr.parquet: one row for each stay, by ascending stay_id. weight is the relative weight of
 fiscal year 2013, diagnosis the admitting diagnosis, and first_visit marks the patient's first stay in this cohort (under
 the published rules, the one with the earliest notes). Fold 0 is the hold-out test set, and 1 to 5 are the parts of the
-cross-validation. In fold all stays of a patient have the same number; in fold_stays they were drawn stay by stay."""
+cross-validation. In fold all stays of a patient have the same number. In fold_known one stay of each held-out patient
+is left in fold 0; their others have taken the places of as many stays in 1 to 5, which are then in no part (-1)."""
 NOTES = pa.DataFrameSchema(
     {
         "stay_id": pa.Column("int64"),
@@ -138,7 +140,7 @@ def build(
     -----
     Of several rows of a stay with one description, the most severe counts; this concerns APR-DRGs. A stay that still
     has two codes is left out. The same share of patients is held out, both of those with one stay and of those with several.
-    The column fold_stays is ours.
+    The column fold_known is ours.
 
     Source: early-DRG paper, Methods, "Dataset and preprocessing" and "Cross-validation", and its code.
     """
@@ -185,13 +187,13 @@ def build(
         )
     kept = kept.join(facts[["relative_weight", "mdc"]], on="drg").rename(columns={"relative_weight": "weight"})
     kept = kept.sort_values("stay_id", ignore_index=True)
-    fold, fold_stays = _folds(kept["subject_id"], seed, test_share, None if held_out is None else kept["held"])
+    fold, fold_known = _folds(kept["subject_id"], seed, test_share, None if held_out is None else kept["held"])
     kept["since"] = 0
     if published and notes is not None:
         earliest = kept["stay_id"].map(notes.groupby("stay_id")["hours"].min())
         kept["since"] = np.select([earliest < 0, earliest < 12], [0, 1], 2)
     first_visit = ~kept.sort_values(["since", "icu_in", "stay_id"]).duplicated("subject_id")
-    return kept.assign(first_visit=first_visit, fold=fold, fold_stays=fold_stays)[list(STAYS.columns)], flow
+    return kept.assign(first_visit=first_visit, fold=fold, fold_known=fold_known)[list(STAYS.columns)], flow
 
 
 def read_hold_out(path: Path, admissions: pd.DataFrame) -> pd.DataFrame:
@@ -343,7 +345,7 @@ def _all_stays(tables: dict[str, pd.DataFrame], system: str, published: bool) ->
 def _folds(
     patients: pd.Series, seed: int, test_share: float = 0.1, held: pd.Series | None = None
 ) -> tuple[pd.Series, np.ndarray]:
-    """The folds of the stays by patient, and folds of the same sizes drawn by stay; fold 0 is held out.
+    """The folds of the stays by patient, and those in which the held-out patients are known; fold 0 is held out.
 
     Patients are shuffled, those with one stay are put before those with several, and all are dealt out. At even distances
     (of each ten the sixth) as many are held out as `test_share` asks for, to the nearest patient; or those with a stay in
@@ -356,4 +358,11 @@ def _folds(
     out = np.diff(due) > 0 if held is None else visits.index.isin(patients[held])
     dealt = np.where(out, 0, (np.cumsum(~out) - 1) % 5 + 1)
     fold = patients.map(pd.Series(dealt, visits.index))
-    return fold, rng.permutation(fold)
+    order = rng.permutation(len(patients))
+    theirs = (fold == 0).to_numpy()
+    tested = theirs & ~patients.iloc[order].duplicated().sort_index().to_numpy()  # one stay of each held-out patient
+    known, further, others = fold.to_numpy().copy(), order[(theirs & ~tested)[order]], order[~theirs[order]]
+    known[further] = NOBODYS
+    for one, other in zip(further, others, strict=False):
+        known[one], known[other] = known[other], NOBODYS
+    return fold, known

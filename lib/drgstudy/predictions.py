@@ -141,7 +141,7 @@ def read_run_json(folder: Path, result: str, stays: Path | None = None, inputs: 
 
 def model_files(folder: Path) -> dict[str, str]:
     """Fingerprints of the files that a trained model left in its run's folder, by their paths below it."""
-    files = [file for where in ("*", "adapter/*") for file in folder.glob(where) if file.suffix in MODEL_FILES]
+    files = [file for where in ("*", "adapter/*", "frozen/*") for file in folder.glob(where) if file.suffix in MODEL_FILES]
     ours = [file for file in files if file.name not in ("run.json", "predictions.npz") and file.name[0] != "."]
     return {file.relative_to(folder).as_posix(): fingerprint(file) for file in sorted(ours)}
 

@@ -50,11 +50,11 @@ from drgstudy.study import (
     write_json,
 )
 
-SPLITS = ("fold", "fold_stays")
-"""Columns of the ICU cohorts: folds that share no patient, as in the paper; and folds drawn by stay, which do."""
+SPLITS = ("fold", "fold_known")
+"""Columns of the ICU cohorts: folds that share no patient, as in the paper; and folds that know the held-out patients."""
 READS, TARGETS, SPACES = ("notes", "measurements"), ("drg", "weight"), ("official", "cohort")
 SHAPES = (
-    "training", "inputs", "models.fast_lora", "models.pooling", "models.sentencepieces", "models.vectors",
+    "training", "inputs", "models.fast_lora", "models.frozen", "models.pooling", "models.sentencepieces", "models.vectors",
     "labels.TwoLabels.drg_logits",
 )  # fmt: skip
 """The code that can shape what is learned, besides the model's own module; `code_of` picks what concerns a run.
@@ -205,7 +205,7 @@ def of_icu_stays(
 
     def of_fold(fold: int) -> Training:
         folder, validation = paths.runs / run / f"fold-{fold}", (stays[split] == fold).to_numpy()
-        training = ~test & ~validation
+        training = (stays[split] > 0).to_numpy() & ~validation
 
         def learn() -> tuple:
             rows, judged = (known()(some, last, training) for some in (training, validation))
@@ -379,7 +379,7 @@ def _begin(training: Training, why: str) -> str:
     begun = training.folder / BEGUN
     if begun.is_file() and (said := read_json(begun))["key"] == training.key:
         return said["why"]
-    for left in [*training.folder.glob("checkpoints-*"), *training.folder.glob("features.npz")]:
+    for left in [*training.folder.glob("checkpoints-*"), *training.folder.glob("frozen")]:
         shutil.rmtree(left) if left.is_dir() else left.unlink()
     write_json(begun, {"key": training.key, "why": why})
     return why

@@ -10,12 +10,14 @@ from __future__ import annotations
 import functools
 import os
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments
 
 from drgstudy import checkpoints
@@ -63,7 +65,7 @@ def fast_dtype() -> torch.dtype:
     Processors with AMX or AVX512-BF16 are 4 to 6 times as fast with it; the others are as much slower.
     """
     if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     faster = matrix_speed(torch.bfloat16) > 1.5 * matrix_speed(torch.float32)
     return torch.bfloat16 if faster else torch.float32
 
@@ -81,21 +83,29 @@ class TokenDataset(torch.utils.data.Dataset):
     input_ids : list of list of int, or numpy.ndarray of float32, shape (stays, hours, variables)
     labels : numpy.ndarray, optional
         int: label indices, of shape (stays,) or (stays, 2); float: one number for each stay, of shape (stays,).
+    states : callable, optional
+        Gives what the first layers made of a text's ids already, shape (tokens, hidden).
     """
 
-    def __init__(self, input_ids: list[list[int]] | np.ndarray, labels: np.ndarray | None = None):
-        self.input_ids, self.labels = input_ids, labels
+    def __init__(
+        self,
+        input_ids: list[list[int]] | np.ndarray,
+        labels: np.ndarray | None = None,
+        states: Callable[[list[int]], torch.Tensor] | None = None,
+    ):
+        self.input_ids, self.labels, self.states = input_ids, labels, states
 
     def __len__(self) -> int:
         return len(self.input_ids)
 
     def __getitem__(self, i: int) -> dict:
         row = {"input_ids": self.input_ids[i]}
+        row |= {} if self.states is None else {"states": self.states(self.input_ids[i])}
         return row if self.labels is None else row | {"labels": self.labels[i]}
 
 
 class PadRight:
-    """Collate token ids into one batch, padded at the end to the length of its longest text."""
+    """Collate token ids, and states of tokens, into one batch, padded at the end to the length of its longest text."""
 
     def __init__(self, pad_id: int):
         self.pad_id = pad_id
@@ -108,6 +118,8 @@ class PadRight:
             ids[i, : len(row["input_ids"])] = torch.as_tensor(row["input_ids"])
             mask[i, : len(row["input_ids"])] = 1
         batch = {"input_ids": ids, "attention_mask": mask}
+        if "states" in rows[0]:
+            batch["states"] = pad_sequence([row["states"] for row in rows], batch_first=True)  # (batch, tokens, hidden)
         if "labels" in rows[0]:
             batch["labels"] = torch.as_tensor(np.array([row["labels"] for row in rows]))  # (batch,) or (batch, 2)
         return batch
@@ -277,8 +289,21 @@ def trained(net) -> dict[str, torch.Tensor]:
     return {name: getattr(part, "full_tensor", lambda part=part: part)().detach() for name, part in learned.items()}
 
 
+def batches(collate, data: TokenDataset, tokens_per_batch: int) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]:
+    """Yield batches of texts of similar length, the longest first, on this process's device: their indices, and the batch."""
+    order = np.argsort([len(ids) for ids in data.input_ids], kind="stable")[::-1]
+    with progress(total=len(order), desc="predicting", unit="text") as bar:
+        while len(order):
+            size = max(1, tokens_per_batch // max(1, len(data.input_ids[order[0]])))
+            rows, order = order[:size], order[size:]
+            yield rows, {key: value.to(device()) for key, value in collate([data[i] for i in rows]).items()}
+            bar.update(len(rows))
+
+
 @torch.no_grad()
-def predict(forward, collate, input_ids: list[list[int]] | np.ndarray, tokens_per_batch: int = 4096) -> np.ndarray:
+def predict(
+    forward, collate, data: TokenDataset | list[list[int]] | np.ndarray, tokens_per_batch: int = 4096
+) -> np.ndarray:
     """Apply `forward` to every text, in batches of similar length, and return the rows in the texts' order.
 
     Parameters
@@ -287,7 +312,7 @@ def predict(forward, collate, input_ids: list[list[int]] | np.ndarray, tokens_pe
         Takes a batch of `collate` on the model's device, returns a tensor of shape (batch, columns).
     collate : callable
         As for `train`.
-    input_ids : list of list of int, or numpy.ndarray of float32, shape (stays, hours, variables)
+    data : TokenDataset, or what it takes as ``input_ids``
     tokens_per_batch : int
         Padded tokens in one batch.
 
@@ -295,13 +320,8 @@ def predict(forward, collate, input_ids: list[list[int]] | np.ndarray, tokens_pe
     -------
     numpy.ndarray of float32, shape (texts, columns)
     """
-    order = np.argsort([len(ids) for ids in input_ids], kind="stable")[::-1]
-    rows: list[torch.Tensor] = []
-    with progress(total=len(order), desc="predicting", unit="text") as bar:
-        while len(rows) < len(order):
-            size = max(1, tokens_per_batch // max(1, len(input_ids[order[len(rows)]])))
-            batch = collate([{"input_ids": input_ids[i]} for i in order[len(rows) : len(rows) + size]])
-            rows.extend(forward({key: value.to(device()) for key, value in batch.items()}).float().cpu())
-            bar.update(len(batch["input_ids"]))
-    out = torch.stack(rows).numpy()
-    return out[np.argsort(order)]
+    data = data if isinstance(data, TokenDataset) else TokenDataset(data)
+    made: dict[int, torch.Tensor] = {}
+    for rows, batch in batches(collate, data, tokens_per_batch):
+        made |= zip(rows, forward(batch).float().cpu(), strict=True)
+    return torch.stack([made[i] for i in range(len(data))]).numpy()

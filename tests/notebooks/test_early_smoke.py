@@ -89,7 +89,7 @@ def test_of_credentialed_data_no_note_text_is_shown(study, tmp_path):
     for left in (paths.data, paths.report):  # by a test that was killed
         shutil.rmtree(left, ignore_errors=True)
     try:
-        shutil.copytree(PATHS.data, paths.data, ignore=shutil.ignore_patterns("features.npz"))
+        shutil.copytree(PATHS.data, paths.data, ignore=shutil.ignore_patterns("frozen"))
         about = {"kind": "credentialed", "name": "MIMIC-III v1.4"}
         for file in (paths.source, paths.flow):
             content = read_json(file)

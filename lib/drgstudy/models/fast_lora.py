@@ -152,13 +152,19 @@ class _CausalAttention(torch.autograd.Function):
 
 
 def _lora(x: torch.Tensor, weight: torch.Tensor, projections: list) -> torch.Tensor:
-    """Outputs (rows, outputs) of several PEFT projections of x (rows, inputs), whose weights `weight` stacks."""
+    """Outputs (rows, outputs) of several projections of x (rows, inputs), whose weights `weight` stacks; PEFT's, or plain."""
+    if not isinstance(projections[0], LoraLayer):
+        return x @ weight.T
     name = projections[0].active_adapters[0]
     dropout = getattr(projections[0].lora_dropout[name], "p", 0.0)
     a = torch.cat([p.lora_A[name].weight for p in projections]).to(x.dtype)  # (projections * rank, inputs)
     b = torch.block_diag(*(p.lora_B[name].weight * p.scaling[name] for p in projections)).to(x.dtype)
     mask = _keep_mask(x, dropout) if projections[0].training and dropout else None
     return _LoraLinear.apply(x, weight, a, b, mask)
+
+
+def _weight(projection) -> torch.Tensor:
+    return getattr(projection, "base_layer", projection).weight
 
 
 def _attention(self, hidden_states, position_embeddings=None, attention_mask=None, **_):
@@ -169,7 +175,7 @@ def _attention(self, hidden_states, position_embeddings=None, attention_mask=Non
     cos, sin = (x.unsqueeze(2) for x in position_embeddings)
     mixed = _CausalAttention.apply(qkv, cos, sin, attention_mask, self.config.num_key_value_heads, self.scaling)
     mixed = mixed.reshape(batch * length, -1)  # (rows, heads * size)
-    return _lora(mixed, self.o_proj.base_layer.weight, [self.o_proj]).view(batch, length, -1), None
+    return _lora(mixed, _weight(self.o_proj), [self.o_proj]).view(batch, length, -1), None
 
 
 def _norm(self, x):
@@ -193,16 +199,16 @@ def accelerate_on_cpu(model) -> bool:
     Returns
     -------
     bool
-        False, with nothing changed, if the model is not a LLaMA with plain LoRA on q, k, v and o of every layer.
+        False, with nothing changed, if the model is not a LLaMA with plain LoRA on q, k, v and o of its tuned layers.
     """
     blocks = [m for m in model.modules() if isinstance(m, LlamaAttention)]
-    projections = [getattr(block, name) for block in blocks for name in ("q_proj", "k_proj", "v_proj", "o_proj")]
-    plain = all(hasattr(p, "lora_A") and p.base_layer.bias is None for p in projections)
+    groups = [[getattr(block, name) for name in ("q_proj", "k_proj", "v_proj", "o_proj")] for block in blocks]
+    alike = all(len({isinstance(p, LoraLayer) for p in group}) == 1 for group in groups)
+    plain = alike and all(getattr(p, "base_layer", p).bias is None for group in groups for p in group)
     if not blocks or not plain or model.config.hidden_act != "silu":
         return False
     for block in blocks:
-        weights = [p.base_layer.weight for p in (block.q_proj, block.k_proj, block.v_proj)]
-        block.qkv_weight = torch.cat(weights).detach()
+        block.qkv_weight = torch.cat([_weight(p) for p in (block.q_proj, block.k_proj, block.v_proj)]).detach()
         block.forward = types.MethodType(_attention, block)
     _replace(model, _norm, _mlp)
     model.config._attn_implementation = "eager"  # so that transformers builds the additive mask that `_attention` adds

@@ -3,6 +3,7 @@ scores every DRG.
 
 The pretrained weights stay frozen. Beside each projection *W* of the attention blocks LoRA learns a product of two thin
 matrices, so that the layer computes *Wx + (α/r)·BAx*: with rank 8 that is well under one per cent of the parameters.
+Where only the upper layers are tuned, what the lower ones make of a text never changes, so it is computed once and kept.
 The head is trained in full. A causal model has seen the whole text only at its last token, so the paper pools there;
 the mean over all tokens and a short prompt after the note are settings. Without training (0 epochs) and with
 ``head: probe`` this is the **frozen probe**: a logistic regression on what the model knows already.
@@ -13,10 +14,11 @@ cross-entropy of the base DRG plus half of that of the CC/MCC label.
 
 from __future__ import annotations
 
-import hashlib
-import json
+import shutil
 import types
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +31,21 @@ from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig,
 from transformers.pytorch_utils import Conv1D
 
 from drgstudy.drgs import CC_LABELS
-from drgstudy.models import refuse_numbers, weights
+from drgstudy.models import frozen, refuse_numbers, weights
 from drgstudy.models.fast_lora import accelerate_on_cpu, accelerate_on_gpu
 from drgstudy.models.pooling import pool
 from drgstudy.study import StudyError, atomic, first_process_first, one_line, read_json, setting, write_json
-from drgstudy.training import NeuralSettings, PadRight, TokenDataset, device, fast_dtype, predict, train, trained
+from drgstudy.training import (
+    NeuralSettings,
+    PadRight,
+    TokenDataset,
+    batches,
+    device,
+    fast_dtype,
+    predict,
+    train,
+    trained,
+)
 
 
 @dataclass(frozen=True)
@@ -49,8 +61,11 @@ class Settings(NeuralSettings):
     head: str = setting(
         "random", "where the head starts; probe: a logistic regression on the frozen model", choices=("random", "probe")
     )
-    features_of: str = setting("", "a run whose frozen features the probe takes where that run read the same texts")
-    cuts: list[list[int]] = setting([], "[layers, tokens] of the runs that take features from this one")
+    tuned_layers: int = setting(
+        0, "LoRA in only so many layers, the uppermost; the others' work is done once a text; 0: in all", zero=True
+    )
+    features_of: str = setting("", "a run whose frozen states are taken where that run read the same texts")
+    cuts: list[list[int]] = setting([], "[layers, tokens] of the runs that take frozen states from this one")
     probe_strength: float = setting(0.03, "inverse L2 penalty of the probe; one fitted too well leaves LoRA no error")
     severity_weight: float = setting(0.5, "with two labels: of the CC/MCC label's part of the loss", zero=True)
     lora_rank: int = setting(8, "rank of LoRA's products")
@@ -132,13 +147,17 @@ def _base(settings: Settings, outputs: int, **options):
         if not any(name.endswith(f".{target}") for name in projections):
             there = ", ".join(sorted({name.rpartition(".")[2] for name in projections}))
             raise StudyError(f"setting lora_targets: {config.model_type} has no {target}; choose among {there}")
-    if settings.cuts and not hasattr(decoder, "norm"):
-        raise StudyError(f"setting cuts: {config.model_type} has no norm after its layers; leave cuts out")
+    for name in ("cuts", "tuned_layers"):
+        if getattr(settings, name) and not (hasattr(decoder, "layers") and hasattr(decoder, "norm")):
+            raise StudyError(f"setting {name}: {config.model_type} has no layers with a norm after them; leave {name} out")
+    if settings.tuned_layers > config.num_hidden_layers:
+        raise StudyError(f"setting tuned_layers: expected at most the base's {config.num_hidden_layers} layers")
     weights.check_length(base, settings.max_tokens)
     return base
 
 
 def _with_lora(base, settings: Settings):
+    tuned = settings.tuned_layers
     lora = LoraConfig(
         task_type="SEQ_CLS",
         r=settings.lora_rank,
@@ -146,6 +165,7 @@ def _with_lora(base, settings: Settings):
         lora_dropout=settings.lora_dropout,
         target_modules=settings.lora_targets,
         modules_to_save=["score"],
+        layers_to_transform=list(range(base.config.num_hidden_layers))[-tuned:] if tuned else None,
     )
     try:
         return get_peft_model(base, lora)
@@ -173,7 +193,12 @@ class Model:
         base.config.pad_token_id = self.tokenizer.pad_token_id
         base.config.use_cache = False
         base.forward = types.MethodType(self._forward, base)
+        decoder, depth = getattr(base, base.base_model_prefix), base.config.num_hidden_layers
+        self.below = depth - settings.tuned_layers if settings.tuned_layers else 0
         self.net = _with_lora(base, settings).to(device())
+        self.whole = self.upper = decoder
+        if self.below:
+            self.lower, self.upper = frozen.divided(decoder, self.below)
         self.score = self.net.base_model.model.score.float()
         plain = device().type == "cpu" and settings.bits == 16
         self.accelerated = plain and accelerate_on_cpu(self.net)
@@ -184,15 +209,23 @@ class Model:
         self.always_masked = device().type == "cpu"
         self.predicted_at_once = 1024 if device().type == "cpu" else 16384  # tokens; more do not fit a CPU's cache
         self.collate = PadRight(self.tokenizer.pad_token_id)
+        made_by = {"base": settings.base, "pooling": settings.pooling, "precision": self.precision}
+        self.keeps = {"of": made_by, "below": self.below, "cuts": [[depth, settings.max_tokens], *settings.cuts]}
+        self.shares = False  # whether what is computed of further texts is kept for other runs
 
-    def _states(self, input_ids, attention_mask, **options):
-        """The decoder's output, with a ``last_hidden_state`` (batch, tokens, hidden)."""
-        net = self.net.base_model.model
-        mask = attention_mask if self.always_masked or not net.training else None
-        return getattr(net, net.base_model_prefix)(input_ids, attention_mask=mask, use_cache=False, **options)
+    def _states(self, decoder, attention_mask, **read):
+        """A decoder's output, with a ``last_hidden_state`` (batch, tokens, hidden); it reads ids or embeddings."""
+        mask = attention_mask if self.always_masked or not self.net.training else None
+        return decoder(attention_mask=mask, use_cache=False, **read)
 
-    def _forward(self, net, input_ids, attention_mask, labels=None, **_):
-        hidden = self._states(input_ids, attention_mask).last_hidden_state
+    def _forward(self, net, input_ids, attention_mask, labels=None, states=None, **_):
+        read = {"input_ids": input_ids}
+        if self.below:
+            if states is None:
+                with torch.no_grad():
+                    states = self._states(self.lower, attention_mask, **read).last_hidden_state
+            read = {"inputs_embeds": states}
+        hidden = self._states(self.upper, attention_mask, **read).last_hidden_state
         logits = net.score(pool(hidden, attention_mask, self.settings.pooling))  # (batch, outputs)
         if labels is None:
             return {"logits": logits}
@@ -204,60 +237,49 @@ class Model:
         ids = self.tokenizer(texts, truncation=True, max_length=self.settings.max_tokens - len(suffix)).input_ids
         return [row + suffix for row in ids]
 
-    def features(self, ids: list[list[int]], cuts: list[list[int]]) -> np.ndarray:
-        """Pooled states of the frozen model, float32, shape (texts, cuts, hidden); each cut is [layers, tokens].
+    @first_process_first()
+    def _kept(self, ids: list[list[int]]) -> frozen.Kept:
+        """What the untrained model makes of texts; of these, what no run has left in its folder is computed and kept.
 
-        One pass gives all of them, for what a causal model makes of its first tokens does not depend on later ones.
+        One pass gives all of it. LoRA must still add nothing: it is called before training, or for an untrained model.
         """
-        net = self.net.base_model.model
-        decoder, depth = getattr(net, net.base_model_prefix), net.config.num_hidden_layers
+        kept, own = frozen.Kept(self.keeps["of"], *self.keeps["cuts"][0], self.below), self.folder / "frozen"
+        if of := self.settings.features_of:
+            folder = self.folder.parent / of / "frozen"
+            if ids and not folder.is_dir():
+                raise StudyError(f"setting features_of: run {of!r} has left no frozen states; run it first")
+            kept.open(folder)
+        kept.open(own)
+        if missing := [row for row in ids if row not in kept]:
+            made = self._frozen(missing)
+            while texts := list(islice(made, frozen.TEXTS)):
+                frozen.save(own, self.keeps, *zip(*texts, strict=True))
+            kept.open(own)
+        return kept
 
-        def forward(batch):
-            states = self._states(**batch, output_hidden_states=len(cuts) > 1)
+    @torch.no_grad()
+    def _frozen(self, texts: list[list[int]]) -> Iterator[tuple]:
+        """Yield each text, the longest first, with its states below the tuned layers and its pooled ones at each cut."""
+        self.net.eval()
+        cuts, whole = self.keeps["cuts"], self.whole
+        all_of_them = {"output_hidden_states": bool(self.below) or len(cuts) > 1}
+        for rows, batch in batches(self.collate, TokenDataset(texts), self.predicted_at_once):
+            states = self._states(whole, **batch, **all_of_them)
             mask, pooled = batch["attention_mask"], []
             for layers, tokens in cuts:
-                hidden = states.last_hidden_state if layers == depth else decoder.norm(states.hidden_states[layers])
+                hidden = states.last_hidden_state if [layers] == cuts[0][:1] else whole.norm(states.hidden_states[layers])
                 pooled.append(pool(hidden[:, :tokens], mask[:, :tokens], self.settings.pooling))  # (batch, hidden)
-            return torch.stack(pooled, 1)  # (batch, cuts, hidden)
+            pooled = torch.stack(pooled, 1).cpu()  # (batch, cuts, hidden)
+            below = states.hidden_states[self.below].cpu() if self.below else None  # (batch, tokens, hidden)
+            for i, row in enumerate(rows):
+                yield texts[row], None if below is None else below[i, : len(texts[row])], pooled[i]
 
-        self.net.eval()
-        return predict(forward, self.collate, ids, self.predicted_at_once)  # before training: LoRA still adds nothing
+    def _start_head(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Start the head from a probe of pooled states (stays, hidden) for each of a stay's labels.
 
-    @first_process_first()
-    def _known_features(self, ids: list[list[int]]) -> np.ndarray:
-        """`features` of the texts, shape (texts, hidden); only what no run has left in its folder is computed."""
-        here = [self.net.config.num_hidden_layers, self.settings.max_tokens]
-        cuts = [here, *self.settings.cuts]
-
-        def key(cut: list[int], row: list[int]) -> str:
-            what = [self.settings.base, self.settings.pooling, self.precision, cut[0], row[: cut[1]]]
-            return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
-
-        of = self.settings.features_of
-        file = (self.folder.parent / of if of else self.folder) / "features.npz"
-        if of and not file.is_file():
-            raise StudyError(f"setting features_of: run {of!r} has left no {file.name}; run it first")
-        known = {}
-        if file.is_file():
-            with np.load(file, allow_pickle=False) as saved:
-                known = dict(zip(saved["keys"].tolist(), saved["features"], strict=True))
-        if missing := [row for row in ids if not all(key(cut, row) in known for cut in cuts)]:
-            for row, features in zip(missing, self.features(missing, cuts), strict=True):
-                known |= {key(cut, row): pooled for cut, pooled in zip(cuts, features, strict=True)}
-            if not of:
-                with atomic(file) as beside:
-                    np.savez(beside, keys=list(known), features=list(known.values()))
-        return np.stack([known[key(here, row)] for row in ids])
-
-    def _start_head(self, ids: list[list[int]], y: np.ndarray) -> None:
-        """Start the head from a probe for each of a stay's labels; outputs without a training stay get weights of zero.
-
-        The head has no intercept, as in transformers. The features are therefore scaled but not centred: the scale can
+        Outputs without a training stay get weights of zero. The head has no intercept, as in transformers. The features are therefore scaled but not centred: the scale can
         be folded into the head's weights.
         """
-        if self.settings.head == "random":
-            return
-        x = self._known_features(ids)
         scale = x.std(0) + 1e-6  # (hidden,)
         head = self.score.modules_to_save["default"].weight  # (outputs, hidden)
         targets = [(0, y)] if y.ndim == 1 else [(0, y[:, 0]), (len(head) - len(CC_LABELS), y[:, 1])]
@@ -273,17 +295,24 @@ class Model:
     def fit(self, texts: list[str], y: np.ndarray, validation: tuple | None = None) -> dict:
         """Start the head, train it and LoRA on label indices, (texts,) or (texts, 2), and save both as PEFT does."""
         refuse_numbers(y)
-        ids = self.tokens(texts)
+        ids, judged = self.tokens(texts), self.tokens(validation[0]) if validation else []
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._start_head(ids, y)
-        cost = {}
+        cost, kept, states = {}, None, None
+        if self.below or self.settings.head == "probe":
+            kept = self._kept([*ids, *judged] if self.below else ids)
+        if self.settings.head == "probe":
+            self._start_head(kept.pooled(ids).numpy(), y)
         if self.settings.epochs:
-            data, kept = TokenDataset(ids, y), validation and TokenDataset(self.tokens(validation[0]), validation[1])
-            cost = train(self.net, self.collate, data, self.settings, self.folder, self.seed, validation=kept)
+            states = kept.states if self.below else None
+            data, judging = TokenDataset(ids, y, states), validation and TokenDataset(judged, validation[1], states)
+            cost = train(self.net, self.collate, data, self.settings, self.folder, self.seed, validation=judging)
         with atomic(self.folder / "adapter") as beside:
             self.net.save_pretrained(beside, save_embedding_layers=False, state_dict=trained(self.net))
             about = read_json(beside / "adapter_config.json")  # PEFT keeps the targets as a set, in any order
             write_json(beside / "adapter_config.json", about | {"target_modules": sorted(about["target_modules"])})
+        self.shares = bool(self.settings.cuts)
+        if not self.shares:
+            shutil.rmtree(self.folder / "frozen", ignore_errors=True)
         return cost | {"dtype": self.precision.removeprefix("torch."), "accelerated": self.accelerated}
 
     def restore(self) -> None:
@@ -294,8 +323,10 @@ class Model:
     def predict(self, texts: list[str]) -> np.ndarray:
         """Return the logits: float32, shape (texts, outputs)."""
         ids = self.tokens(texts)
-        if not self.settings.epochs and self.settings.head == "probe":  # nothing but the head was fitted
-            head = self.score.modules_to_save["default"].weight.detach().float().cpu().numpy()
-            return self._known_features(ids) @ head.T
+        kept = self._kept(ids if self.shares else [])
+        known = all(row in kept for row in ids)
+        if known and not self.settings.epochs:  # nothing but the head was trained
+            return (kept.pooled(ids) @ self.score.modules_to_save["default"].weight.detach().float().cpu().T).numpy()
+        data = TokenDataset(ids, states=kept.states if known and self.below else None)
         self.net.eval()
-        return predict(lambda batch: self.net(**batch)["logits"], self.collate, ids, self.predicted_at_once)
+        return predict(lambda batch: self.net(**batch)["logits"], self.collate, data, self.predicted_at_once)
