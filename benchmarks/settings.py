@@ -50,7 +50,7 @@ SEARCH = {
         "learning_rate": [5e-4, 1e-3, 2e-3],
         "epochs": [1.25, 2.0, 3.0],
         "probe_strength": [0.0003, 0.001, 0.003],
-        "lora_rank": [4, 8, 16],
+        "batch_size": [4, 8, 16],
     },
 }
 

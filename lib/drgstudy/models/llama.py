@@ -211,7 +211,7 @@ class Model:
         self.collate = PadRight(self.tokenizer.pad_token_id)
         made_by = {"base": settings.base, "pooling": settings.pooling, "precision": self.precision}
         self.keeps = {"of": made_by, "below": self.below, "cuts": [[depth, settings.max_tokens], *settings.cuts]}
-        self.shares = False  # whether what is computed of further texts is kept for other runs
+        self.shares = False  # whether what is computed of the texts that it is asked about is kept for other runs
 
     def _states(self, decoder, attention_mask, **read):
         """A decoder's output, with a ``last_hidden_state`` (batch, tokens, hidden); it reads ids or embeddings."""
@@ -241,7 +241,7 @@ class Model:
     def _kept(self, ids: list[list[int]]) -> frozen.Kept:
         """What the untrained model makes of texts; of these, what no run has left in its folder is computed and kept.
 
-        One pass gives all of it. LoRA must still add nothing: it is called before training, or for an untrained model.
+        One pass gives all of it. It is called before training, while LoRA adds nothing.
         """
         kept, own = frozen.Kept(self.keeps["of"], *self.keeps["cuts"][0], self.below), self.folder / "frozen"
         if of := self.settings.features_of:
@@ -277,8 +277,8 @@ class Model:
     def _start_head(self, x: np.ndarray, y: np.ndarray) -> None:
         """Start the head from a probe of pooled states (stays, hidden) for each of a stay's labels.
 
-        Outputs without a training stay get weights of zero. The head has no intercept, as in transformers. The features are therefore scaled but not centred: the scale can
-        be folded into the head's weights.
+        Outputs without a training stay get weights of zero. The head has no intercept, as in transformers. The states are
+        therefore scaled but not centred: the scale can be folded into the head's weights.
         """
         scale = x.std(0) + 1e-6  # (hidden,)
         head = self.score.modules_to_save["default"].weight  # (outputs, hidden)
@@ -310,8 +310,8 @@ class Model:
             self.net.save_pretrained(beside, save_embedding_layers=False, state_dict=trained(self.net))
             about = read_json(beside / "adapter_config.json")  # PEFT keeps the targets as a set, in any order
             write_json(beside / "adapter_config.json", about | {"target_modules": sorted(about["target_modules"])})
-        self.shares = bool(self.settings.cuts)
-        if not self.shares:
+        self.shares = bool(self.settings.cuts) and not self.settings.epochs
+        if not self.settings.cuts:
             shutil.rmtree(self.folder / "frozen", ignore_errors=True)
         return cost | {"dtype": self.precision.removeprefix("torch."), "accelerated": self.accelerated}
 
@@ -325,7 +325,7 @@ class Model:
         ids = self.tokens(texts)
         kept = self._kept(ids if self.shares else [])
         known = all(row in kept for row in ids)
-        if known and not self.settings.epochs:  # nothing but the head was trained
+        if known and not self.settings.epochs:  # nothing but the head was fitted
             return (kept.pooled(ids) @ self.score.modules_to_save["default"].weight.detach().float().cpu().T).numpy()
         data = TokenDataset(ids, states=kept.states if known and self.below else None)
         self.net.eval()
