@@ -204,7 +204,7 @@ def measurements(found: dict[str, dict]) -> list[dict]:
         add(run, "Training", "tokens/s", "tokens_per_second", about(shape, tokens, bits), **more)
     numbers = ROOT / "reports" / "gpu" / "numbers.json"
     table = read_json(numbers)["results"]["table_1"]["llama"]["All DRGs"] if numbers.is_file() else None
-    row = rows[-1] | {"name": "Top-1 accuracy at 100,000 training stays", "unit": "", "ratio": None, "plain": None}
+    row = rows[-1] | {"name": "Top-1 accuracy at the paper's size", "unit": "", "ratio": None, "plain": None}
     row |= {"data": "params/gpu: SmolLM2-135M, the synthetic hospital", "equal": "", "plain_is": "", "goal": ""}
     row |= {"ours": table and table["acc_at_1"]["value"], "met": None, "note": "Table 1 of `make report PROFILE=gpu`"}
     return [*rows, row if table else row | {"note": "not measured: no GPU"}]

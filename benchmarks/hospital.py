@@ -117,7 +117,7 @@ def intensive_care(paths: Paths) -> pd.DataFrame:
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the three tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--profile", default="demo")
     parser.add_argument("--notes", type=Path, default=NOTES)

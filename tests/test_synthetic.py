@@ -319,18 +319,18 @@ def test_strata_by_hand():
         truth, texts, pd.Series(["urosepsis today; gouty", "Septic\nshock. No PE. Sepsis, non-\nST MI."])
     )
     assert {name: column.index[column].tolist() for name, column in found.items()} == {
-        "a competing problem instead of the reason": [7],
-        "a competing problem at greater length": [6],
+        "competing problem in place of the reason for admission": [7],
+        "competing problem at greater length": [6],
         "denied or doubted diseases": [5, 7],
         "past diseases or operations": [4, 7],
-        "the reason is not named": [5],
-        "the reason in words that training has not": [2],
+        "reason for admission not named": [5],
+        "reason for admission in words unseen in training": [2],
         "none of these": [3],
     }
     right = pd.DataFrame({"tfidf": [1, 1, 0, 0, 1, 0], "llama": [1, 0, 1, 1, 1, 0]}, index=texts.index).astype(bool)
     table = comparisons.by_stratum(found, right).set_index(["stratum", "run"])
     assert table.loc[("all", "llama"), ["stays", "difference"]].tolist() == [6, pytest.approx(1 / 6)]
-    unseen = table.loc[("the reason in words that training has not", "llama")]
+    unseen = table.loc[("reason for admission in words unseen in training", "llama")]
     assert unseen[["stays", "value", "difference"]].tolist() == [1, 1.0, 0.0]
     every = table.loc[("all", "llama")]
     assert every["difference_upper"] - every["difference"] == pytest.approx(1.96 * np.std([0, -1, 1, 1, 0, 0]) / 6**0.5)
@@ -361,7 +361,7 @@ def test_the_dial_of_unseen_words(tmp_path):
     for share in (0.0, 0.25):
         stays = drawn(tmp_path, unseen=share)
         found = hardness.strata(stays, stays["text"][::2], stays["text"][1::2])
-        unseen[share] = found["the reason in words that training has not"].mean()
+        unseen[share] = found["reason for admission in words unseen in training"].mean()
     assert 0.05 < unseen[0.0] < 0.25 and unseen[0.0] + 0.06 < unseen[0.25] < 0.4
 
 

@@ -74,8 +74,8 @@ BATCHES = 32  # batches after which the texts of a block are joined: Arrow gives
 SPLITS = ("split", "split_patients", "split_known", "split_clinicians")
 """Columns that say "train" or "test", some of them "other". The first is stratified by DRG. In the second no patient is in
 both parts, and of each test patient one stay is tested. In the third the same stays are tested, and the test patients'
-other stays are training stays in place of as many of other patients: between the two stands what it is worth to know the
-patient. In the fourth no admitting clinician is in both parts."""
+other stays are training stays in place of as many of other patients: the difference is what knowing the patient is
+worth. In the fourth no admitting clinician is in both parts."""
 
 
 def extract(notes: pyarrow.RecordBatch, rules: str = "ours") -> pyarrow.RecordBatch:

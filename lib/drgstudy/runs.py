@@ -51,7 +51,8 @@ from drgstudy.study import (
 )
 
 SPLITS = ("fold", "fold_known")
-"""Columns of the ICU cohorts: folds that share no patient, as in the paper; and folds that know the held-out patients."""
+"""Columns of the ICU cohorts: folds that share no patient, as in the paper; and folds in which the
+held-out patients' other stays are trained on."""
 READS, TARGETS, SPACES = ("notes", "measurements"), ("drg", "weight"), ("official", "cohort")
 SHAPES = (
     "training", "inputs", "models.fast_lora", "models.frozen", "models.pooling", "models.sentencepieces", "models.vectors",

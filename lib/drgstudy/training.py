@@ -43,7 +43,7 @@ class NeuralSettings:
     )
     checkpoint_steps: int = setting(100, "steps between checkpoints, from which a killed run goes on")
     patience: int = setting(
-        0, "epochs without a better score of the stays kept back after which training stops; 0 never does", zero=True
+        0, "stop after so many epochs without a better score on the stays kept back; 0: never stop early", zero=True
     )
 
 

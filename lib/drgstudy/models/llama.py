@@ -62,7 +62,7 @@ class Settings(NeuralSettings):
         "random", "where the head starts; probe: a logistic regression on the frozen model", choices=("random", "probe")
     )
     tuned_layers: int = setting(
-        0, "LoRA in only so many layers, the uppermost; the others' work is done once a text; 0: in all", zero=True
+        0, "LoRA in only so many layers, the uppermost, so that the others' work is done once for each text; 0: in all", zero=True
     )
     features_of: str = setting("", "a run whose frozen states are taken where that run read the same texts")
     cuts: list[list[int]] = setting([], "[layers, tokens] of the runs that take frozen states from this one")

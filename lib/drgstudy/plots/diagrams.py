@@ -35,7 +35,7 @@ def approaches() -> Figure:
     trunk = {
         "Hospital course\n“… dyspnea, edema, BNP\n4,200: diuresed …”": "white",
         "Tokens\nthe first 512 at most": "white",
-        "LLaMA, weights frozen,\nwith LoRA on q, k, v, o\nof every layer": OURS,
+        "LLaMA, weights frozen,\nwith LoRA on q, k, v, o\nof the tuned layers": OURS,
         "Hidden state\nof the last token,\nor the tokens’ mean": "white",
     }
     for i, (text, fill) in enumerate(trunk.items()):

@@ -111,7 +111,7 @@ def sweep(table: pd.DataFrame, published: pd.DataFrame, dataset: str) -> Figure:
 
 
 def split_effect(table: pd.DataFrame, dataset: str) -> Figure:
-    """Each model's scores in three metrics, with patients on both sides of the split (filled) and apart (open).
+    """Each model's scores in three metrics, trained with the test patients' other stays (filled) and without them (open).
 
     `table` is as `comparisons.split_effect` returns it.
     """

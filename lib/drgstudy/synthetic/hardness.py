@@ -266,11 +266,11 @@ def strata(truth: pd.DataFrame, texts: pd.Series, train: pd.Series) -> pd.DataFr
     names = set(";".join(truth["named"]).split(";"))
     unknown = {name for name in names if not re.search(rf"(?<!\w){re.escape(_plain(name))}(?!\w)", known)}
     found = {
-        "a competing problem instead of the reason": truth["told"] == "instead",
-        "a competing problem at greater length": truth["told"] == "at length",
+        "competing problem in place of the reason for admission": truth["told"] == "instead",
+        "competing problem at greater length": truth["told"] == "at length",
         **{name: lured.map(lambda lures, some=some: not some.isdisjoint(lures)) for name, some in kinds.items()},
-        "the reason is not named": truth["named"] == "",
-        "the reason in words that training has not": truth["named"].map(
+        "reason for admission not named": truth["named"] == "",
+        "reason for admission in words unseen in training": truth["named"].map(
             lambda names: names != "" and unknown.issuperset(names.split(";"))
         ),
     }

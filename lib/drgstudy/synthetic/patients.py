@@ -79,8 +79,8 @@ def draw_patient(
 ) -> Patient:
     """The patient with a number and all stays that begin before `last_day`; `rng` is the patient's own generator.
 
-    With a `drift`, 0 to 1, each reason for a first admission becomes more or less frequent over the years, at most so
-    much: from 1 - drift to 1 + drift times as often as without, or the other way.
+    With a `drift`, 0 to 1, each reason for a first admission becomes more or less frequent over the years. Its frequency
+    runs, at most, from 1 - drift to 1 + drift times what it is without drift, rising or falling.
     """
     while True:
         patient = _draw_patient(hospital, index, rng, last_day)
