@@ -27,6 +27,7 @@ CAML = TRAINING | {"filters": 8, "dropout": 0.0, "min_count": 1, "vector_size": 
 RUNS = {
     "llama": LLAMA,
     "llama-by-length": LLAMA | {"order": "by_length"},
+    "llama-upper": LLAMA | {"tuned_layers": 1},
     "caml-best-epoch": CAML | {"patience": 2},
 }
 
@@ -41,7 +42,7 @@ def judges(run: str) -> tuple | None:
     """Notes, learned by heart, by which the run chooses its best epoch."""
     from conftest import NOTES
 
-    return (NOTES[:8], Y[:8]) if run == "caml-best-epoch" else None
+    return (NOTES[:8], Y[:8]) if run in ("caml-best-epoch", "llama-upper") else None
 
 
 def fit(folder: Path, base: str, processes: int, runs: list[str], kill: bool = False) -> None:
@@ -136,12 +137,13 @@ def test_two_processes_learn_what_one_learns_from_batches_twice_as_large(tmp_pat
 def test_sharded_weights_learn_the_same_and_are_saved_whole(tmp_path, tiny_llama, alone):
     done = launch(*ACCELERATE, "--config_file", ROOT / "cluster/fsdp.yaml", __file__, tmp_path, tiny_llama, "sharded")
     assert done.returncode == 0, done.stderr
-    assert_same(tmp_path, alone, "llama")
     from conftest import NOTES
 
-    restored = network("llama", tmp_path, str(tiny_llama), 2)
-    restored.restore()
-    np.testing.assert_allclose(restored.predict(NOTES), np.load(tmp_path / "llama-0.npz")["logits"], atol=1e-5)
+    for run in ("llama", "llama-upper"):
+        assert_same(tmp_path, alone, run)
+        restored = network(run, tmp_path, str(tiny_llama), 2)
+        restored.restore()
+        np.testing.assert_allclose(restored.predict(NOTES), np.load(tmp_path / f"{run}-0.npz")["logits"], atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -209,4 +211,4 @@ if __name__ == "__main__":
     folder, base, way = sys.argv[1:]
     if way == "sharded":
         pretend_gpus()
-    fit(Path(folder), base, 2, ["llama"] if way == "sharded" else list(RUNS), kill=way == "kill")
+    fit(Path(folder), base, 2, ["llama", "llama-upper"] if way == "sharded" else list(RUNS), kill=way == "kill")

@@ -45,7 +45,7 @@ def test_trained_without_a_mask_real_tokens_are_read_as_with_one(tiny_llama, tmp
     found = []
     for model.always_masked in (True, False):  # False: as on a GPU
         with torch.no_grad():
-            trained = model.net.train()(**batch())["logits"], model._states(**batch()).last_hidden_state
+            trained = model.net.train()(**batch())["logits"], model._states(model.whole, **batch()).last_hidden_state
             found.append((*trained, model.net.eval()(**holes)["logits"]))
     (logits, states, without_word), (free_logits, free_states, free_without_word) = found
     torch.testing.assert_close(free_logits, logits)
@@ -88,14 +88,14 @@ def test_a_quantised_base_reads_as_the_whole_one_and_hands_gradients_down(wider_
     found, settings = [], settings_of(wider_llama, lora_dropout=0.0, lora_targets=["q_proj", "v_proj"])
     for stored in (16, bits):
         model = models.build("llama", settings | {"bits": stored}, LABELS, tmp_path, 0)
-        model.features([[5, 6, 7], [8, 9]], [[2, 32]])  # bitsandbytes would repack its weights here
+        list(model._frozen([[5, 6, 7], [8, 9]]))  # bitsandbytes would repack its weights here
         torch.manual_seed(1)
         for name, parameter in model.net.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.3)
         model.net.train()(**batch(), labels=torch.tensor([1, 3]))["loss"].backward()
         found.append({n: p.grad for n, p in model.net.named_parameters() if p.requires_grad})
-        found[-1]["states"] = model._states(**batch()).last_hidden_state
+        found[-1]["states"] = model._states(model.whole, **batch()).last_hidden_state
     assert len(found[0]) == 2 * 2 * 2 + 2
     for name, expected in found[0].items():
         off = (found[1][name] - expected).norm() / expected.norm()
@@ -103,16 +103,16 @@ def test_a_quantised_base_reads_as_the_whole_one_and_hands_gradients_down(wider_
 
 
 @quantised
-@pytest.mark.parametrize("bits", [4, 8])
-def test_a_quantised_model_learns_and_comes_back_while_its_base_stays(wider_llama, tmp_path, notes, bits):
+@pytest.mark.parametrize(("bits", "tuned"), [(4, 2), (8, 2), (4, 1)])
+def test_a_quantised_model_learns_and_comes_back_while_its_base_stays(wider_llama, tmp_path, notes, bits, tuned):
     from peft.tuners.lora import Linear4bit  # which is there where bitsandbytes is
 
     texts, y = notes
-    settings = settings_of(wider_llama, bits=bits, epochs=8.0, head="probe", probe_strength=0.01)
+    settings = settings_of(wider_llama, bits=bits, epochs=8.0, head="probe", probe_strength=0.01, tuned_layers=tuned)
     model = models.build("llama", settings, LABELS, tmp_path, 0)
     frozen = {n: p.detach().clone() for n, p in model.net.named_parameters() if not p.requires_grad}
     assert not model.accelerated and sum(p.dtype in (torch.uint8, torch.int8) for p in frozen.values()) == 2 * 7
-    assert bits == 8 or sum(isinstance(m, Linear4bit) for m in model.net.modules()) == 2 * 4
+    assert bits == 8 or sum(isinstance(m, Linear4bit) for m in model.net.modules()) == tuned * 4
     cost = model.fit(texts, np.array(y))
     outputs = model.predict(texts)
     assert (outputs.argmax(1) == y).all() and cost["dtype"] == f"float32, stored in {bits} bits"

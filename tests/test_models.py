@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 from drgstudy import checkpoints, models, training
 from drgstudy.drgs import CC_LABELS
 from drgstudy.models import bert, caml, fast_lora, frozen, llama, tfidf
+from drgstudy.models.pooling import pool
 from drgstudy.study import StudyError
 from drgstudy.training import ByLength, PadRight
 
@@ -128,7 +130,10 @@ def test_frozen_probe_trains_nothing_but_the_head_and_hands_its_states_on(tiny_l
         heir.fit([*texts, "a text that the probe has not read"], np.array([*y, 0]))
     monkeypatch.undo()
     heir.fit([*texts, "a text that the probe has not read"], np.array([*y, 0]))
-    assert not (tmp_path / "llama" / "frozen").exists() and len([*(tmp_path / "probe-run" / "frozen").iterdir()]) == 1
+    kept = [*(tmp_path / "probe-run" / "frozen").iterdir()]
+    assert len(kept) == 1 and not any(
+        b"ids" in file.read_bytes()[:400] for file in kept
+    )  # no text, not as tokens either
     lost = models.build("llama", frozen | {"features_of": "no-such-run"}, LABELS, tmp_path / "lost", 0)
     with pytest.raises(StudyError, match="no-such-run"):
         lost.fit(texts, np.array(y))
@@ -166,8 +171,10 @@ def test_of_frozen_layers_the_states_are_kept_and_training_reads_them(tiny_llama
             monkeypatch.setattr(model, "_frozen", None if of else model._frozen)
             model.fit(texts, np.array(y), (texts[:4], np.array(y[:4])))
             made[run] = model.predict(texts)
-            with torch.no_grad():  # straight through all layers
-                whole = model.net(**model.collate([{"input_ids": ids} for ids in model.tokens(texts)]))["logits"]
+            with torch.no_grad():
+                batch = model.collate([{"input_ids": ids} for ids in model.tokens(texts)])
+                hidden = model._states(model.whole, **batch).last_hidden_state  # straight through all layers
+                whole = model.score(pool(hidden, batch["attention_mask"], "last"))
             np.testing.assert_allclose(made[run], whole, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(made["heir"], made["alone"], rtol=1e-3, atol=1e-3)
         assert (made["heir"].argmax(1) == y).mean() > 0.9
@@ -178,13 +185,22 @@ def test_of_frozen_layers_the_states_are_kept_and_training_reads_them(tiny_llama
     assert {name.split("layers.")[1][0] for name in names if "lora" in name} == {"1"}  # as in the whole model
     with pytest.raises(StudyError, match="setting tuned_layers: expected at most the base's 2 layers"):
         models.build("llama", settings | {"tuned_layers": 3}, LABELS, tmp_path, 0)
+    with pytest.raises(StudyError, match="setting cuts: expected 1 to 2 layers"):
+        models.build("llama", settings | {"cuts": [[3, 8]]}, LABELS, tmp_path, 0)
+    monkeypatch.setattr(frozen.shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=100))
+    full = models.build("llama", settings, LABELS, tmp_path / "full", 0)
+    with pytest.raises(StudyError, match="setting tuned_layers: the frozen layers' states of these texts take"):
+        full.fit(texts, np.array(y))
+    assert not (tmp_path / "full" / "frozen").exists()
 
 
 def test_a_killed_pass_over_texts_goes_on_after_its_last_whole_file(tiny_llama, tmp_path, notes, monkeypatch):
     monkeypatch.setattr(frozen, "TEXTS", 8)
     model = models.build("llama", settings_of(tiny_llama, tuned_layers=1), LABELS, tmp_path, 0)
     ids, passes = [[2, 5 + i % 10, 5 + i // 10] for i in range(24)], model._frozen
-    monkeypatch.setattr(model, "_frozen", lambda texts: (row if i < 12 else 1 / 0 for i, row in enumerate(passes(texts))))
+    monkeypatch.setattr(
+        model, "_frozen", lambda texts: (row if i < 12 else 1 / 0 for i, row in enumerate(passes(texts)))
+    )
     with pytest.raises(ZeroDivisionError):
         model._kept(ids)
     computed = []

@@ -407,7 +407,7 @@ def test_the_profile_is_papers_with_the_published_rules():
         "02-harmonization": {"rules": "published", "title_table": ""},
         "03-cohort": {"rules": "published", "min_words": 41},
         "21-early-cohort": {"rules": "published", "hold_out_ms": "", "hold_out_apr": ""},
-        "05-train-caml": {"activation": "relu"}, "05-train-caml-patients": {"activation": "relu"},
+        **{f"05-train-{run}": {"activation": "relu"} for run in ("caml", "caml-known", "caml-patients")},
         "23-early-train-caml-ms": ms, "23-early-train-caml-ms-known": ms, "23-early-train-caml-apr": ms | {"dropout": 0.4},
         "23-early-train-caml-ms-weight": ms | {"drg_outputs": 738},
         "23-early-train-caml-apr-weight": ms | {"dropout": 0.4, "drg_outputs": 1136},

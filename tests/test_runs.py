@@ -190,6 +190,26 @@ def test_the_name_of_the_data_is_no_part_of_the_key(discharge, trained):
     assert read_predictions(paths.runs / "t", paths.stays).run["dataset"]["name"] == "renamed" and trained == ["tfidf"]
 
 
+@pytest.mark.parametrize("cuts", [[], [[1, 8]]])
+def test_frozen_states_stay_where_other_runs_read_them(discharge, cuts):
+    training = discharge[1]()
+    training.about["settings"]["cuts"] = cuts
+    (training.folder / "frozen").mkdir(parents=True)
+    runs._end(training)
+    assert (training.folder / "frozen").exists() == bool(cuts)
+
+
+def test_in_every_profile_the_runs_beside_others_are_trained_under_their_split():
+    files = [
+        *(NOTEBOOKS / "params").glob("*/*-train-*-known.yaml"),
+        *(NOTEBOOKS / "params").glob("*/*-train-*-patients.yaml"),
+    ]
+    for file in files:
+        part = "fold" if file.name.startswith("23") else "split"
+        assert read_params(file)["split"] == f"{part}_{file.stem.rpartition('-')[2]}", file
+    assert len(files) > 20
+
+
 def test_what_an_unfinished_training_left_under_another_key_is_no_use(discharge):
     paths, training = discharge
     left = [paths.runs / "t" / "checkpoints-1" / "checkpoint-2", paths.runs / "t" / "frozen"]

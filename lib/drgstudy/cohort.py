@@ -358,6 +358,16 @@ def _drawn_by_scikit_learn(stays: pd.DataFrame, test_share: float, seed: int) ->
     return stays.index.isin(test)
 
 
+def one_stay_each(patients: pd.Series, held_out: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Draw one stay of each held-out patient; then the numbers of their further stays and of all others' stays, shuffled.
+
+    `patients` has the patient of each stay, and `held_out` (bool) says whether it is held out.
+    """
+    order = rng.permutation(len(patients))
+    tested = held_out & ~patients.iloc[order].duplicated().sort_index().to_numpy()
+    return tested, order[(held_out & ~tested)[order]], order[~held_out[order]]
+
+
 def _draw_splits(stays: pd.DataFrame, clinicians: pd.Series | None, test_share: float, seed: int) -> dict:
     """The `SPLITS` by name; a column `drawn` is the test part of the first."""
     # A patient counts for the rarest of their DRGs, so that rare DRGs too are spread over both parts.
@@ -369,10 +379,8 @@ def _draw_splits(stays: pd.DataFrame, clinicians: pd.Series | None, test_share: 
     if drawn is None:
         drawn = stratified_draw(stays["drg_v34"], test_share, np.random.default_rng([seed, 0]))
     drawn_patients = patients.index[stratified_draw(patients, test_share, np.random.default_rng([seed, 1]))]
-    order = np.random.default_rng([seed, 2]).permutation(len(stays))
     theirs = stays["subject_id"].isin(drawn_patients).to_numpy()
-    tested = theirs & ~stays["subject_id"].iloc[order].duplicated().sort_index().to_numpy()  # one of each patient
-    others, further = order[~theirs[order]], order[(theirs & ~tested)[order]]
+    tested, further, others = one_stay_each(stays["subject_id"], theirs, np.random.default_rng([seed, 2]))
     known = np.isin(np.arange(len(stays)), [*further, *others][: len(others)])
     found = {
         "split": np.where(drawn, "test", "train"),

@@ -18,6 +18,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from drgstudy import disclosure, drgs, mimic, sheets
+from drgstudy.cohort import one_stay_each
 from drgstudy.flow import is_published, sieve
 from drgstudy.study import StudyError, progress, short_repr
 
@@ -188,6 +189,10 @@ def build(
     kept = kept.join(facts[["relative_weight", "mdc"]], on="drg").rename(columns={"relative_weight": "weight"})
     kept = kept.sort_values("stay_id", ignore_index=True)
     fold, fold_known = _folds(kept["subject_id"], seed, test_share, None if held_out is None else kept["held"])
+    if set(fold) != set(range(6)):
+        raise StudyError(
+            f"parameter test_share: {test_share!r} of {patients} patients leaves the test set or a fold empty"
+        )
     kept["since"] = 0
     if published and notes is not None:
         earliest = kept["stay_id"].map(notes.groupby("stay_id")["hours"].min())
@@ -358,10 +363,8 @@ def _folds(
     out = np.diff(due) > 0 if held is None else visits.index.isin(patients[held])
     dealt = np.where(out, 0, (np.cumsum(~out) - 1) % 5 + 1)
     fold = patients.map(pd.Series(dealt, visits.index))
-    order = rng.permutation(len(patients))
-    theirs = (fold == 0).to_numpy()
-    tested = theirs & ~patients.iloc[order].duplicated().sort_index().to_numpy()  # one stay of each held-out patient
-    known, further, others = fold.to_numpy().copy(), order[(theirs & ~tested)[order]], order[~theirs[order]]
+    _, further, others = one_stay_each(patients, (fold == 0).to_numpy(), rng)
+    known = fold.to_numpy().copy()
     known[further] = NOBODYS
     for one, other in zip(further, others, strict=False):
         known[one], known[other] = known[other], NOBODYS

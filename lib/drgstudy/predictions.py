@@ -141,7 +141,9 @@ def read_run_json(folder: Path, result: str, stays: Path | None = None, inputs: 
 
 def model_files(folder: Path) -> dict[str, str]:
     """Fingerprints of the files that a trained model left in its run's folder, by their paths below it."""
-    files = [file for where in ("*", "adapter/*", "frozen/*") for file in folder.glob(where) if file.suffix in MODEL_FILES]
+    files = [
+        file for where in ("*", "adapter/*", "frozen/*") for file in folder.glob(where) if file.suffix in MODEL_FILES
+    ]
     ours = [file for file in files if file.name not in ("run.json", "predictions.npz") and file.name[0] != "."]
     return {file.relative_to(folder).as_posix(): fingerprint(file) for file in sorted(ours)}
 
@@ -160,13 +162,20 @@ def held_out(stays: Path, split: str, column: str) -> pd.Series:
     return table.loc[table[split].isin(["test", 0]), column]
 
 
-def read_runs(paths: Paths, names: list[str]) -> dict[str, Predictions]:
+def refuse_other_split(made: Predictions, split: str) -> None:
+    """Raise StudyError if a run was trained and tested under another split than this one."""
+    if (under := made.run["split"]) != split:
+        raise StudyError(f"run {made.run['run']!r} was trained under {under!r}; this needs one with split: {split}")
+
+
+def read_runs(paths: Paths, names: list[str], split: str = "") -> dict[str, Predictions]:
     """Read the runs called `names`, in that order. All were made on this cohort and tested on the same stays.
 
     Raises
     ------
     StudyError
-        If none is named, one has not run or was made on another cohort, or two were tested on different stays.
+        If none is named, one has not run or was made on another cohort, two were tested on different stays, or one was
+        trained under another split than `split`, if that is given.
     """
     if not names:
         raise StudyError("parameter runs: names no run; give at least one, e.g. [tfidf]")
@@ -175,6 +184,8 @@ def read_runs(paths: Paths, names: list[str]) -> dict[str, Predictions]:
         raise StudyError(f"run {missing[0]!r} has no run.json under {paths.runs}; train it, or choose of: {known}")
     runs = {name: read_predictions(paths.runs / name, paths.stays) for name in names}
     for name in names:
+        if split:
+            refuse_other_split(runs[name], split)
         if not np.array_equal(runs[name].stay_ids, runs[names[0]].stay_ids):
             raise StudyError(f"run {name!r} was tested on other stays than {names[0]!r}; they can't be compared")
     return runs

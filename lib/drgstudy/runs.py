@@ -194,6 +194,8 @@ def of_icu_stays(
     stays = read_rows(file, icu_cohort.STAYS)
     read = paths.notes if reads == "notes" else paths.measurements
     about = {"run": run, "model": model, "settings": _settings(model, settings), "system": system, "reads": reads}
+    if about["settings"].get("features_of"):
+        raise StudyError("setting features_of: no run of the early-DRG study hands states on; leave it out")
     about |= {"target": target, "space": space, "split": split, "seed": seed}
     dataset = {"fingerprint": fingerprint(file), "inputs": fingerprint(read) if read.is_file() else ""}
     about["dataset"] = read_flow(paths)["source"] | dataset
@@ -352,10 +354,10 @@ def train_once(training: Training) -> dict:
 
 def _train(training: Training, why: str) -> dict:
     about, folder = training.about, training.folder
-    seed, why = about["seed"] + about.get("fold", 0), _begin(training, why)
-    network = models.build(about["model"], about["settings"], training.outputs, folder, seed)
     if of := about["settings"].get("features_of"):
         check_model(folder.parent / of, read_json(folder.parent / of / "run.json"))
+    seed, why = about["seed"] + about.get("fold", 0), _begin(training, why)
+    network = models.build(about["model"], about["settings"], training.outputs, folder, seed)
     start = time.perf_counter()
     rows, y, validation = training.learn()
     cost = network.fit(rows, y, validation)
@@ -389,7 +391,8 @@ def _begin(training: Training, why: str) -> str:
 @first_process_first()
 def _end(training: Training) -> None:
     """Remove what a finished training no longer needs, and results at hours that are no longer asked for."""
-    for left in {*training.folder.glob("checkpoints-*"), *training.folder.glob("hour*")} - training.asked.keys():
+    needless = ("checkpoints-*", "hour*") + (() if training.about["settings"].get("cuts") else ("frozen",))
+    for left in {place for name in needless for place in training.folder.glob(name)} - training.asked.keys():
         shutil.rmtree(left)
     (training.folder / BEGUN).unlink(missing_ok=True)
 

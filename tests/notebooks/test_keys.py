@@ -36,7 +36,9 @@ def of_runs() -> dict[str, str]:
 def of_stays() -> dict[str, str]:
     """What the smoke study reads of its stays: texts, labels and parts."""
     early = Paths("smoke", "early")
-    tables = {"stays": Paths("smoke").stays, "notes": early.notes} | {name: early.cohort(name) for name in ("ms", "apr")}
+    tables = {"stays": Paths("smoke").stays, "notes": early.notes} | {
+        name: early.cohort(name) for name in ("ms", "apr")
+    }
     return {name: digest(pd.read_parquet(file).astype(str).to_numpy().tolist()) for name, file in tables.items()}
 
 
@@ -44,7 +46,9 @@ def test_no_runs_key_has_changed(study):
     held, found = read_json(HELD), {"runs": of_runs(), "stays": of_stays()}
     for part, of in found.items():
         changed = sorted(name for name in of.keys() & held[part].keys() if of[name] != held[part][name])
-        assert not changed, f"other {part} than keys.json holds: {', '.join(changed)}; if that is meant, see this file's head"
+        assert not changed, (
+            f"other {part} than keys.json holds: {', '.join(changed)}; if that is meant, see this file's head"
+        )
         assert of.keys() == held[part].keys()
 
 

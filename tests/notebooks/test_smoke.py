@@ -70,7 +70,9 @@ def test_each_run_predicts_every_test_stay(study, run):
     predictions = read_predictions(PATHS.runs / run, PATHS.stays)
     stays = read_rows(PATHS.stays, cohort.STAYS)
     test = stays[stays[predictions.run["split"]] == "test"]
-    assert predictions.run["split"] == ("split_patients" if run.endswith("-patients") else "split")
+    assert predictions.run["split"] == {"patients": "split_patients", "known": "split_known"}.get(
+        run.split("-")[-1], "split"
+    )
     assert (predictions.outputs is not None) == (run == "llama-two")
     assert predictions.stay_ids.tolist() == test["stay_id"].tolist()
     assert predictions.labels[predictions.truth].tolist() == test["drg_v34"].tolist()

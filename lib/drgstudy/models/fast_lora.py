@@ -203,7 +203,8 @@ def accelerate_on_cpu(model) -> bool:
     """
     blocks = [m for m in model.modules() if isinstance(m, LlamaAttention)]
     groups = [[getattr(block, name) for name in ("q_proj", "k_proj", "v_proj", "o_proj")] for block in blocks]
-    alike = all(len({isinstance(p, LoraLayer) for p in group}) == 1 for group in groups)
+    tuned = {p for group in groups if all(isinstance(p, LoraLayer) for p in group) for p in group}
+    alike = tuned == {m for m in model.modules() if isinstance(m, LoraLayer)}
     plain = alike and all(getattr(p, "base_layer", p).bias is None for group in groups for p in group)
     if not blocks or not plain or model.config.hidden_act != "silu":
         return False

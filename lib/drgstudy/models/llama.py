@@ -14,7 +14,6 @@ cross-entropy of the base DRG plus half of that of the CC/MCC label.
 
 from __future__ import annotations
 
-import shutil
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,7 +61,9 @@ class Settings(NeuralSettings):
         "random", "where the head starts; probe: a logistic regression on the frozen model", choices=("random", "probe")
     )
     tuned_layers: int = setting(
-        0, "LoRA in only so many layers, the uppermost, so that the others' work is done once for each text; 0: in all", zero=True
+        0,
+        "LoRA in only so many layers, the uppermost, so that the others' work is done once for each text; 0: in all",
+        zero=True,
     )
     features_of: str = setting("", "a run whose frozen states are taken where that run read the same texts")
     cuts: list[list[int]] = setting([], "[layers, tokens] of the runs that take frozen states from this one")
@@ -149,7 +150,13 @@ def _base(settings: Settings, outputs: int, **options):
             raise StudyError(f"setting lora_targets: {config.model_type} has no {target}; choose among {there}")
     for name in ("cuts", "tuned_layers"):
         if getattr(settings, name) and not (hasattr(decoder, "layers") and hasattr(decoder, "norm")):
-            raise StudyError(f"setting {name}: {config.model_type} has no layers with a norm after them; leave {name} out")
+            raise StudyError(
+                f"setting {name}: {config.model_type} has no layers with a norm after them; leave {name} out"
+            )
+    if any(not (1 <= layers <= config.num_hidden_layers and tokens >= 1) for layers, tokens in settings.cuts):
+        raise StudyError(
+            f"setting cuts: expected 1 to {config.num_hidden_layers} layers, and 1 token or more, in each pair"
+        )
     if settings.tuned_layers > config.num_hidden_layers:
         raise StudyError(f"setting tuned_layers: expected at most the base's {config.num_hidden_layers} layers")
     weights.check_length(base, settings.max_tokens)
@@ -250,7 +257,10 @@ class Model:
                 raise StudyError(f"setting features_of: run {of!r} has left no frozen states; run it first")
             kept.open(folder)
         kept.open(own)
-        if missing := [row for row in ids if row not in kept]:
+        if missing := list({tuple(row): row for row in ids if row not in kept}.values()):
+            if self.below:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                frozen.refuse_too_large(self.folder, sum(map(len, missing)), self.net.config.hidden_size, self.dtype)
             made = self._frozen(missing)
             while texts := list(islice(made, frozen.TEXTS)):
                 frozen.save(own, self.keeps, *zip(*texts, strict=True))
@@ -267,7 +277,9 @@ class Model:
             states = self._states(whole, **batch, **all_of_them)
             mask, pooled = batch["attention_mask"], []
             for layers, tokens in cuts:
-                hidden = states.last_hidden_state if [layers] == cuts[0][:1] else whole.norm(states.hidden_states[layers])
+                hidden = (
+                    states.last_hidden_state if [layers] == cuts[0][:1] else whole.norm(states.hidden_states[layers])
+                )
                 pooled.append(pool(hidden[:, :tokens], mask[:, :tokens], self.settings.pooling))  # (batch, hidden)
             pooled = torch.stack(pooled, 1).cpu()  # (batch, cuts, hidden)
             below = states.hidden_states[self.below].cpu() if self.below else None  # (batch, tokens, hidden)
@@ -297,13 +309,13 @@ class Model:
         refuse_numbers(y)
         ids, judged = self.tokens(texts), self.tokens(validation[0]) if validation else []
         self.folder.mkdir(parents=True, exist_ok=True)
-        cost, kept, states = {}, None, None
+        cost, states = {}, None
         if self.below or self.settings.head == "probe":
             kept = self._kept([*ids, *judged] if self.below else ids)
+            states = kept.states if self.below else None
         if self.settings.head == "probe":
             self._start_head(kept.pooled(ids).numpy(), y)
         if self.settings.epochs:
-            states = kept.states if self.below else None
             data, judging = TokenDataset(ids, y, states), validation and TokenDataset(judged, validation[1], states)
             cost = train(self.net, self.collate, data, self.settings, self.folder, self.seed, validation=judging)
         with atomic(self.folder / "adapter") as beside:
@@ -311,8 +323,6 @@ class Model:
             about = read_json(beside / "adapter_config.json")  # PEFT keeps the targets as a set, in any order
             write_json(beside / "adapter_config.json", about | {"target_modules": sorted(about["target_modules"])})
         self.shares = bool(self.settings.cuts) and not self.settings.epochs
-        if not self.settings.cuts:
-            shutil.rmtree(self.folder / "frozen", ignore_errors=True)
         return cost | {"dtype": self.precision.removeprefix("torch."), "accelerated": self.accelerated}
 
     def restore(self) -> None:
@@ -323,10 +333,14 @@ class Model:
     def predict(self, texts: list[str]) -> np.ndarray:
         """Return the logits: float32, shape (texts, outputs)."""
         ids = self.tokens(texts)
-        kept = self._kept(ids if self.shares else [])
-        known = all(row in kept for row in ids)
-        if known and not self.settings.epochs:  # nothing but the head was fitted
-            return (kept.pooled(ids) @ self.score.modules_to_save["default"].weight.detach().float().cpu().T).numpy()
-        data = TokenDataset(ids, states=kept.states if known and self.below else None)
+        states = None
+        if self.below or not self.settings.epochs:
+            kept = self._kept(ids if self.shares else [])
+            if all(row in kept for row in ids):
+                if not self.settings.epochs:  # nothing but the head was fitted
+                    head = self.score.modules_to_save["default"].weight.detach().float().cpu()
+                    return (kept.pooled(ids) @ head.T).numpy()
+                states = kept.states
+        data = TokenDataset(ids, states=states)
         self.net.eval()
         return predict(lambda batch: self.net(**batch)["logits"], self.collate, data, self.predicted_at_once)

@@ -30,7 +30,7 @@ class Settings:
     """Settings of the vectorizer and the regression, as scikit-learn means them."""
 
     ngrams: int = setting(2, "the longest run of words that is one term")
-    min_df: int = setting(2, "stays that a term must occur in")
+    min_df: int = setting(2, "stays that a term must occur in; hashed terms are not counted")
     strength: float = setting(30.0, "inverse L2 penalty")
     features: int = setting(
         0, "that terms are hashed into, with stochastic descent; 0 keeps all terms and fits exactly", zero=True
