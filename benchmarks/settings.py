@@ -1,4 +1,4 @@
-"""Which settings each model of the demo should have, chosen on stays kept back from training, with equal budgets.
+"""Which settings each model of both studies should have, chosen on stays kept back from training, with equal budgets.
 
     python benchmarks/settings.py [--profile demo] [--models NAME …] [--trials N] [--json FILE]
 
@@ -9,11 +9,17 @@ epoch, and its top-1 accuracy on the rest is the trial's. The share is larger th
 epoch, for a tenth of the demo's stays can't tell settings apart. No test stay is read. What has been tried is written as
 it goes, under the training's key, so a search that is stopped goes on, and one of other stays or code begins anew. The
 frozen states are those of run `probe`, which is to be trained first.
+
+The early-DRG study's models are judged in the same way on their first fold, which here takes the part of the share. Its
+BERT and LLaMA have the settings found for DRG-LLaMA's study.
 """
 
 import argparse
+import inspect
+import itertools
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +59,14 @@ SEARCH = {
         "probe_strength": [0.0003, 0.001, 0.003],
         "batch_size": [4, 8, 16],
     },
+    "lstm-ms": {
+        "learning_rate": [3e-4, 1e-3, 3e-3],
+        "hidden": [64, 128, 256],
+        "dropout": [0.1, 0.3, 0.5],
+        "batch_size": [32, 64],
+    },
 }
+SEARCH["caml-ms"] = SEARCH["caml"]
 
 
 def trials(run: str, n: int) -> list[dict]:
@@ -66,30 +79,42 @@ def trials(run: str, n: int) -> list[dict]:
     return drawn
 
 
-def judged(paths: Paths, params: dict, changed: dict, tried: list[dict]) -> dict:
-    """Train a run with some settings changed, unless it is among those tried: its accuracy, and the seconds that it took."""
-    about = {name: params[name] for name in ("run", "model", "labels", "split", "seed")}
-    settings = (
-        params["settings"] | ({"features_of": "probe", "cuts": []} if about["model"] == "llama" else {}) | changed
-    )
-    training = runs.of_stays(paths, settings=settings, kept_back=SHARE, **about)
+def training_of(profile: str, run: str, changed: dict) -> runs.Training:
+    """The training of a run with some of its settings changed, on all training stays but the share."""
+    (file,) = (NOTEBOOKS / "params" / profile).glob(f"*-train-{run}.yaml")
+    params = notebook_parameters(notebook_of(file)) | read_params(file)
+    params["settings"] |= changed
+    if "folds" in params:
+        return runs.of_icu_stays(Paths(profile, "early"), **_taken(runs.of_icu_stays, params | {"folds": [1]}))[0]
+    if params["model"] == "llama":
+        params["settings"] |= {"features_of": "probe", "cuts": []}
+    return runs.of_stays(Paths(profile), **_taken(runs.of_stays, params | {"kept_back": SHARE}))
+
+
+def _taken(function: Callable, params: dict) -> dict:
+    return {name: params[name] for name in inspect.signature(function).parameters if name != "paths"}
+
+
+def judged(training: runs.Training, changed: dict, tried: list[dict]) -> dict:
+    """Do a training, unless it is among those tried: its accuracy, and the seconds that it took."""
     if done := [trial for trial in tried if trial["key"] == training.key]:
         return done[0]
-    texts, y, (asked, true) = training.learn()
-    choosing = np.random.default_rng(0).permutation(len(asked)) < len(asked) / 3
-    judges = [text for text, chosen in zip(asked, choosing, strict=True) if chosen]
-    asked = [text for text, chosen in zip(asked, choosing, strict=True) if not chosen]
-    true, of_judges = true[~choosing], true[choosing]
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory(dir=paths.runs, prefix=".trial-") as folder:
-        model = models.build(about["model"], settings, training.outputs, Path(folder), about["seed"])
-        model.fit(texts, y, (judges, of_judges))
-        right = model.predict(asked).argmax(1) == true
+    rows, y, (asked, true) = training.learn()
+    choosing = np.random.default_rng(0).permutation(len(true)) < len(true) / 3
+    some = asked.__getitem__ if isinstance(asked, np.ndarray) else lambda mask: list(itertools.compress(asked, mask))
+    judges, asked = some(choosing), some(~choosing)
+    start, place = time.perf_counter(), training.folder.parent
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place, prefix=".trial-") as folder:
+        about = training.about
+        model = models.build(about["model"], about["settings"], training.outputs, Path(folder), about["seed"])
+        model.fit(rows, y, (judges, true[choosing]))
+        right = model.predict(asked).argmax(1) == true[~choosing]
     return {
         "changed": changed,
         "key": training.key,
         "accuracy": float(right.mean()),
-        "stays": len(true),
+        "stays": len(right),
         "seconds": time.perf_counter() - start,
     }
 
@@ -104,10 +129,8 @@ def main() -> None:
     asked = parser.parse_args()
     tried, made = read_json(asked.json) if asked.json.is_file() else {}, {}
     for run in asked.models:
-        file = NOTEBOOKS / "params" / asked.profile / f"05-train-{run}.yaml"
-        params = notebook_parameters(notebook_of(file)) | read_params(file)
         for changed in progress(trials(run, asked.trials), desc=run, unit="trial"):
-            trial = judged(Paths(asked.profile), params, changed, tried.get(run, []))
+            trial = judged(training_of(asked.profile, run, changed), changed, tried.get(run, []))
             made[run] = [*made.get(run, []), trial]
             write_json(asked.json, tried | made)
         for trial in sorted(made[run], key=lambda trial: -trial["accuracy"]):

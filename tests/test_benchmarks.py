@@ -6,9 +6,11 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import pandas as pd
 import pytest
 
-from drgstudy.study import ROOT, StudyError, read_json
+from drgstudy import cohort
+from drgstudy.study import ROOT, Paths, StudyError, read_json
 
 MACHINE = {"cpu": "A & B", "cores": 2, "memory_gb": 8.0, "system": "Linux", "gpu": "none", "versions": {"python": "3"}}
 MACHINE |= {"matrix_gflops": {"float32": 100.0, "bfloat16": 400.0}}
@@ -172,3 +174,26 @@ def test_startup_measures_make_where_a_profile_is_up_to_date(load, monkeypatch, 
         assert commands[-1] == ["make", "report", "PROFILE=smoke"] and make["met"] is True and make["plain"] is None
     else:
         assert make["ours"] is make["met"] is None and "no profile is up to date" in make["note"]
+
+
+def test_settings_are_searched_on_training_stays_alone_and_with_equal_budgets(study, load):
+    settings = load("settings")
+    assert {len(settings.trials(run, 5)) for run in settings.SEARCH} == {5}
+    assert all(settings.trials(run, 1) == [{}] for run in settings.SEARCH)
+    changed = {"strength": 100.0}
+    training, early = settings.training_of("smoke", "tfidf", changed), settings.training_of("smoke", "lstm-ms", {})
+    assert training.about["settings"]["strength"] == 100
+    texts, _, (asked, true) = training.learn()
+    train, test = cohort.parts(pd.read_parquet(Paths("smoke").stays), "split")
+    assert sorted(texts + asked) == sorted(train["text"]) and not {*texts, *asked} & {*test["text"]}
+    assert len(true) == pytest.approx(settings.SHARE * len(train), rel=0.05)
+    before = {*training.folder.parent.iterdir(), *early.folder.parent.iterdir()}
+    trial = settings.judged(training, changed, [])
+    assert (
+        trial["changed"] == changed
+        and 0 < trial["accuracy"] < 1
+        and trial["stays"] == pytest.approx(len(true) * 2 / 3, abs=1)
+    )
+    assert settings.judged(training, changed, [trial | {"seconds": -1}])["seconds"] == -1
+    assert 0 <= settings.judged(early, {}, [trial])["accuracy"] < 1
+    assert {*training.folder.parent.iterdir(), *early.folder.parent.iterdir()} == before
