@@ -32,9 +32,11 @@ def test_what_is_written_comes_back(run, tmp_path):
     back = read_predictions(folder, tmp_path / "stays.parquet")
     for name in ("stay_ids", "truth", "labels", "logits"):
         np.testing.assert_array_equal(getattr(back, name), getattr(run, name))
-    assert back.outputs is None
-    write_predictions(folder, dataclasses.replace(run, outputs=np.ones((3, 345), np.float32)))
+    assert back.outputs is None and back.logits.dtype == np.float32
+    uneven = run.logits + np.float32(1 / 3)
+    write_predictions(folder, dataclasses.replace(run, logits=uneven, outputs=np.ones((3, 345), np.float32)))
     assert read_predictions(folder).outputs.shape == (3, 345)
+    np.testing.assert_array_equal(read_predictions(folder).logits, uneven.astype(np.float16))
     assert back.run["versions"]["torch"].startswith("2.")
 
 

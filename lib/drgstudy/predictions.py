@@ -1,7 +1,8 @@
 """The predictions file: one schema for every model, so that statistics and report never ask which model predicted.
 
 ``runs/<run>/predictions.npz`` holds the test stays' ids, the truth, the labels in column order and the logits, and for
-a two-label run also its 345 outputs. ``run.json`` beside it says what made the predictions and what that cost.
+a two-label run also its 345 outputs, both in half precision: all tables and figures are made from what is in the file.
+``run.json`` beside it says what made the predictions and what that cost.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def write_predictions(folder: Path, predictions: Predictions, model: Path | None
     `model` is the folder of the trained model, if it is another one.
     """
     arrays = {key: getattr(predictions, key) for key in ("stay_ids", "truth", "labels", "logits", "outputs")}
-    types = {"labels": str, "logits": np.float32, "outputs": np.float32}
+    types = {"labels": str, "logits": np.float16, "outputs": np.float16}
     with atomic(folder / "predictions.npz") as beside:
         np.savez_compressed(beside, **{k: np.asarray(a, types.get(k)) for k, a in arrays.items() if a is not None})
     made = {"predictions": fingerprint(folder / "predictions.npz"), "model_files": model_files(model or folder)}
@@ -106,7 +107,8 @@ def read_predictions(folder: Path, stays: Path | None = None, inputs: Path | Non
     run = read_run_json(folder, "predictions.npz", stays, inputs)
     try:
         with np.load(folder / "predictions.npz", allow_pickle=False) as arrays:
-            made = Predictions(**arrays, run=run)
+            whole = {name: a.astype(np.float32) if a.dtype == np.float16 else a for name, a in arrays.items()}
+            made = Predictions(**whole, run=run)
     except StudyError:
         raise
     except Exception as error:  # numpy's, zipfile's and zlib's, each of its own kind
