@@ -15,20 +15,17 @@ BERT and LLaMA have the settings found for DRG-LLaMA's study.
 """
 
 import argparse
-import inspect
 import itertools
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from drgstudy import models, runs
+from drgstudy import models, plan, runs
 from drgstudy.study import (
     NOTEBOOKS,
     ROOT,
-    Paths,
     notebook_of,
     notebook_parameters,
     progress,
@@ -82,17 +79,13 @@ def trials(run: str, n: int) -> list[dict]:
 def training_of(profile: str, run: str, changed: dict) -> runs.Training:
     """The training of a run with some of its settings changed, on all training stays but the share."""
     (file,) = (NOTEBOOKS / "params" / profile).glob(f"*-train-{run}.yaml")
-    params = notebook_parameters(notebook_of(file)) | read_params(file)
-    params["settings"] |= changed
-    if "folds" in params:
-        return runs.of_icu_stays(Paths(profile, "early"), **_taken(runs.of_icu_stays, params | {"folds": [1]}))[0]
-    if params["model"] == "llama":
-        params["settings"] |= {"features_of": "probe", "cuts": []}
-    return runs.of_stays(Paths(profile), **_taken(runs.of_stays, params | {"kept_back": SHARE}))
-
-
-def _taken(function: Callable, params: dict) -> dict:
-    return {name: params[name] for name in inspect.signature(function).parameters if name != "paths"}
+    values = notebook_parameters(notebook_of(file)) | read_params(file)
+    values["settings"] |= changed
+    if "folds" in values:
+        return plan.of_values(values | {"folds": [1]})[0]
+    if values["model"] == "llama":
+        values["settings"] |= {"features_of": "probe", "cuts": []}
+    return plan.of_values(values | {"kept_back": SHARE})[0]
 
 
 def judged(training: runs.Training, changed: dict, tried: list[dict]) -> dict:

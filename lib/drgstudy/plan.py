@@ -28,7 +28,11 @@ FILES = {"review", "title_table", "hold_out_ms", "hold_out_apr"}
 
 def of_params(params: Path) -> list[runs.Training]:
     """The trainings of a parameter file of notebook 05 or 23."""
-    values = notebook_parameters(notebook_of(params)) | read_params(params)
+    return of_values(notebook_parameters(notebook_of(params)) | read_params(params))
+
+
+def of_values(values: dict) -> list[runs.Training]:
+    """The trainings that the parameters of notebook 05 or 23 ask for."""
     if "system" in values:
         return runs.of_icu_stays(Paths(values["profile"], "early"), **_taken(runs.of_icu_stays, values))
     return [runs.of_stays(Paths(values["profile"]), **_taken(runs.of_stays, values))]
