@@ -110,12 +110,14 @@ class Training:
 
 
 def of_stays(
-    paths: Paths, run: str, model: str, settings: dict, labels: str, split: str, kept_back: float, seed: int
-) -> Training:
+    paths: Paths, run: str, model: str, settings: dict, labels: str, split: str, kept_back: float, seed: int,
+    train_share: float = 1.0,
+) -> Training:  # fmt: skip
     """The training of a run of DRG-LLaMA's study, by the parameters of notebook 05.
 
     Every model is trained on the same stays: all training stays but the share `kept_back`, drawn from each DRG in
-    proportion, by which the models choose their epoch. With 0 all are trained on, and the last epoch counts.
+    proportion, by which the models choose their epoch. With 0 all are trained on, and the last epoch counts. For a
+    learning curve, `train_share` of the stays to train on are, drawn in the same way.
 
     Raises
     ------
@@ -124,6 +126,8 @@ def of_stays(
     """
     if not 0 <= kept_back < 1:
         raise StudyError(f"parameter kept_back: expected a share from 0 to less than 1, got {kept_back!r}")
+    if not 0 < train_share <= 1:
+        raise StudyError(f"parameter train_share: expected a share above 0, up to 1, got {train_share!r}")
     stays = _stays(paths.stays, fingerprint(provenance.verified(paths.stays)) if paths.stays.is_file() else "")
     train, test = cohort.parts(stays, split)
     space = label_space(labels, stays["drg_v34"], train["drg_v34"])
@@ -137,6 +141,11 @@ def of_stays(
     judging = np.zeros(len(train), bool)
     if kept_back:
         judging = cohort.stratified_draw(train["drg_v34"], kept_back, np.random.default_rng(0))
+    learning = ~judging
+    if train_share < 1:
+        about["train_share"] = train_share  # part of the key where it is used
+        drawn = cohort.stratified_draw(train.loc[learning, "drg_v34"], train_share, np.random.default_rng(1))
+        learning[learning] = drawn
 
     def rows(some: np.ndarray) -> tuple[list[str], np.ndarray]:
         return train.loc[some, "text"].tolist(), space.encode(train.loc[some, "drg_v34"])
@@ -152,13 +161,13 @@ def of_stays(
         _key(about, space.outputs, space.encode(stays["drg_v34"]), "labels.TwoLabels" if labels == "two" else ""),
         space.outputs,
         {
-            "training stays": int((~judging).sum()),
+            "training stays": int(learning.sum()),
             "stays by which the epoch is chosen": int(judging.sum()),
             "test stays": len(test),
             "DRGs": len(space.codes),
             "outputs": len(space.outputs),
         },
-        lambda: (*rows(~judging), rows(judging) if kept_back else None),
+        lambda: (*rows(learning), rows(judging) if kept_back else None),
         {folder: lambda: test["text"].tolist()},
         write,
     )
