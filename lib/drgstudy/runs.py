@@ -124,28 +124,24 @@ def of_stays(
     StudyError
         If a parameter or setting is not allowed, or the cohort is missing or was changed.
     """
-    if not 0 <= kept_back < 1:
-        raise StudyError(f"parameter kept_back: expected a share from 0 to less than 1, got {kept_back!r}")
-    if not 0 < train_share <= 1:
-        raise StudyError(f"parameter train_share: expected a share above 0, up to 1, got {train_share!r}")
+    if not 0 <= kept_back < 1 or not 0 < train_share <= 1:
+        said = f"got {kept_back!r} and {train_share!r}"
+        raise StudyError(f"parameters kept_back and train_share: expected shares, below 1 and above 0; {said}")
     stays = _stays(paths.stays, fingerprint(provenance.verified(paths.stays)) if paths.stays.is_file() else "")
     train, test = cohort.parts(stays, split)
     space = label_space(labels, stays["drg_v34"], train["drg_v34"])
     about = {"run": run, "model": model, "settings": _settings(model, settings), "labels": labels, "split": split}
-    about |= {
-        "kept_back": kept_back,
-        "seed": seed,
-        "dataset": read_flow(paths)["source"] | {"fingerprint": fingerprint(paths.stays)},
-    }
+    about |= {"kept_back": kept_back, "seed": seed}
+    about["dataset"] = read_flow(paths)["source"] | {"fingerprint": fingerprint(paths.stays)}
     folder, truth = paths.runs / run, LabelSpace(space.codes).encode(test["drg_v34"])
     judging = np.zeros(len(train), bool)
     if kept_back:
         judging = cohort.stratified_draw(train["drg_v34"], kept_back, np.random.default_rng(0))
     learning = ~judging
     if train_share < 1:
-        about["train_share"] = train_share  # part of the key where it is used
-        drawn = cohort.stratified_draw(train.loc[learning, "drg_v34"], train_share, np.random.default_rng(1))
-        learning[learning] = drawn
+        about["train_share"] = train_share  # part of the key only where it is used
+        left = train.loc[learning, "drg_v34"]
+        learning[learning] = cohort.stratified_draw(left, train_share, np.random.default_rng(1))
 
     def rows(some: np.ndarray) -> tuple[list[str], np.ndarray]:
         return train.loc[some, "text"].tolist(), space.encode(train.loc[some, "drg_v34"])
