@@ -43,17 +43,20 @@ export PIP_USER := 0
 export PIP_REQUIRE_VIRTUALENV := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MAKE_BEGAN := $(or $(MAKE_BEGAN),$(shell date +%s))
+export MAKE_OUTLOOK := $(or $(MAKE_OUTLOOK),.make/$(PROFILE)-outlook-$(MAKE_BEGAN)/steps.json)
+export MAKE_ASKED := $(or $(MAKE_ASKED),$(MAKECMDGOALS))
 PAGES := $(PYTHON) -m drgstudy.report $(PROFILE)
 GUARD := $(PYTHON) -m drgstudy.guard $(PROFILE)
 
 # What each step reads, and so waits for, is found in the code by lib/drgstudy/study/graph.py. Under -n nothing is
 # installed for that.
-GRAPH := .make/$(PROFILE).mk
+OF :=# OF=figures: the graph without trainings
+GRAPH := .make/$(PROFILE)$(OF:%=-%).mk
 DRY := $(findstring n,$(firstword -$(MAKEFLAGS)))
-ifneq ($(filter-out help doctor env test stress rehearse verify keep bench lint audit notebook clean distclean,$(or $(MAKECMDGOALS),help)),)
+ifneq ($(filter-out help doctor env figures release test stress rehearse verify keep bench lint audit notebook clean distclean,$(or $(MAKECMDGOALS),help)),)
 ifneq ($(if $(DRY),$(and $(USABLE),$(wildcard $(INSTALLED))),yes),)
 $(GRAPH): FORCE $(if $(DRY),,| $(INSTALLED))
-	@$(PYTHON) -m drgstudy.study.graph $(PROFILE) $@
+	@$(PYTHON) -m drgstudy.study.graph $(PROFILE) $@ $(OF)
 include $(GRAPH)
 endif
 endif
@@ -84,6 +87,20 @@ $(wordlist 2,99,$(goals)):
 
 all: ## Run every study, one after the other
 	@$(foreach goal,$(goals),$(MAKE) --no-print-directory $(goal) COMING='$(goals)' &&) true
+
+# Two steps at once whose threads do not spin, unless -j says how many.
+BOTH = OMP_WAIT_POLICY=passive $(MAKE) --no-print-directory OF=figures $(if $(filter -j%,$(MAKEFLAGS)),,-j2)
+figures: $(INSTALLED) ## Every table, figure and page without training: by the runs that lie here, or the released ones
+	@$(BOTH) cohorts
+	@$(PYTHON) -m drgstudy.release place $(PROFILE)
+	@$(BOTH) pages
+	@$(GUARD)
+	@echo "the report: $(REPORT)/index.html"
+cohorts: $(cohorts)
+pages: $(foreach goal,$(goals),$(steps_of_$(goal)))
+	@$(PAGES)
+release: $(INSTALLED) ## Put the predictions of the runs that lie here into reports/PROFILE/released, for git to hold
+	@$(PYTHON) -m drgstudy.release publish $(PROFILE)
 
 # Whatever writes pages ends with the guard.
 data cohort hospital train headline:
@@ -126,7 +143,7 @@ clean: ## Remove what make made and git does not track, but for what people wrot
 distclean: clean ## As clean, and the fetched models and .venv too
 	@rm -rf data/models .venv
 
-.PHONY: help doctor env report early all data cohort hospital train headline keep test stress rehearse verify bench lint audit notebook clean distclean
+.PHONY: help doctor env report early all figures cohorts pages release data cohort hospital train headline keep test stress rehearse verify bench lint audit notebook clean distclean
 
 .venv/bin/python: $(if $(USABLE),,FORCE)
 	@[ -w . ] || { echo "error: this folder is not writable, and .venv is to be made in it; copy it to where you may write" >&2; exit 1; }
@@ -145,8 +162,9 @@ $(INSTALLED): requirements.lock pyproject.toml $(if $(USABLE),,FORCE) $(if $(fil
 	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch "$@"
 
-# One parameter file is one step. Its executed notebook is written last, and stands for it. Two makes may work on one
-# profile at once: what the other has made meanwhile is not made again. Before the first training, make prints which
+# One parameter file is one step. Its executed notebook is written last, and stands for it. Before the first step, make
+# prints how many there are and how long they took. Two makes may work on one profile at once: what the other has made
+# meanwhile is not made again. Before the first training, make prints which
 # runs will be trained, why, and how long each took last time, and stops if one of them could not begin. As steps finish,
 # the page is made again, at most once a minute; it says what is still to come. By exec a signal to make reaches the step.
 LATELY = $(PYTHON) -c 'import os, sys, time; sys.exit(time.time() - os.stat(sys.argv[1]).st_mtime > 60)' \
@@ -154,6 +172,8 @@ LATELY = $(PYTHON) -c 'import os, sys, time; sys.exit(time.time() - os.stat(sys.
 PLANNED = .make/$(PROFILE)-$(notdir $(firstword $(MAKECMDGOALS)))-$(MAKE_BEGAN)
 PLAN = @! mkdir $(PLANNED) 2>/dev/null || $(PYTHON) -m drgstudy.plan plan $(PROFILE) '$(MAKECMDGOALS)' '$(COMING)'
 $(steps): $(DONE)/%.ipynb: | $(INSTALLED)
+	@! mkdir $(dir $(MAKE_OUTLOOK)) 2>/dev/null || \
+	  $(PYTHON) -m drgstudy.study.outlook $(PROFILE) '$(MAKE_ASKED)' $(MAKE_OUTLOOK) $(OF)
 	$(if $(filter $@,$(trainings)),$(PLAN))
 	@exec $(PYTHON) -m drgstudy.study $(PARAMS)/$*.yaml --unless-made $@ $^
 	$(if $(filter $@,$(shown)),@$(LATELY) || $(PAGES))

@@ -32,6 +32,7 @@ Models
     models          a file for each model behind one protocol
     runs            training once, by key, for both studies
     plan            which runs make will train, and why; keeping one
+    release         predictions that git holds, so that nobody must train again
 
 Statistics
     metrics         the six metrics, for many resamples at once

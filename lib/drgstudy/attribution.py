@@ -12,15 +12,16 @@ import html
 import re
 import string
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from drgstudy import drgs
+from drgstudy import drgs, models
 from drgstudy.predictions import Predictions
-from drgstudy.study import StudyError, atomic
+from drgstudy.study import Paths, StudyError, atomic, read_json, write_json
 
 FOR, AGAINST = (0, 114, 178), (213, 94, 0)  # red, green, blue of the two shades
 Piece = tuple[int, int, float]
@@ -40,6 +41,69 @@ class Explanation:
 
     unit: str
     pieces: list[Piece]
+
+
+def remembered(paths: Paths, folder: Path, made: Predictions, asked: str, ask: Callable):
+    """What a trained model answers, from what was kept of it if only its released predictions lie here.
+
+    Parameters
+    ----------
+    paths : Paths
+    folder : Path
+        Where the model lies.
+    made : Predictions
+        What it predicted.
+    asked : str
+        Names the question.
+    ask : callable
+        Is given the model, and returns the answer, as JSON can hold it.
+
+    Raises
+    ------
+    StudyError
+        If the run is a released one, and this was not asked when it was released; or as `models.load`.
+    """
+    file = paths.explained / f"{'-'.join(folder.relative_to(paths.runs).parts)}.json"
+    kept = read_json(file) if file.is_file() else {}
+    kept = kept if kept.get("predictions") == made.run["predictions"] else {"predictions": made.run["predictions"]}
+    if "released" not in made.run:
+        kept[asked] = ask(models.load(folder, made)[0])
+        write_json(file, kept)
+    elif asked not in kept:
+        raise StudyError(
+            f"run {made.run['run']} lies here by its released predictions alone, and they do not say what the model makes of "
+            f"{asked}; train it to ask it that (make report PROFILE={paths.profile})"
+        )
+    return kept[asked]
+
+
+def reasons(paths: Paths, made: Predictions, text: str, at: int, first: int) -> tuple[dict[str, Explanation], dict]:
+    """What moved a run's logits of two DRGs of a test stay, and whether the words for the first matter.
+
+    Parameters
+    ----------
+    text : str
+        The stay's.
+    at : int
+        The stay's position among the test stays.
+    first : int
+        Index of a DRG; the second is the billed one, where it is another.
+
+    Returns
+    -------
+    explanations : dict of str to Explanation
+        By DRG, the first one first.
+    falls : dict
+        Of `check`, for the first.
+    """
+    wanted, folder = dict.fromkeys([first, int(made.truth[at])]), paths.runs / made.run["run"]
+
+    def ask(model) -> list:
+        said = [explain(model, text, label) for label in wanted]
+        return [[vars(each) for each in said], check(model, text, said[0].pieces, first)]
+
+    said, falls = remembered(paths, folder, made, f"stay {made.stay_ids[at]}", ask)
+    return {str(made.labels[k]): Explanation(**each) for k, each in zip(wanted, said, strict=True)}, falls
 
 
 def explain(model, text: str, label: int) -> Explanation:

@@ -14,6 +14,7 @@ from drgstudy.study import (
     graph,
     notebook_of,
     notebook_parameters,
+    outlook,
     places,
     progress,
     read_json,
@@ -82,6 +83,7 @@ def plan(profile: str, goals: str = "", coming: str = "") -> None:
             code_alone = all(why.startswith(runs.CODE) and ";" not in why for why in whys)
             keeps = f"; `make keep RUN={run} PROFILE={profile}` keeps it" if code_alone else ""
             due.append(f"  {run}: {'; '.join(whys)}{took}{keeps}")
+    outlook.taken_as_they_are(finished)
     said = f"{profile}: to be trained: {len(due)}; there already, and taken as they are: {len(asked & finished)}"
     print(said, *due, sep="\n", file=sys.stderr)
     if due:
@@ -152,9 +154,8 @@ def keep(profile: str, run: str = "") -> None:
             record = records[place]
             new = runs.changed_places(record["key"]["code"], training.key["code"])
             kept = sorted({*record.get("kept", []), *new})
-            write_json(
-                place / "run.json", record | training.about | {"key": training.key} | ({"kept": kept} if kept else {})
-            )
+            now = record | training.about | {"key": training.key}
+            write_json(place / "run.json", now | ({"kept": kept} if kept or "released" in record else {}))
     print(f"{run} is kept; `make` takes it as it is, and its page says so")
 
 

@@ -21,8 +21,11 @@ from drgstudy.study import (
     Paths,
     StudyError,
     atomic,
+    graph,
     least_open,
     locked,
+    notebook_of,
+    outlook,
     places,
     read_json,
     results_only,
@@ -67,8 +70,9 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
         for study in begun
     }
     costs = {topic(name): part["costs"] for name, part in parts.items() if part["costs"]}
+    costs |= {"dataset": numbers["dataset"], "seconds": outlook.times(paths)}
     write_json(paths.report / "numbers.json", numbers)
-    write_json(paths.report / "costs.json", costs | {"dataset": numbers["dataset"]})
+    write_json(paths.report / "costs.json", costs)
     if "results" in numbers:
         source = numbers["results"]["dataset"]["name"]
         beside = f"MIMIC-IV (published) beside {source}"
@@ -83,8 +87,10 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
     of_begun = [step for step in steps if study_of(step) in begun]
     notebooks = [_notebook(file) for step in of_begun if (file := paths.executed / f"{step}.ipynb").is_file()]
     made = [notebook["name"] for notebook in notebooks]
-    shared = {"profile": profile, "numbers": numbers, "notebooks": notebooks}
-    for file in set(paths.report.glob("pages/*.html")) - {paths.report / notebook["page"] for notebook in notebooks}:
+    released = [step for step in of_begun if step not in made and _is_released(step, profile)]
+    listed = [*notebooks, *(about for step in released if (about := _page_of(step, paths)))]
+    shared = {"profile": profile, "numbers": numbers, "notebooks": sorted(listed, key=lambda about: about["name"])}
+    for file in set(paths.report.glob("pages/*.html")) - {paths.report / notebook["page"] for notebook in listed}:
         file.unlink()
     ours = max(file.stat().st_mtime for file in [Path(__file__), *(Path(__file__).parent / "templates").iterdir()])
     for notebook in notebooks:
@@ -104,9 +110,14 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
         for file in paths.report.glob("tables/[!.]*.csv")
     }
     outdated = {file.stem for file in written} - set(parts)
-    waiting = [step for step in of_begun if step not in made or step in outdated]
+    idle = {name for name, step in graph.steps(profile).items() if graph.needs_training(step)} if released else set()
+    waiting = [step for step in of_begun if step not in {*made, *idle} or step in outdated]
     shared["to_come"] = {study.topic: [_describe(step) for step in waiting if step in study] for study in begun}
-    shared |= {"metrics": metrics.METRICS, "studies": [numbers[study.topic] for study in begun]}
+    shared |= {
+        "metrics": metrics.METRICS,
+        "released": [_describe(step) for step in released],
+        "studies": [numbers[study.topic] for study in begun],
+    }
     shared["order"] = plots.in_order(numbers["results"]["models"]) if "results" in numbers else []
     shared |= {"figures": figures, "tables": rows, "cards": cards.write(paths, numbers), "papers": cards.papers()}
     told = {study.topic: Markup(pages.get_template(study.part).render(shared)) for study in begun}
@@ -119,6 +130,23 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
         ),
     )
     os.utime(index, (began, began))  # for make: the page does not show what was made since it was begun
+
+
+def _is_released(step: str, profile: str) -> bool:
+    """Whether a step trains a run of which the released predictions lie here."""
+    run = study_of(step).paths(profile).runs / _run_of(step)
+    return any("released" in read_json(record) for record in sorted(run.rglob("run.json"))[:1])
+
+
+def _run_of(step: str) -> str:
+    return re.sub(r"^\d\d-(\w+-)?train-", "", step)
+
+
+def _page_of(step: str, paths: Paths) -> dict:
+    """As `_notebook`, of a step that was not executed here, if its page lies in the report; else {}."""
+    page = f"pages/{step}.html"
+    notebook = _notebook(notebook_of(places.NOTEBOOKS / "params" / paths.profile / f"{step}.yaml"))
+    return notebook | {"name": step, "page": page, "of_run": _describe(step)} if (paths.report / page).is_file() else {}
 
 
 def _further(folder: Path, told: str) -> dict[str, str]:
@@ -152,7 +180,7 @@ def _is_current(file: Path, paths: Paths) -> bool:
 
 
 def _describe(step: str) -> str:
-    run = re.sub(r"^\d\d-(\w+-)?train-", "", step)
+    run = _run_of(step)
     return step if run == step else plots.style_of(run)[0]
 
 

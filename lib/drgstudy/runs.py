@@ -332,6 +332,8 @@ def standing(training: Training) -> tuple[dict | None, str]:
     except StudyError as error:
         return None, str(error)
     for record in records:
+        if "released" in record and "kept" not in record:
+            return None, "only its released predictions lie here"
         if record.get("key") != training.key:
             said = differences(record["key"], training.key).values() if "key" in record else ["its record has no key"]
             return None, "; ".join(said)
@@ -407,6 +409,8 @@ def history(records: list[dict]) -> str:
     whys = list(dict.fromkeys(record["trained_because"] for record in records))
     kept = list(dict.fromkeys(place for record in records for place in record.get("kept", [])))
     said = f"This run was trained because {'; or because '.join(whys)}."
+    if any("released" in record for record in records):
+        said += " Its **released** predictions are used."
     if kept:
         said += f" It was **kept by name** although code that shapes it has changed since: {', '.join(kept)}."
     return said

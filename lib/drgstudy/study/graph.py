@@ -301,20 +301,38 @@ def waits_for(among: dict[str, Step], names: Iterable[str]) -> set[str]:
 
 
 # --- the include file -------------------------------------------------------------------------------------------------
-def rules(profile: str) -> str:
-    """The graph of a profile as rules for make: what each executed notebook waits for, and the steps of each goal."""
+def needs_training(step: Step) -> bool:
+    """Whether a step trains a model, or asks a trained one."""
+    return step.is_training or "models.load(" in notebook_code(notebook_of(step.params))
+
+
+def rules(profile: str, trained: str = "") -> str:
+    """The graph of a profile as rules for make: what each executed notebook waits for, and the steps of each goal.
+
+    If `trained` is "figures", no training has a step: the others wait for the records of the runs that lie there.
+    """
     among = steps(profile)
+    skipped = {name for name, step in among.items() if trained == "figures" and needs_training(step)}
     done = {name: f"data/{profile}/executed/{name}.ipynb" for name in among}
     lines = [f"# What the steps of profile {profile} read, by drgstudy.study.graph; make writes it again each time."]
     told = {name for name, step in among.items() if "write_numbers" in notebook_code(notebook_of(step.params))}
-    trained = {name for name, step in among.items() if step.is_training}
+    training = {name for name, step in among.items() if step.is_training}
     goals = [study.goal for study in studies()]
     lists = {f"steps_of_{goal}": wanted(among, goal) for goal in ("headline", "train", *goals)}
-    lists |= {"steps": among, "trainings": sorted(trained), "shown": sorted(told | trained)}
-    lines += [f"{name} := {' '.join(map(done.get, names))}" for name, names in lists.items()]
+    lists |= {"steps": among, "trainings": sorted(training), "shown": sorted(told | training)}
+    lists["cohorts"] = sorted(waits_for(among, training) - training)
+    lines += [
+        f"{name} := {' '.join(done[each] for each in names if each not in skipped)}" for name, names in lists.items()
+    ]
     lines += [f"goals := {' '.join(goals)}", *(f"{goal}: $(steps_of_{goal})" for goal in goals[1:])]
     for name, step in among.items():
+        if name in skipped:
+            continue
         others, files = needed(step, among)
+        for run in others & skipped:
+            folders = [places.ROOT / "data" / profile / place for place in among[run].writes if "runs/" in place]
+            files |= {record for folder in folders for record in folder.rglob("run.json")}
+        others -= skipped
         before = [done[other] for other in sorted(others)] + sorted(map(_target, files | step.files()))
         said = places.ROOT / "reports" / profile / "numbers" / f"{name}.json"
         if name in told and not said.is_file():
@@ -330,9 +348,9 @@ def _target(file: Path) -> str:
     return re.sub(r"([\s#$])", lambda sign: "$$" if sign[1] == "$" else f"\\{sign[1]}", place)
 
 
-def write(profile: str, file: str) -> None:
+def write(profile: str, file: str, trained: str = "") -> None:
     """Write the rules of a profile, unless the file holds them already: make starts over if an include file changes."""
-    text, place = rules(profile), Path(file)
+    text, place = rules(profile, trained), Path(file)
     if not place.is_file() or place.read_text(encoding="utf-8") != text:
         with atomic(place) as beside:
             beside.write_text(text, encoding="utf-8")

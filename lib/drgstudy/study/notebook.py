@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from drgstudy.study import places
+from drgstudy.study import outlook, places
 from drgstudy.study.datasets import source_of
 from drgstudy.study.files import atomic, locked
 from drgstudy.study.parameters import notebook_of, notebook_parameters, read_params
@@ -113,7 +113,7 @@ def _execute(params: Path, values: dict, lock: int | None) -> Path:
     start = time.perf_counter()
     say = functools.partial(print, f"{params.parent.name}/{params.stem}", file=sys.stderr, flush=True)
     if not rank():
-        say("…")
+        say(outlook.said(params.stem, paths))
     with atomic(executed) as beside, _folder_for_sockets() as folder, _relayed_progress(folder):
         try:
             made = papermill.execute_notebook(
@@ -146,6 +146,7 @@ def _execute(params: Path, values: dict, lock: int | None) -> Path:
         nbformat.write(made, beside)
     if not rank():
         failed.unlink(missing_ok=True)
+        outlook.note(params.stem, paths, time.perf_counter() - start)
         peak = peak_memory_gb(resource.RUSAGE_CHILDREN)
         say(f"done in {time.perf_counter() - start:.0f} s, with at most {peak:.1f} GB of memory")
     return executed

@@ -84,6 +84,11 @@ class Paths:
         return self.data / "runs"
 
     @property
+    def explained(self) -> Path:
+        """What each run said of the words of a text, kept for those who have its released predictions alone."""
+        return self.data / "explained"
+
+    @property
     def review(self) -> Path:
         """What people read and fill in. It may hold notes, and what people wrote: `make clean` leaves it alone."""
         return self.data / "review"
@@ -103,8 +108,17 @@ class Paths:
         return self.of_profile / "running"
 
     @property
+    def seconds(self) -> Path:
+        """How long each step took when it last ran."""
+        return self.of_profile / "seconds"
+
+    @property
     def report(self) -> Path:
         return ROOT / "reports" / self.profile
+
+    @property
+    def released(self) -> Path:
+        return self.report / "released"
 
     @property
     def tables(self) -> Path:
