@@ -126,10 +126,32 @@ def test_numbers_and_costs_of_all_notebooks_are_merged_by_topic(executed):
     assert numbers["text"] == results["text"] | part["text"]
     # What 10-splits does not say counts as credentialed, and the least open part of a study decides.
     unknown = {"results": {"kind": "credentialed", "name": "unknown"}}
-    assert study.read_json(executed.report / "costs.json") == {"splits": {"seconds": 2}, "dataset": unknown}
+    costs = {"splits": {"seconds": 2}, "dataset": unknown, "seconds": {}}
+    assert study.read_json(executed.report / "costs.json") == costs
     assert numbers["dataset"] == unknown and results["dataset"]["kind"] == "synthetic"
     text = pd.read_csv(executed.report / "tables" / "text-numbers.csv", dtype=str).set_index("Quantity").iloc[:, 1]
     assert text["DRGs with a top-1 accuracy of 100 %"] == "3" and text["Training stays"] == "450"
+
+
+def test_the_page_says_which_runs_are_released_ones_and_keeps_their_pages(executed, monkeypatch):
+    folder = study.places.NOTEBOOKS / "params" / "tiny"
+    for name in ("05-train", "06-results", "07-two-labels", "13-try-it"):
+        shutil.copy(NOTEBOOK.with_name(f"{name}.ipynb"), study.places.NOTEBOOKS)
+    for run, model in (("llama", "llama"), ("tfidf", "tfidf")):
+        (folder / f"05-train-{run}.yaml").write_text(f"profile: tiny\nrun: {run}\nmodel: {model}\n")
+    for step in ("06-results", "07-two-labels", "13-try-it"):
+        (folder / f"{step}.yaml").write_text("profile: tiny\n")
+    page = executed.report / "pages" / "05-train-tfidf.html"
+    page.write_text("as it was when it was trained")
+    monkeypatch.setattr(report, "_is_released", lambda step, profile: step == "05-train-tfidf")
+    report.build("tiny")
+    shown = Page(executed.report / "index.html")
+    text = " ".join(" ".join(shown.text).split())
+    assert "Made without training: the predictions of TF-IDF + LR are released ones" in text
+    assert "Still to come: 07-two-labels ." in text  # neither TF-IDF nor 13-try-it, which asks a trained model
+    assert page.read_text() == "as it was when it was trained" and {"href": "pages/05-train-tfidf.html"} in [
+        about for tag, about in shown.tags if tag == "a"
+    ]
 
 
 def test_each_study_has_its_part_and_may_stand_alone(executed):

@@ -29,13 +29,7 @@ import pandas as pd
 from drgstudy import cohort, drgs, icu_cohort, inputs, measurements, models, provenance
 from drgstudy.flow import read_flow, read_rows
 from drgstudy.labels import LabelSpace, label_space
-from drgstudy.predictions import (
-    Predictions,
-    check_model,
-    model_files,
-    read_run_json,
-    write_predictions,
-)
+from drgstudy.predictions import Predictions, check_model, model_files, read_run_json, write_predictions
 from drgstudy.study import (
     Paths,
     StudyError,
