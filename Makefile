@@ -114,7 +114,7 @@ keep: $(INSTALLED) ## Keep RUN=llama, though the code that shapes it has changed
 	@$(PYTHON) -m drgstudy.plan keep $(PROFILE) $(RUN)
 
 test: $(INSTALLED) ## Run all tests; every notebook runs on the smoke profile
-	exec $(PYTHON) -m pytest
+	exec $(PYTHON) -m pytest --numprocesses 2 --no-loadscope-reorder
 stress: $(INSTALLED) ## Run the long suites: kills, full disks, mutants, large inputs (hours)
 	exec $(PYTHON) -m pytest -m stress
 rehearse: $(INSTALLED) ## Walk an author's whole path on small data laid out as PhysioNet does: paper and published, a kill, reviews

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -91,38 +92,78 @@ def make():
 
 
 @pytest.fixture(scope="session")
-def study(request):
+def study():
     """Wait until both smoke studies are made, which happens while tests run that do not need them."""
-    process, said = request.config.stash[SMOKE], request.config.stash[SAID]
-    assert process.wait() == 0, said.read_text()[-3000:]
+    status = Path(os.environ["SMOKE_STATUS"])
+    while not status.is_file() or not (said := status.read_text()):
+        time.sleep(0.5)
+    assert said == "0\n", status.with_suffix(".log").read_text()[-3000:]
 
 
-SMOKE, SAID = pytest.StashKey[subprocess.Popen](), pytest.StashKey[Path]()
+SMOKE = pytest.StashKey[subprocess.Popen]()
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):  # workers of pytest-xdist inherit it
+        os.environ["SMOKE_STATUS"] = str(ROOT / ".make" / f"smoke-{os.getpid()}.status")
+
+
+def needs_smoke(name: str) -> bool:
+    """Whether a test, by its name, needs the smoke study."""
+    return "tests/notebooks/" in name or "smoke" in name.partition("[")[0]
 
 
 def pytest_collection_modifyitems(items):
     """Put the tests of the smoke study last, for it is made while the others run."""
-    items.sort(key=lambda item: "study" in getattr(item, "fixturenames", ()))
+    assert {item.nodeid for item in items if "study" in getattr(item, "fixturenames", ())} == {
+        item.nodeid for item in items if needs_smoke(item.nodeid)
+    }, "a test has fixture `study` if, and only if, it lies in tests/notebooks or has smoke in its name"
+    items.sort(key=lambda item: needs_smoke(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file's tests run on one worker, for they share fixtures; so do the tests of the smoke study, for they touch it."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, name):
+            return "smoke" if needs_smoke(name) else name.partition("::")[0]
+
+    return ByFile(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node, ids):
+    make_smoke(node.config, ids)
 
 
 def pytest_collection_finish(session):
-    """Start to make the smoke study on one core, while the tests that do not need it run on another."""
-    if session.config.option.collectonly or not any("study" in item.fixturenames for item in session.items):
+    if not hasattr(session.config, "workerinput"):
+        make_smoke(session.config, [item.nodeid for item in session.items])
+
+
+def make_smoke(config, names: list[str]) -> None:
+    """Start to make the smoke study with one thread, if one of these tests needs it, while other tests run."""
+    if config.option.collectonly or SMOKE in config.stash or not any(map(needs_smoke, names)):
         return
-    said = session.config.stash[SAID] = ROOT / ".make" / "smoke.log"
-    said.parent.mkdir(exist_ok=True)
+    status = Path(os.environ["SMOKE_STATUS"])
+    status.parent.mkdir(exist_ok=True)
     environment = os.environ | {"VIRTUAL_ENV": sys.prefix, "OMP_NUM_THREADS": "1"}
-    with said.open("w") as log:
-        session.config.stash[SMOKE] = subprocess.Popen(
-            ["make", "all", "PROFILE=smoke"], cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
+    command = f'make all PROFILE=smoke; echo $? > "{status}"'
+    with status.with_suffix(".log").open("w") as log:
+        config.stash[SMOKE] = subprocess.Popen(
+            ["sh", "-c", command], cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
         )
-    print(f"the smoke study is made meanwhile: {said.relative_to(ROOT)}")
+    print(f"the smoke study is made meanwhile: {status.with_suffix('.log').relative_to(ROOT)}")
 
 
 def pytest_sessionfinish(session):
     process = session.config.stash.get(SMOKE, None)
     if process and process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
+    if not hasattr(session.config, "workerinput"):
+        Path(os.environ["SMOKE_STATUS"]).unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")

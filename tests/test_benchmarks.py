@@ -176,7 +176,7 @@ def test_startup_measures_make_where_a_profile_is_up_to_date(load, monkeypatch, 
         assert make["ours"] is make["met"] is None and "no profile is up to date" in make["note"]
 
 
-def test_settings_are_searched_on_training_stays_alone_and_with_equal_budgets(study, load):
+def test_settings_of_the_smoke_study_are_searched_on_training_stays_alone_and_with_equal_budgets(study, load):
     settings = load("settings")
     assert {len(settings.trials(run, 5)) for run in settings.SEARCH} == {5}
     assert all(settings.trials(run, 1) == [{}] for run in settings.SEARCH)
