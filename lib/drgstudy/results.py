@@ -221,6 +221,36 @@ def table3(
     return table[~((table["component"] == "CC/MCC") & table["metric"].isin(["acc_at_5", "acc_at_10"]))]
 
 
+def by_training(made: dict[str, Predictions], scores: dict[str, Scores], mask_below: int = 0) -> pd.DataFrame:
+    """The six metrics of each training of some models, from several seeds or on parts of the training stays.
+
+    Parameters
+    ----------
+    made, scores : dicts of run to Predictions and to Scores
+        Of the same test stays.
+    mask_below : int
+        An accuracy that would give a small count away is NaN.
+
+    Returns
+    -------
+    DataFrame
+        run, model (of `drgstudy.models`), seed, share (of the training stays), metric, value.
+    """
+    rows = []
+    for run, said in made.items():
+        values = pd.Series(scores[run].evaluate())
+        accuracies = values.filter(like="acc_at_")
+        values[accuracies.index] = disclosure.shares(accuracies, len(said.truth), mask_below)
+        about = {
+            "run": run,
+            "model": said.run["model"],
+            "seed": said.run["seed"],
+            "share": said.run.get("train_share", 1.0),
+        }
+        rows += [about | {"metric": metric, "value": value} for metric, value in values.items()]
+    return pd.DataFrame(rows)
+
+
 def by_fold(system: str, runs: dict[tuple[str, int], list[Predictions]], mask_below: int = 0) -> pd.DataFrame:
     """The early-DRG paper's Table 2 in long form: each metric in each set of DRGs, over the fold models of each run.
 

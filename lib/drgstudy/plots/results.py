@@ -110,6 +110,27 @@ def sweep(table: pd.DataFrame, published: pd.DataFrame, dataset: str) -> Figure:
     return stamped(figure, f"two datasets: MIMIC-IV and {dataset}")
 
 
+def by_share(table: pd.DataFrame, n: int, dataset: str) -> Figure:
+    """Top-1 accuracy of models trained on parts of the training stays: a point each training, a line through the means.
+
+    `table` has model, share and value; `n` is the number of training stays.
+    """
+    figure, ax = canvas(6.4, 4)
+    for model in in_order(table["model"].unique()):
+        name, colour, marker = style_of(model)
+        rows = table[table["model"] == model]
+        ax.scatter(rows["share"] * n, rows["value"], color=colour, marker=marker, s=22, alpha=0.6, lw=0)
+        mean = rows.groupby("share")["value"].mean()
+        ax.plot(mean.index * n, mean, color=colour, marker=marker, label=name)
+    ticks = sorted(table["share"].unique())
+    ax.set(xscale="log", xlabel="training stays (logarithmic)", ylabel="top-1 accuracy")
+    ax.set_xticks([share * n for share in ticks], [f"{share * n:,.0f}\n({share:.0%})" for share in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.legend(frameon=False)
+    return stamped(figure, dataset)
+
+
 def split_effect(table: pd.DataFrame, dataset: str) -> Figure:
     """Each model's scores in three metrics, trained with the test patients' other stays (filled) and without them (open).
 
