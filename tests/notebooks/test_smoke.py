@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import papermill
 import pytest
+from made_report import run_by_hand
 from PIL import Image
 
-from drgstudy import cohort, models, plots, provenance
+from drgstudy import cohort, models, plots, provenance, release
 from drgstudy.flow import check_flow, read_rows
 from drgstudy.labels import TwoLabels
 from drgstudy.predictions import read_predictions
-from drgstudy.study import NOTEBOOKS, ROOT, Paths, fingerprint, read_json, read_params
+from drgstudy.study import NOTEBOOKS, ROOT, Paths, fingerprint, places, read_json, read_params
 
 PATHS = Paths("smoke")
 RUNS = sorted(file.stem.removeprefix("05-train-") for file in (NOTEBOOKS / "params" / "smoke").glob("05-train-*.yaml"))
@@ -201,6 +202,37 @@ def test_the_report_stands_alone_and_says_whose_data_it_shows(study):
     assert sum(page.stat().st_size for page in PATHS.report.rglob("*") if page.is_file()) < 20e6
 
 
+def test_released_predictions_give_the_numbers_that_the_trained_runs_gave(study, tmp_path, monkeypatch):
+    """Where the models are not: two notebooks that had asked them, and one that reads predictions alone."""
+    for root in ("trained", "elsewhere"):
+        (tmp_path / root / "data").mkdir(parents=True)
+    (tmp_path / "trained" / "data" / "smoke").symlink_to(PATHS.of_profile)
+    monkeypatch.setattr(places, "ROOT", tmp_path / "trained")
+    release.publish("smoke")
+    shutil.copytree(
+        ROOT / "data" / "smoke", tmp_path / "elsewhere" / "data" / "smoke",
+        ignore=shutil.ignore_patterns("runs", "explained", "executed", "running"),
+    )  # fmt: skip
+    shutil.move(tmp_path / "trained" / "reports", tmp_path / "elsewhere")
+    monkeypatch.setattr(places, "ROOT", tmp_path / "elsewhere")
+    release.place("smoke")
+    assert not [file for file in tmp_path.glob("elsewhere/data/**/runs/**/*.safetensors")]
+    for step in ("07-two-labels", "12-why", "27-attention"):
+        run_by_hand(step, "smoke", monkeypatch, **read_params(NOTEBOOKS / "params" / "smoke" / f"{step}.yaml"))
+        numbers = read_json(tmp_path / "elsewhere" / "reports" / "smoke" / "numbers" / f"{step}.json")["numbers"]
+        assert numbers == read_json(PATHS.report / "numbers" / f"{step}.json")["numbers"]
+
+
+def test_several_trainings_and_parts_of_the_stays_are_compared(study):
+    found = read_json(PATHS.report / "numbers.json")["seeds"]
+    assert found["trainings"].keys() == {"llama", "caml", "caml-43", "tfidf", "caml-half", "tfidf-half"}
+    shares = {run: of["acc_at_1"]["share"] for run, of in found["trainings"].items()}
+    assert {run for run, share in shares.items() if share == 0.5} == {"caml-half", "tfidf-half"}
+    assert found["trainings"]["caml"] != found["trainings"]["caml-43"]
+    assert (PATHS.report / "figures" / "by-share.png").is_file()
+    assert "means of 1 and 2 models" in found["sentences"][0]
+
+
 def test_a_second_make_does_nothing_and_a_touched_file_reruns_what_depends_on_it(study, make):
     assert make("--question", "reports/smoke/index.html").returncode == 0
     touched = NOTEBOOKS / "params" / "smoke" / "05-train-tfidf.yaml"
@@ -211,6 +243,6 @@ def test_a_second_make_does_nothing_and_a_touched_file_reruns_what_depends_on_it
     finally:
         os.utime(touched, ns=(before, before))
     again = {"00-index", "05-train-tfidf", "05-train-tfidf-known", "05-train-tfidf-patients"}  # two are like the first
-    again |= {"06-results", "08-size-and-length", "10-splits", "11-trust", "12-why"}
+    again |= {"05-train-tfidf-half", "06-results", "08-size-and-length", "10-splits", "11-trust", "12-why", "15-seeds"}
     assert set(re.findall(r"study notebooks/params/smoke/([\w-]+)\.yaml", planned)) == again
     assert "drgstudy.report smoke" in planned
