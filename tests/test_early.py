@@ -1,6 +1,7 @@
 """Who is in each cohort of the early-DRG study, what is known of them at an hour, and who is held out."""
 
 import csv
+import re
 
 import numpy as np
 import pandas as pd
@@ -243,6 +244,12 @@ def test_notes_are_those_known_at_an_hour(tmp_path, monkeypatch):
     assert inputs.texts(asked, notes, 48) == ["of on , a CT\na\nb\nat the last hour", "SEPSIS\nstable"]
     assert inputs.texts(asked, notes, 4) == ["of on , a CT\na\nb", "SEPSIS"]
     assert inputs.texts(asked, notes, -31) == ["", "SEPSIS"]
+
+
+@pytest.mark.parametrize("file", ["notebooks/21-early-cohort.ipynb", "notebooks/25-case-mix.ipynb", "lib/drgstudy/templates/early.html"])
+def test_where_hours_are_introduced_it_is_said_that_the_admitting_diagnosis_is_known_at_all_of_them(file):
+    said = " ".join((ROOT / file).read_text(encoding="utf-8").replace('\\n",', "").replace('"', "").split())
+    assert re.search("admitting diagnosis (is read|counts) at every hour", said)
 
 
 def test_cohort_and_notes_are_checked_when_written_and_read(tmp_path):
