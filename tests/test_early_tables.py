@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import ttest_ind
+from scipy.stats import ttest_ind, ttest_rel
 from sklearn.metrics import f1_score, roc_auc_score
 
 from drgstudy import casemix, comparisons, drgs, errors, published, results, tables
@@ -15,7 +15,7 @@ LABELS = np.array(["064", "065", "177", "193", "233", "234", "291", "292", "871"
 def predictions(truth, seed=0, signal=2.0, labels=LABELS):
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(len(truth), len(labels))) + signal * (np.arange(len(labels)) == np.array(truth)[:, None])
-    return Predictions(np.arange(len(truth)), np.array(truth), labels, logits.astype("float32"), {"run": "caml-ms"})
+    return Predictions(np.arange(len(truth)), np.array(truth), labels, logits.astype("float32"), {"run": "caml-ms", "fold": seed + 1})
 
 
 TRUTH = [8] * 12 + [6] * 9 + [7] * 6 + [0] * 5 + [4] * 4 + [2] * 3 + [9] * 2 + [1]
@@ -31,6 +31,15 @@ def test_sets_of_drgs_are_those_of_the_stays():
     # 12 + 9 + 6 + 5 = 32 of 42 stays are 76 %; the next DRG brings it above 80
     assert sets["Top 80% cases"] == {"871", "291", "292", "064", "233"}
     assert "Top 30 DRGs" not in sets
+
+
+def test_of_two_names_for_one_set_there_is_one_set():
+    cases, mdc = pd.Series([60, 30, 5, 5], ["064", "871", "177", "193"]), drgs.fiscal_2013("ms")["mdc"]
+    found = results.drg_sets(LABELS, cases, (3, 2), mdc)
+    assert len(found["Top 80% cases = Top 2 DRGs"]) == 2
+    assert "Top 3 DRGs" in found and not {"Top 80% cases", "Top 2 DRGs"} & set(found)
+    alone = results.drg_sets(LABELS, cases[:1], (), mdc)  # one DRG: whatever set has it is "All DRGs"
+    assert list(alone) == ["All DRGs"]
 
 
 def test_table_2_is_scikit_learns():
@@ -68,17 +77,19 @@ def test_the_papers_table_2_prints_as_in_the_paper():
     assert printed.loc[("MS-DRG", "CAML", "Top 80% cases"), "Stays (%)"] == "–"  # a misprint, left out
 
 
-def test_t_tests_are_scipys_and_need_two_models():
+def test_t_tests_are_paired_by_fold_and_need_two_folds():
     runs = {("caml-ms", 48): [predictions(TRUTH, s, 1.5) for s in range(5)]}
-    runs |= {("lstm-ms", 48): [predictions(TRUTH, s, 0.5) for s in range(5)], ("bert-ms", 48): [predictions(TRUTH)]}
+    runs |= {("lstm-ms", 48): [predictions(TRUTH, s, 0.5) for s in (4, 2, 1, 0)], ("bert-ms", 48): [predictions(TRUTH)]}
     table = results.by_fold("ms", runs)
     tests = comparisons.t_tests(table, "caml-ms", "lstm-ms").set_index(["drg_set", "metric"])
     each = table.set_index(["run", "drg_set", "metric"])["each"]
-    t, p = ttest_ind(each["caml-ms", "All DRGs", "acc_at_1"], each["lstm-ms", "All DRGs", "acc_at_1"])
-    assert tests.loc[("All DRGs", "acc_at_1"), ["t", "p"]].tolist() == pytest.approx([t, p])
-    assert tests.loc[("All DRGs", "acc_at_1"), "difference"] > 0 and p < 0.01
+    ours, theirs = (np.array(each[run, "All DRGs", "acc_at_1"]) for run in ("caml-ms", "lstm-ms"))
+    ours, found = ours[[4, 2, 1, 0]], tests.loc[("All DRGs", "acc_at_1")]
+    assert found[["t", "p"]].tolist() == pytest.approx(list(ttest_rel(ours, theirs)))
+    assert found["p_unpaired"] == pytest.approx(ttest_ind(ours, theirs).pvalue) and found["folds"] == 4
+    assert found["difference"] == pytest.approx((ours - theirs).mean()) and found["p"] != found["p_unpaired"]
     assert comparisons.t_tests(table, "caml-ms", "bert-ms").empty
-    alike = {("caml-ms", 48): [predictions(TRUTH, 1, 9)] * 2, ("lstm-ms", 48): [predictions(TRUTH, 1, -9)] * 2}
+    alike = {(run, 48): [predictions(TRUTH, seed, signal) for seed in (0, 1)] for run, signal in (("caml-ms", 90), ("lstm-ms", -90))}
     assert comparisons.t_tests(results.by_fold("ms", alike), "caml-ms", "lstm-ms").empty
 
 

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pandas as pd
-from scipy.stats import ttest_ind
+from scipy.stats import ttest_ind, ttest_rel
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
@@ -74,29 +74,34 @@ def difference_sentence(a: str, row) -> str:
 
 
 def t_tests(table: pd.DataFrame, run: str, other: str) -> pd.DataFrame:
-    """Two-sided t-tests of one run's fold models against another's, as the early-DRG paper compares CAML with the LSTM.
+    """Two-sided t-tests of one run's fold models against another's, paired by fold; the early-DRG paper does not pair them.
 
     `table` is as `results.by_fold` returns it.
 
     Returns
     -------
     DataFrame
-        drg_set, metric, difference of the means, t, p; empty if a run has a single model.
+        drg_set, metric, folds (in both runs), difference of the means, t, p, and p_unpaired, the paper's; without rows that
+        have fewer than two folds in both runs.
 
     Notes
     -----
     The models share most of their training stays and all of their hold-out stays. So p says only whether other folds
     would have reversed the order, not whether other patients would.
     """
-    rows = []
-    ours, theirs = (table[table["run"] == name].set_index(["drg_set", "metric"])["each"] for name in (run, other))
-    for (drg_set, metric), values in ours.items():
-        if (drg_set, metric) in theirs.index and min(len(values), len(theirs[drg_set, metric])) > 1:
-            t, p = ttest_ind(values, theirs[drg_set, metric])
-            gain = np.mean(values) - np.mean(theirs[drg_set, metric])
-            if np.isfinite(t):  # it is not if the models of each run agree to the last digit
-                rows.append({"drg_set": drg_set, "metric": metric, "difference": gain, "t": t, "p": p})
-    return pd.DataFrame(rows, columns=["drg_set", "metric", "difference", "t", "p"])
+    rows, columns = [], ["drg_set", "metric", "folds", "difference", "t", "p", "p_unpaired"]
+    of = table.set_index(["run", "drg_set", "metric"])[["folds", "each"]]
+    for (drg_set, metric), one in of.loc[run].iterrows():
+        if (other, drg_set, metric) not in of.index:
+            continue
+        two = of.loc[(other, drg_set, metric)]
+        a, b = (pd.Series(made["each"], made["folds"]) for made in (one, two))
+        folds = a.index.intersection(b.index)
+        if len(folds) > 1 and (a - b)[folds].std() > 1e-12:  # else there is nothing that t could be measured by
+            t, p = ttest_rel(a[folds], b[folds])
+            gain, unpaired = (a - b)[folds].mean(), ttest_ind(a[folds], b[folds]).pvalue
+            rows.append(dict(zip(columns, (drg_set, metric, len(folds), gain, t, p, unpaired), strict=True)))
+    return pd.DataFrame(rows, columns=columns)
 
 
 def split_effect(apart: dict, together: dict, resamples: int, seed: int, mask_below: int = 0) -> pd.DataFrame:
