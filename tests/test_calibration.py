@@ -272,7 +272,7 @@ def trust(sure=(0.063, 0.011, 0.122), error=0.085, weights=None):
         {"target": 0.9, "value": 0.0, "lower": 0.0, "upper": 0.1, "accuracy": np.nan},
     ]).assign(run="llama")  # fmt: skip
     said = {"top-1": true + rng.normal(0, 0.3, 200), "expected": true} if weights is None else weights(true)
-    guess = np.full(200, 1.1 * true.mean())
+    guess = np.full(200, 1.3 * true.mean())
     ways = {("llama", way): weight for way, weight in said.items()} | {("Training mean", "expected"): guess}
     mix = {key: casemix.case_mix(true, weight, counts, 6000.0) for key, weight in ways.items()}
     mix = pd.concat(mix, names=["run", "way", "measure"]).reset_index()
@@ -283,11 +283,36 @@ def trust(sure=(0.063, 0.011, 0.122), error=0.085, weights=None):
 @pytest.mark.parametrize(
     ("sure", "error", "leaning", "verdict"),
     [
-        ((0.063, 0.011, 0.122), 0.085, "is overconfident (+6.3 points", "but its calibration error of 0.085, which needs more stays"),
-        ((0.063, 0.011, 0.122), 0.095, "is overconfident (+6.3 points", "and its calibration error of 0.095 is more than chance"),
-        ((-0.06, -0.1, -0.01), 0.095, "is too modest (−6.0 points", "and its calibration error of 0.095 is more than chance"),
-        ((0.01, -0.02, 0.04), 0.095, "leans to neither side", "but its calibration error of 0.095, which sees gaps that cancel"),
-        ((0.01, -0.02, 0.04), 0.085, "leans to neither side", "and its calibration error of 0.085 is within what chance"),
+        (
+            (0.063, 0.011, 0.122),
+            0.085,
+            "is overconfident (+6.3 points",
+            "but its calibration error of 0.085, which needs more stays",
+        ),
+        (
+            (0.063, 0.011, 0.122),
+            0.095,
+            "is overconfident (+6.3 points",
+            "and its calibration error of 0.095 is more than chance",
+        ),
+        (
+            (-0.06, -0.1, -0.01),
+            0.095,
+            "is too modest (−6.0 points",
+            "and its calibration error of 0.095 is more than chance",
+        ),
+        (
+            (0.01, -0.02, 0.04),
+            0.095,
+            "leans to neither side",
+            "but its calibration error of 0.095, which sees gaps that cancel",
+        ),
+        (
+            (0.01, -0.02, 0.04),
+            0.085,
+            "leans to neither side",
+            "and its calibration error of 0.085 is within what chance",
+        ),
     ],
 )
 def test_one_sentence_says_both_of_calibration_and_does_not_contradict_itself(sure, error, leaning, verdict):
@@ -298,15 +323,17 @@ def test_one_sentence_says_both_of_calibration_and_does_not_contradict_itself(su
 def test_what_a_threshold_keeps_is_said_beside_what_it_promised():
     said = [sentence for sentence in trust() if "threshold" in sentence]
     assert "80 % of its answers right on one half of the stays lets it answer 42 % of the other half" in said[0]
-    assert "of which it has 76 % right" in said[0] and "of which" not in said[1]  # none answered: nothing right or wrong
+    assert (
+        "of which it has 76 % right" in said[0] and "of which" not in said[1]
+    )  # none answered: nothing right or wrong
 
 
 def test_the_total_is_compared_with_a_guess_that_reads_nothing():
     said = trust()[-1]
-    assert "the top-1 weights are nearer (−" in said and "the expected weights are nearer (−10.0 points" in said
+    assert "the total by top-1 weights is nearer (−" in said and "by expected weights is nearer (−30.0 points" in said
     rng = np.random.default_rng(1)
-    noisy = trust(weights=lambda true: {"top-1": 1.1 * true + rng.normal(0, 2, 200), "expected": 1.5 * true})[-1]
-    assert "the top-1 weights can’t be told from it" in noisy and "the expected weights are farther off (+40.0" in noisy
+    noisy = trust(weights=lambda true: {"top-1": 1.3 * true + rng.normal(0, 2, 200), "expected": 1.9 * true})[-1]
+    assert "by top-1 weights can’t be told from it" in noisy and "by expected weights is farther off (+60.0" in noisy
 
 
 def test_refuses():

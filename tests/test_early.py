@@ -246,7 +246,9 @@ def test_notes_are_those_known_at_an_hour(tmp_path, monkeypatch):
     assert inputs.texts(asked, notes, -31) == ["", "SEPSIS"]
 
 
-@pytest.mark.parametrize("file", ["notebooks/21-early-cohort.ipynb", "notebooks/25-case-mix.ipynb", "lib/drgstudy/templates/early.html"])
+@pytest.mark.parametrize(
+    "file", ["notebooks/21-early-cohort.ipynb", "notebooks/25-case-mix.ipynb", "lib/drgstudy/templates/early.html"]
+)
 def test_where_hours_are_introduced_it_is_said_that_the_admitting_diagnosis_is_known_at_all_of_them(file):
     said = " ".join((ROOT / file).read_text(encoding="utf-8").replace('\\n",', "").replace('"', "").split())
     assert re.search("admitting diagnosis (is read|counts) at every hour", said)
@@ -277,7 +279,10 @@ def test_table_1_counts_patients_stays_and_first_visits():
     assert values.loc["n_drgs"].to_dict() == {"Train set": 3, "Test set": 3, "Test cohort": 2}
     assert values.loc["percent_stays_mdc_01", "Test set"] == pytest.approx(200 / 3)
     sepsis = stays[stays["mdc"] == "18"]
-    for some in (stays, pd.concat([stays, *[sepsis] * 9])):  # the paper's three, those of Table 2, whatever is frequent here
+    for some in (
+        stays,
+        pd.concat([stays, *[sepsis] * 9]),
+    ):  # the paper's three, those of Table 2, whatever is frequent here
         metrics = icu_cohort.described(some)["metric"]
         assert set(metrics[metrics.str.startswith("n_stays_mdc")].str[-2:]) == set(drgs.MDCS) == {"05", "01", "04"}
     assert printed_cohort(table).to_numpy().tolist() == [

@@ -15,7 +15,9 @@ LABELS = np.array(["064", "065", "177", "193", "233", "234", "291", "292", "871"
 def predictions(truth, seed=0, signal=2.0, labels=LABELS):
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(len(truth), len(labels))) + signal * (np.arange(len(labels)) == np.array(truth)[:, None])
-    return Predictions(np.arange(len(truth)), np.array(truth), labels, logits.astype("float32"), {"run": "caml-ms", "fold": seed + 1})
+    return Predictions(
+        np.arange(len(truth)), np.array(truth), labels, logits.astype("float32"), {"run": "caml-ms", "fold": seed + 1}
+    )
 
 
 TRUTH = [8] * 12 + [6] * 9 + [7] * 6 + [0] * 5 + [4] * 4 + [2] * 3 + [9] * 2 + [1]
@@ -89,7 +91,10 @@ def test_t_tests_are_paired_by_fold_and_need_two_folds():
     assert found["p_unpaired"] == pytest.approx(ttest_ind(ours, theirs).pvalue) and found["folds"] == 4
     assert found["difference"] == pytest.approx((ours - theirs).mean()) and found["p"] != found["p_unpaired"]
     assert comparisons.t_tests(table, "caml-ms", "bert-ms").empty
-    alike = {(run, 48): [predictions(TRUTH, seed, signal) for seed in (0, 1)] for run, signal in (("caml-ms", 90), ("lstm-ms", -90))}
+    alike = {
+        (run, 48): [predictions(TRUTH, seed, signal) for seed in (0, 1)]
+        for run, signal in (("caml-ms", 90), ("lstm-ms", -90))
+    }
     assert comparisons.t_tests(results.by_fold("ms", alike), "caml-ms", "lstm-ms").empty
 
 
@@ -140,7 +145,10 @@ def test_sentences_say_what_the_numbers_say():
 
 def test_the_cmi_error_has_its_range_over_cohorts_and_a_paired_test_against_a_guess_that_reads_nothing():
     said = comparisons.cmi_sentences("ms", [24, 48], cmi_of_200())
-    assert "those of hour 24 are farther off (+7.0 points" in said[2] and "those of hour 48 are nearer (−2.0 points" in said[2]
+    assert (
+        "the models of hour 24 are farther off (+7.0 points" in said[2]
+        and "of hour 48 are nearer (−2.0 points" in said[2]
+    )
     rng = np.random.default_rng(1)
     true = rng.lognormal(1, 0.8, 200)
     hours = {hour: true * rng.normal(1, 0.5, (5, 200)) for hour in (24, 48)}

@@ -381,7 +381,10 @@ def test_it_is_said_how_many_groups_were_ever_measured():
     values = np.full((2, 3, 104), np.nan, np.float32)
     values[0, 0, 5], values[1, 2, [5, 8]] = 1, 2
     said = measurements.measured_sentence(values, "small ICU")
-    assert "The 317 item ids" in said and "104 groups. Of these 2 were measured at least once in a stay of the small ICU, and 102 never" in said
+    assert (
+        "The 317 item ids" in said
+        and "104 groups. Of these 2 were measured at least once in a stay of the small ICU, and 102 never" in said
+    )
 
 
 @needs_demo

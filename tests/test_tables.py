@@ -240,7 +240,13 @@ def test_costs_are_counted_in_the_papers_steps(paths):
 
 
 def test_a_run_that_takes_frozen_states_costs_what_they_cost_too():
-    spent = {"fit_seconds": 346.0, "train_seconds": 240.0, "train_examples": 480, "predict_seconds": 10.0, "predict_examples": 400}
+    spent = {
+        "fit_seconds": 346.0,
+        "train_seconds": 240.0,
+        "train_examples": 480,
+        "predict_seconds": 10.0,
+        "predict_examples": 400,
+    }
     lent = {"fit_seconds": 102.0, "predict_seconds": 90.0, "predict_examples": 400}
     runs = {
         "llama": SimpleNamespace(run={"model": "llama", "settings": {"features_of": "probe"}, "cost": spent}),
@@ -251,7 +257,9 @@ def test_a_run_that_takes_frozen_states_costs_what_they_cost_too():
     assert cost["features_minutes"].tolist() == pytest.approx([1.7, np.nan], nan_ok=True)
     assert cost["predict_examples_per_second"].tolist() == pytest.approx([4, 400 / 90])
     assert cost["train_examples_per_second"]["llama"] == 2  # of the tuned layers alone
-    with pytest.raises(study.StudyError, match="'llama' takes the frozen states of 'probe'.*name 'probe' in the parameter other_runs"):
+    with pytest.raises(
+        study.StudyError, match=r"'llama' takes the frozen states of 'probe'.*name 'probe' in the parameter other_runs"
+    ):
         results.costs({"llama": runs["llama"]})
 
 
@@ -305,12 +313,16 @@ def test_table_3_of_four_stays_worked_by_hand(two):
     labels = {"Base DRG": 340, "CC/MCC": 5, "DRG by rule (a)": 4, "DRG by rule (b)": 4, "DRG by probability": 4}
     assert table.groupby("component")["n_labels"].first().to_dict() == labels
     occurring = {"Base DRG": 2, "CC/MCC": 4, "DRG by rule (a)": 4, "DRG by rule (b)": 4, "DRG by probability": 4}
-    assert table.groupby("component")["n_occurring"].first().to_dict() == occurring  # of 069 and 291 to 293: no "without MCC"
+    assert (
+        table.groupby("component")["n_occurring"].first().to_dict() == occurring
+    )  # of 069 and 291 to 293: no "without MCC"
     printed = tables.printed3(table)
     ours = ["Number of labels", "Labels that occur", "micro-AUC, labels that occur"]
     assert printed.columns.tolist() == ["Component", *NAMES, *ours]
     assert printed["Component"].tolist() == sorted(labels)
-    assert printed.set_index("Component")[ours[2]].str.len().gt(1).to_dict() == {c: labels[c] > occurring[c] for c in labels}
+    assert printed.set_index("Component")[ours[2]].str.len().gt(1).to_dict() == {
+        c: labels[c] > occurring[c] for c in labels
+    }
     assert tables.nested(table, ["component", "metric"])["CC/MCC"]["acc_at_1"]["value"] == 0.25
 
 
@@ -324,8 +336,12 @@ def test_outputs_that_no_stay_ever_has_lift_the_micro_auc_but_not_the_one_of_lab
     made = Predictions(np.arange(n), rng.integers(4, size=n), made.labels, space.drg_logits(outputs), made.run, outputs)
     value = results.table3(made, space, 5, 20, 1).set_index(["component", "metric"])["value"]
     assert value["Base DRG", "micro_auc"] > 0.99
-    expected = roc_auc_score(*_flat(outputs[:, bases], np.searchsorted(bases, space.encode(made.labels[made.truth])[:, 0])))
-    assert value["Base DRG", "micro_auc_occurring"] == pytest.approx(expected) and expected == pytest.approx(0.5, abs=0.06)
+    expected = roc_auc_score(
+        *_flat(outputs[:, bases], np.searchsorted(bases, space.encode(made.labels[made.truth])[:, 0]))
+    )
+    assert value["Base DRG", "micro_auc_occurring"] == pytest.approx(expected) and expected == pytest.approx(
+        0.5, abs=0.06
+    )
 
 
 def _flat(logits, truth):

@@ -169,8 +169,13 @@ def coverage_at(
         ]
         rows = []
         for target in targets:
-            limits = [curve["threshold"][fine & (curve["accuracy"] >= target)].min() for curve, fine in zip(curves, enough, strict=True)]
-            taken = count * (confidence >= np.array(limits)[1 - half])  # no stay where the other half has no threshold: NaN
+            limits = [
+                curve["threshold"][fine & (curve["accuracy"] >= target)].min()
+                for curve, fine in zip(curves, enough, strict=True)
+            ]
+            taken = count * (
+                confidence >= np.array(limits)[1 - half]
+            )  # no stay where the other half has no threshold: NaN
             accuracy = taken @ hit / taken.sum() if taken.any() else np.nan
             rows.append([taken.sum() / count.sum(), accuracy, pd.Series(limits).mean()])
         return rows

@@ -169,7 +169,10 @@ def cmi_sentences(system: str, compared: list[int], found: dict) -> list[str]:
     settles = (
         f"stays below {below:g} % from hour {hour_name(since[0])} on" if len(since) else f"reaches {below:g} % and more"
     )
-    span = {hour: "{lower:.1f} to {upper:.1f}".format(**found["change"].loc[row]) for hour, row in zip(compared, ("earlier", "later"), strict=True)}
+    span = {
+        hour: "{lower:.1f} to {upper:.1f}".format(**found["change"].loc[row])
+        for hour, row in zip(compared, ("earlier", "later"), strict=True)
+    }
     verdict = f"hour {later} is {'better' if change['value'] < 0 else 'worse'} than hour {earlier}"
     if change["lower"] <= 0 <= change["upper"]:
         verdict = f"it can’t be told whether hour {later} is better than hour {earlier}"
@@ -178,7 +181,7 @@ def cmi_sentences(system: str, compared: list[int], found: dict) -> list[str]:
     for hour, part in found["against_guess"].items():
         gain = part.loc["change"]
         than = _by_interval(gain, "can’t be told from it", "are nearer", "are farther off")
-        against.append(f"those of hour {hour} {than} ({_points(gain)})")
+        against.append(f"the models of hour {hour} {than} ({_points(gain)})")
     last, sizes, hidden = found["paid"].set_index("hour").loc[later], found["sizes"], found["hidden"]
     missed, cohort = last["dollars_predicted"] - last["dollars_true"], sizes["cohort"].iloc[0]
     whole = f"the cohort’s {cohort:,.0f}" if cohort == cohort else "the cohort"
@@ -187,10 +190,9 @@ def cmi_sentences(system: str, compared: list[int], found: dict) -> list[str]:
         f"With the notes of {earlier} hours the case-mix index is off by {off[earlier]} %, with those of {later} hours by "
         f"{off[later]} % (mean and SD over the models; published at 24 hours: {theirs} %). Resampled test cohorts give "
         f"{span[earlier]} % and {span[later]} % (95 %); {verdict} ({_points(change)}).",
-        f"On these stays the error {settles} (published: below {below:g} % after hour 24).",
-        f"A guess that reads nothing, the mean weight of the training stays, is off by {blind:.1f} %. On the same "
-        f"resampled stays, the models’ errors are compared with it: {', '.join(against)}. On the paper’s cohort it would "
-        f"have been off by {guess:.1f} % (its Table 1).",
+        f"In this cohort the error {settles} (published: below {below:g} % after hour 24).",
+        f"A guess that reads nothing, the mean weight of the training stays, is off by {blind:.1f} %; on the same resampled "
+        f"stays {' and '.join(against)}. On the paper’s cohort it would have been off by {guess:.1f} % (its Table 1).",
         f"In populations of {sizes['size'].min():,} to {sizes['size'].max():,} stays the mean error at hour {earlier} is "
         f"{sizes['mean'].min():.1f} to {sizes['mean'].max():.1f} % (published: under "
         f"{paper.loc['cmi_error_percent_24h_below', 'value']:g} %). They are drawn from {whole} with replacement{repeats}.",
@@ -374,10 +376,10 @@ def trust_sentences(
             f"({off['value']:+.1f} %, {sign}); a single stay is off by ${rows.loc['mae_dollars', 'value']:,.0f}."
         )
     nearer = [
-        f"the {way} weights {_by_interval(row, 'can’t be told from it', 'are nearer', 'are farther off')} ({_points(row)})"
+        f"by {way} weights {_by_interval(row, 'can’t be told from it', 'is nearer', 'is farther off')} ({_points(row)})"
         for way, row in ((way, table.loc["change"]) for way, table in against.items())
     ]
-    found.append(f"Against that guess, on the same resampled stays, in the total {', '.join(nearer)}.")
+    found.append(f"Compared with that guess on the same resampled stays, the total {' and '.join(nearer)}.")
     return [sentence.replace(" -", " −").replace("(-", "(−") for sentence in found]
 
 
@@ -392,10 +394,17 @@ def _calibration_sentence(name: str, row: pd.DataFrame) -> str:
         return f"{name} is on average {confident:.0f} % sure; how often it is right is not shown, for small counts would follow."
     sure = 100 * row.loc["overconfidence", ["value", "lower", "upper"]]
     leans = _by_interval(sure, "", "too modest", "overconfident")
-    error, chance, tempered = row.loc["ece", "value"], row.loc["ece_by_chance", "upper"], row.loc["ece_tempered", "value"]
+    error, chance, tempered = (
+        row.loc["ece", "value"],
+        row.loc["ece_by_chance", "upper"],
+        row.loc["ece_tempered", "value"],
+    )
     verdict = {
         (True, True): "and its calibration error of {} is more than chance gives",
-        (True, False): "but its calibration error of {}, which needs more stays to show that, is within what chance gives",
+        (
+            True,
+            False,
+        ): "but its calibration error of {}, which needs more stays to show that, is within what chance gives",
         (False, True): "but its calibration error of {}, which sees gaps that cancel, is more than chance gives",
         (False, False): "and its calibration error of {} is within what chance gives",
     }[bool(leans), error > chance].format(f"{error:.3f}")

@@ -304,7 +304,11 @@ def described(stays: pd.DataFrame, mask_below: int = 0) -> pd.DataFrame:
     if disclosure.tells_of_few(parts["Test cohort"].sum(), is_test.sum(), mask_below):
         del parts["Test cohort"]
     counts = pd.DataFrame({name: stays["mdc"][part].value_counts() for name, part in parts.items()})
-    counts, sizes, shown = counts.reindex(list(drgs.MDCS)).fillna(0).astype(int), [part.sum() for part in parts.values()], []
+    counts, sizes, shown = (
+        counts.reindex(list(drgs.MDCS)).fillna(0).astype(int),
+        [part.sum() for part in parts.values()],
+        [],
+    )
     for mdc in drgs.MDCS:
         others = sizes - counts.loc[[*shown, mdc]].sum()
         repeated = counts["Test set"][mdc] - counts.get("Test cohort", counts["Test set"])[mdc]

@@ -268,7 +268,9 @@ def by_fold(system: str, runs: dict[tuple[str, int], list[Predictions]], mask_be
             among = scores[0].among(members)
             each = pd.DataFrame([one.evaluate(among) for one in scores], [made.run["fold"] for made in models])
             n = among.sum()
-            told = [disclosure.shares(each["acc_at_1"].iloc[[i]], n, mask_below, before) for i, before in enumerate(known)]
+            told = [
+                disclosure.shares(each["acc_at_1"].iloc[[i]], n, mask_below, before) for i, before in enumerate(known)
+            ]
             if pd.concat(told).isna().any():
                 each["acc_at_1"] = np.nan
             else:

@@ -38,7 +38,7 @@ class SmoothingSpline:
         1 - RSS / TSS over the observations, not over the means of equal x; NaN if y is constant.
     n_knots : int
     at_bound : str
-        "smooth" if the search for lam ended at the upper end of its range, "rough" if nearly no penalty is left, else "".
+        "smooth" if the search for lam ended at the upper end of its range, "rough" if it leaves no residuals, else "".
     curve : BSpline
         The fit at any x within the data's range: ``curve(grid)``.
     """
@@ -61,7 +61,7 @@ class SmoothingSpline:
         """A sentence where the curve is not to be trusted, for its smoothing parameter ended at a bound; else ""."""
         if not self.at_bound:
             return ""
-        what = {"smooth": "a straight line", "rough": "as rough a curve as the knots allow"}[self.at_bound]
+        what = {"smooth": "a straight line", "rough": "a curve through every point"}[self.at_bound]
         return (
             f"The spline's smoothing parameter ended at a bound: generalized cross-validation asks for {what}. There R's "
             "smooth.spline, npreg and this fit stop at different places, so degrees of freedom, R² and band are not to be "
@@ -144,12 +144,12 @@ def smoothing_spline(x, y) -> SmoothingSpline:
 
     minimize_scalar(gcv, bounds=(-1.5, 1.5), method="bounded", options={"xatol": 1e-4})
     coefficients, root, df, rss, lam = solve(tried[-1])
-    # Where GCV falls for a curve through all points, rounding decides where the search stops: df tells, not the bound.
-    rough = df > min(distinct.size, n_knots + 2) - 0.01
+    tss = ((y - y.mean()) ** 2).sum()
+    # Where GCV falls for a curve through all points, rounding decides where the search stops: the curve tells, not lam.
+    rough = rss <= 1e-8 * tss or df > min(distinct.size, n_knots + 2) - 0.01
     at_bound = "smooth" if tried[-1] > 1.5 - 1e-3 else "rough" if rough else ""
     fit, sigma = basis @ coefficients, np.sqrt(rss / (n - df))
     se = sigma * np.linalg.norm(solve_triangular(root, basis.T, trans="T"), axis=0)
-    tss = ((y - y.mean()) ** 2).sum()
     return SmoothingSpline(
         distinct,
         fit,

@@ -149,7 +149,7 @@ def accuracy_by_rank(drgs: pd.DataFrame, spline: SmoothingSpline, weighted: Call
     ax.set(xlabel="rank of the DRG by training cases (1: most)", ylabel="top-5 accuracy in the test stays (%)")
     ax.set_ylim(-0.04, 1.04)
     ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
-    figure.legend(frameon=False, loc="outside upper center", ncols=4)
+    figure.legend(frameon=False, loc="outside upper center", ncols=2)
     return stamped(figure, dataset)
 
 
