@@ -268,8 +268,9 @@ def trust(sure=(0.063, 0.011, 0.122), error=0.085, weights=None):
     rows |= {"ece_by_chance": (0.05, np.nan, 0.088), "ece_tempered": (0.05,) * 3}
     calibrated = pd.concat({"llama": pd.DataFrame(rows, ["value", "lower", "upper"]).T})
     answered = pd.DataFrame([
-        {"target": 0.8, "value": 0.42, "lower": 0.31, "upper": 0.55, "accuracy": 0.76},
-        {"target": 0.9, "value": 0.0, "lower": 0.0, "upper": 0.1, "accuracy": np.nan},
+        {"target": 0.8, "value": 0.42, "lower": 0.31, "upper": 0.55, "accuracy": 0.76,
+         "accuracy_lower": 0.65, "accuracy_upper": 0.85, "threshold": 0.7},
+        {"target": 0.9, "value": 0.0, "lower": 0.0, "upper": 0.1, "accuracy": np.nan, "threshold": np.nan},
     ]).assign(run="llama")  # fmt: skip
     said = {"top-1": true + rng.normal(0, 0.3, 200), "expected": true} if weights is None else weights(true)
     guess = np.full(200, 1.3 * true.mean())
@@ -321,11 +322,10 @@ def test_one_sentence_says_both_of_calibration_and_does_not_contradict_itself(su
 
 
 def test_what_a_threshold_keeps_is_said_beside_what_it_promised():
-    said = [sentence for sentence in trust() if "threshold" in sentence]
+    said = [sentence for sentence in trust() if "hreshold" in sentence]
     assert "80 % of its answers right on one half of the stays lets it answer 42 % of the other half" in said[0]
-    assert (
-        "of which it has 76 % right" in said[0] and "of which" not in said[1]
-    )  # none answered: nothing right or wrong
+    assert said[0].endswith("(95 % interval 31 to 55), of which 76 % (65 to 85) are right; a coder does the rest.")
+    assert said[1] == "No threshold makes 90 % of its answers right on one half of the stays: a coder does all."
 
 
 def test_the_total_is_compared_with_a_guess_that_reads_nothing():

@@ -173,9 +173,8 @@ def coverage_at(
                 curve["threshold"][fine & (curve["accuracy"] >= target)].min()
                 for curve, fine in zip(curves, enough, strict=True)
             ]
-            taken = count * (
-                confidence >= np.array(limits)[1 - half]
-            )  # no stay where the other half has no threshold: NaN
+            # Where a half has no threshold it is NaN, and no stay of the other half is taken.
+            taken = count * (confidence >= np.array(limits)[1 - half])
             accuracy = taken @ hit / taken.sum() if taken.any() else np.nan
             rows.append([taken.sum() / count.sum(), accuracy, pd.Series(limits).mean()])
         return rows

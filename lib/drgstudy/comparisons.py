@@ -89,19 +89,18 @@ def t_tests(table: pd.DataFrame, run: str, other: str) -> pd.DataFrame:
     The models share most of their training stays and all of their hold-out stays. So p says only whether other folds
     would have reversed the order, not whether other patients would.
     """
-    rows, columns = [], ["drg_set", "metric", "folds", "difference", "t", "p", "p_unpaired"]
-    of = table.set_index(["run", "drg_set", "metric"])[["folds", "each"]]
-    for (drg_set, metric), one in of.loc[run].iterrows():
-        if (other, drg_set, metric) not in of.index:
-            continue
-        two = of.loc[(other, drg_set, metric)]
-        a, b = (pd.Series(made["each"], made["folds"]) for made in (one, two))
-        folds = a.index.intersection(b.index)
-        if len(folds) > 1 and (a - b)[folds].std() > 1e-12:  # else there is nothing that t could be measured by
-            t, p = ttest_rel(a[folds], b[folds])
-            gain, unpaired = (a - b)[folds].mean(), ttest_ind(a[folds], b[folds]).pvalue
-            rows.append(dict(zip(columns, (drg_set, metric, len(folds), gain, t, p, unpaired), strict=True)))
-    return pd.DataFrame(rows, columns=columns)
+    rows, keys = [], ["drg_set", "metric"]
+    ours, theirs = (table[table["run"] == name][[*keys, "folds", "each"]] for name in (run, other))
+    for row in ours.merge(theirs, on=keys, suffixes=("_a", "_b")).itertuples():
+        pairs = pd.DataFrame(
+            {"a": pd.Series(row.each_a, row.folds_a), "b": pd.Series(row.each_b, row.folds_b)}
+        ).dropna()
+        gain = pairs["a"] - pairs["b"]
+        if gain.std() > 1e-12:  # else there are no two folds, or nothing that t could be measured by
+            t, p = ttest_rel(pairs["a"], pairs["b"])
+            unpaired = ttest_ind(pairs["a"], pairs["b"]).pvalue
+            rows.append((row.drg_set, row.metric, len(pairs), gain.mean(), t, p, unpaired))
+    return pd.DataFrame(rows, columns=[*keys, "folds", "difference", "t", "p", "p_unpaired"])
 
 
 def split_effect(apart: dict, together: dict, resamples: int, seed: int, mask_below: int = 0) -> pd.DataFrame:
@@ -355,10 +354,15 @@ def trust_sentences(
     name = style_of(run)[0]
     found = [_calibration_sentence(name, calibrated.loc[run].astype(float))]
     for part in answered[answered["run"] == run].dropna(subset="value").itertuples():
+        right = f"makes {100 * part.target:g} % of its answers right on one half of the stays"
+        if part.threshold != part.threshold:
+            found.append(f"No threshold {right}: a coder does all.")
+            continue
+        share, lower, upper = 100 * part.value, 100 * part.lower, 100 * part.upper
+        kept = f"{100 * part.accuracy:.0f} % ({100 * part.accuracy_lower:.0f} to {100 * part.accuracy_upper:.0f})"
         found.append(
-            f"A threshold that makes {100 * part.target:g} % of its answers right on one half of the stays lets it answer "
-            f"{100 * part.value:.0f} % of the other half (95 % interval {100 * part.lower:.0f} to {100 * part.upper:.0f})"
-            + (f", of which it has {100 * part.accuracy:.0f} % right" if part.accuracy == part.accuracy else "")
+            f"A threshold that {right} lets it answer {share:.0f} % of the other half (95 % interval {lower:.0f} to {upper:.0f})"
+            + (f", of which {kept} are right" if part.accuracy == part.accuracy else "")
             + "; a coder does the rest."
         )
     money = mix.set_index(["run", "way", "measure"])[["value", "lower", "upper"]].sort_index()
@@ -394,24 +398,15 @@ def _calibration_sentence(name: str, row: pd.DataFrame) -> str:
         return f"{name} is on average {confident:.0f} % sure; how often it is right is not shown, for small counts would follow."
     sure = 100 * row.loc["overconfidence", ["value", "lower", "upper"]]
     leans = _by_interval(sure, "", "too modest", "overconfident")
-    error, chance, tempered = (
-        row.loc["ece", "value"],
-        row.loc["ece_by_chance", "upper"],
-        row.loc["ece_tempered", "value"],
-    )
-    verdict = {
-        (True, True): "and its calibration error of {} is more than chance gives",
-        (
-            True,
-            False,
-        ): "but its calibration error of {}, which needs more stays to show that, is within what chance gives",
-        (False, True): "but its calibration error of {}, which sees gaps that cancel, is more than chance gives",
-        (False, False): "and its calibration error of {} is within what chance gives",
-    }[bool(leans), error > chance].format(f"{error:.3f}")
+    error, chance = row.loc["ece", "value"], row.loc["ece_by_chance", "upper"]
+    beyond, link, why = error > chance, "and", ""
+    if beyond != bool(leans):
+        link, why = "but", ", which sees gaps that cancel," if beyond else ", which needs more stays to show that,"
     return (
         f"{name} is right in {right:.0f} % of the stays and on average {confident:.0f} % sure: it "
-        f"{f'is {leans}' if leans else 'leans to neither side beyond chance'} ({_points(sure)}), {verdict} (up to "
-        f"{chance:.3f}); with a temperature it is {tempered:.3f}."
+        f"{f'is {leans}' if leans else 'leans to neither side beyond chance'} ({_points(sure)}), {link} its calibration error of "
+        f"{error:.3f}{why} is {'more than' if beyond else 'within what'} chance gives (up to {chance:.3f}); with a temperature "
+        f"it is {row.loc['ece_tempered', 'value']:.3f}."
     )
 
 
