@@ -181,7 +181,7 @@ def early(root, patch, patients: int, tail: float, seed: int = 3) -> tuple[study
                     said = _logits(rng, np.array([labels.index(drg) for drg in held["drg"]]), len(labels), signal)
                 training.write(place, said, made)
     patch.setattr(models, "load", lambda folder, made=None: (None, made.labels))
-    patch.setattr(attribution, "top_ngrams", lambda *_: [("one two three four five", 0.25)] * 3)
+    patch.setattr(attribution, "top_ngrams", lambda *_, **__: [("one two three four five", 0.25)] * 3)
     run_by_hand("24-early-results", "secret", patch, ms_runs=["caml-ms", "lstm-ms", "bert-ms"], apr_runs=["caml-apr", "lstm-apr"],
                 day_one_runs=["caml-ms"])  # fmt: skip
     run_by_hand("25-case-mix", "secret", patch, hours=[-24, 0, 24, 48], sizes=[20, 50], sample=50)

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import log_softmax, softmax
 from sklearn.calibration import calibration_curve
 
-from drgstudy import calibration
+from drgstudy import calibration, casemix, comparisons
 from drgstudy.bootstrap import resample_counts
 from drgstudy.study import StudyError
 
@@ -115,14 +115,33 @@ def test_coverage_by_hand():
     confidence, hit = np.array([0.6, 0.9, 0.6, 0.2]), np.array([True, True, False, False])
     curve = calibration.coverage(confidence, hit)
     assert curve.to_numpy().tolist() == [[0.9, 0.25, 1.0], [0.6, 0.75, 2 / 3], [0.2, 1.0, 0.5]]
-    reached = calibration.coverage_at(confidence, hit, [0.5, 0.6, 1.0], ONCE)
-    assert reached["value"].to_dict() == {0.5: 1.0, 0.6: 0.75, 1.0: 0.25}
-    assert reached["threshold"].to_dict() == {0.5: 0.2, 0.6: 0.6, 1.0: 0.9}
-    few = [calibration.coverage_at(confidence, hit, [1.0], ONCE, fewest)["value"][1.0] for fewest in (1, 2)]
-    assert few == [0.25, 0]  # a single stay reaches it
     assert calibration.coverage(np.ones(2), hit[:2]).to_numpy().tolist() == [[1, 1, 1]]
-    never = calibration.coverage_at(confidence, ~hit, [0.9], ONCE).loc[0.9]
-    assert never["value"] == 0 and np.isnan(never["threshold"])
+
+
+def test_each_half_of_the_stays_is_answered_by_the_threshold_of_the_other():
+    half = np.random.default_rng(4).permutation(8) % 2
+    confidence, hit = np.empty(8), np.empty(8, bool)
+    confidence[half == 0], hit[half == 0] = [0.9, 0.8, 0.5, 0.2], [True, True, False, False]
+    confidence[half == 1], hit[half == 1] = [0.85, 0.7, 0.6, 0.1], [False, True, True, True]
+    found = calibration.coverage_at(confidence, hit, [0.6, 1.0], np.ones((1, 8), int), 4)
+    # At 60 % the first half chooses 0.5 (two of three) and the second 0.1 (three of four): the others are 3 and 4 stays.
+    assert found.loc[0.6, ["value", "accuracy", "threshold"]].tolist() == pytest.approx([7 / 8, 4 / 7, 0.3])
+    # At 100 % the first half chooses 0.8, which answers one of the second, wrongly; the second has no threshold.
+    assert found.loc[1.0, ["value", "accuracy", "threshold"]].tolist() == pytest.approx([1 / 8, 0, 0.8])
+    few = calibration.coverage_at(confidence, hit, [1.0], np.ones((1, 8), int), 4, fewest=3).loc[1.0]
+    assert few["value"] == 0 and few[["accuracy", "accuracy_lower", "threshold"]].isna().all()
+
+
+def test_a_threshold_judged_on_the_stays_that_chose_it_promises_too_much():
+    """Confidences that say nothing of a model that is right in 70 %: no threshold can make it right in 80 %."""
+    rng, promised, kept = np.random.default_rng(0), 0, []  # kept: answered stays, and their accuracy
+    for seed in range(20):
+        confidence, hit = rng.random(300), rng.random(300) < 0.7
+        promised += (calibration.coverage(confidence, hit)["accuracy"] >= 0.8).any()  # as it was done before
+        found = calibration.coverage_at(confidence, hit, [0.8], np.ones((1, 300), int), seed)
+        kept.append(found.loc[0.8, ["value", "accuracy"]])
+    answered, right = pd.DataFrame(kept).dropna().T.to_numpy()
+    assert promised > 10 and answered @ right / answered.sum() == pytest.approx(0.7, abs=0.05)
 
 
 @given(stays())
@@ -154,23 +173,32 @@ def test_resampled_coverage_and_chance_equal_a_plain_loop(drawn, seed, fewest):
     """Threshold by threshold, resample by resample, bin by bin."""
     confidence, hit, _ = drawn
 
-    def reached(stays, target):
-        best = 0.0
-        for threshold in confidence[stays]:
-            answered = confidence[stays] >= threshold
-            if hit[stays][answered].mean() >= target and answered.sum() >= fewest:
-                best = max(best, answered.mean())
-        return best
+    half = np.random.default_rng(seed).permutation(hit.size) % 2
 
-    counts = resample_counts(hit.size, 5, seed)
-    samples = [[reached(np.repeat(np.arange(hit.size), count), target) for target in (0.5, 0.8)] for count in counts]
-    found = calibration.coverage_at(confidence, hit, [0.5, 0.8], counts, fewest)
-    assert list(found) == ["value", "sd", "lower", "upper", "threshold"] and found.index.name == "target"
-    np.testing.assert_allclose(found["value"], [reached(np.arange(hit.size), target) for target in (0.5, 0.8)])
-    np.testing.assert_allclose(found["sd"], np.std(samples, axis=0, ddof=1), atol=1e-12)
-    np.testing.assert_allclose(found[["lower", "upper"]].T, np.quantile(samples, [0.025, 0.975], axis=0), atol=1e-12)
+    def reached(stays, target):
+        answered = []
+        for side in (0, 1):
+            own, others = stays[half[stays] == side], stays[half[stays] != side]
+            fine = [np.inf]
+            for threshold in confidence[own]:
+                chosen = confidence[own] >= threshold
+                if hit[own][chosen].mean() >= target and chosen.sum() >= fewest:
+                    fine.append(threshold)
+            answered += others[confidence[others] >= min(fine)].tolist()
+        return len(answered) / len(stays), hit[answered].mean() if answered else np.nan
+
+    counts, everyone = resample_counts(hit.size, 5, seed), np.arange(hit.size)
+    samples = [[reached(np.repeat(everyone, count), target) for target in (0.5, 0.8)] for count in counts]
+    found = calibration.coverage_at(confidence, hit, [0.5, 0.8], counts, seed, fewest)
+    assert list(found)[:4] == ["value", "sd", "lower", "upper"] and found.index.name == "target"
+    np.testing.assert_allclose(found[["value", "accuracy"]], [reached(everyone, target) for target in (0.5, 0.8)])
+    coverages = np.array(samples)[..., 0]
+    np.testing.assert_allclose(found["sd"], np.std(coverages, axis=0, ddof=1), atol=1e-12)
+    np.testing.assert_allclose(found[["lower", "upper"]].T, np.quantile(coverages, [0.025, 0.975], axis=0), atol=1e-12)
+    accuracies = pd.DataFrame(np.array(samples)[..., 1]).quantile([0.025, 0.975])  # of the resamples with an answer
+    np.testing.assert_allclose(found[["accuracy_lower", "accuracy_upper"]].T, accuracies, atol=1e-12)
     if not fewest:
-        pd.testing.assert_frame_equal(calibration.coverage_at(confidence, hit, [0.5, 0.8], counts), found)
+        pd.testing.assert_frame_equal(calibration.coverage_at(confidence, hit, [0.5, 0.8], counts, seed), found)
 
     rng, edges = np.random.default_rng(seed), np.quantile(confidence, [1 / 3, 2 / 3])
     member = (confidence[:, None] > edges).sum(axis=1)
@@ -232,6 +260,82 @@ def test_an_overconfident_model_is_found_out_and_repaired():
     assert (drawn <= chance["upper"]).sum() == 57 and chance["value"] == pytest.approx(drawn.mean())  # 95 % of 60
 
 
+def trust(sure=(0.063, 0.011, 0.122), error=0.085, weights=None):
+    """What `trust_sentences` says of 200 stays; `sure` is the overconfidence and its interval, `error` the calibration error."""
+    rng = np.random.default_rng(0)
+    true, counts = rng.lognormal(size=200), resample_counts(200, 100, 0)
+    rows = {"accuracy": (0.55,) * 3, "confidence": (0.61,) * 3, "overconfidence": sure, "ece": (error,) * 3}
+    rows |= {"ece_by_chance": (0.05, np.nan, 0.088), "ece_tempered": (0.05,) * 3}
+    calibrated = pd.concat({"llama": pd.DataFrame(rows, ["value", "lower", "upper"]).T})
+    answered = pd.DataFrame([
+        {"target": 0.8, "value": 0.42, "lower": 0.31, "upper": 0.55, "accuracy": 0.76,
+         "accuracy_lower": 0.65, "accuracy_upper": 0.85, "threshold": 0.7},
+        {"target": 0.9, "value": 0.0, "lower": 0.0, "upper": 0.1, "accuracy": np.nan, "threshold": np.nan},
+    ]).assign(run="llama")  # fmt: skip
+    said = {"top-1": true + rng.normal(0, 0.3, 200), "expected": true} if weights is None else weights(true)
+    guess = np.full(200, 1.3 * true.mean())
+    ways = {("llama", way): weight for way, weight in said.items()} | {("Training mean", "expected"): guess}
+    mix = {key: casemix.case_mix(true, weight, counts, 6000.0) for key, weight in ways.items()}
+    mix = pd.concat(mix, names=["run", "way", "measure"]).reset_index()
+    against = {way: casemix.change_by_hour(true, guess[None], weight[None], 100, 0) for way, weight in said.items()}
+    return comparisons.trust_sentences("llama", calibrated, answered, mix, against)
+
+
+@pytest.mark.parametrize(
+    ("sure", "error", "leaning", "verdict"),
+    [
+        (
+            (0.063, 0.011, 0.122),
+            0.085,
+            "is overconfident (+6.3 points",
+            "but its calibration error of 0.085, which needs more stays",
+        ),
+        (
+            (0.063, 0.011, 0.122),
+            0.095,
+            "is overconfident (+6.3 points",
+            "and its calibration error of 0.095 is more than chance",
+        ),
+        (
+            (-0.06, -0.1, -0.01),
+            0.095,
+            "is too modest (−6.0 points",
+            "and its calibration error of 0.095 is more than chance",
+        ),
+        (
+            (0.01, -0.02, 0.04),
+            0.095,
+            "leans to neither side",
+            "but its calibration error of 0.095, which sees gaps that cancel",
+        ),
+        (
+            (0.01, -0.02, 0.04),
+            0.085,
+            "leans to neither side",
+            "and its calibration error of 0.085 is within what chance",
+        ),
+    ],
+)
+def test_one_sentence_says_both_of_calibration_and_does_not_contradict_itself(sure, error, leaning, verdict):
+    said = [sentence for sentence in trust(sure, error) if "calibration error" in sentence or "% sure" in sentence]
+    assert len(said) == 1 and leaning in said[0] and verdict in said[0] and "(up to 0.088)" in said[0]
+
+
+def test_what_a_threshold_keeps_is_said_beside_what_it_promised():
+    said = [sentence for sentence in trust() if "hreshold" in sentence]
+    assert "80 % of its answers right on one half of the stays lets it answer 42 % of the other half" in said[0]
+    assert said[0].endswith("(95 % interval 31 to 55), of which 76 % (65 to 85) are right; a coder does the rest.")
+    assert said[1] == "No threshold makes 90 % of its answers right on one half of the stays: a coder does all."
+
+
+def test_the_total_is_compared_with_a_guess_that_reads_nothing():
+    said = trust()[-1]
+    assert "the total by top-1 weights is nearer (−" in said and "by expected weights is nearer (−30.0 points" in said
+    rng = np.random.default_rng(1)
+    noisy = trust(weights=lambda true: {"top-1": 1.3 * true + rng.normal(0, 2, 200), "expected": 1.9 * true})[-1]
+    assert "by top-1 weights can’t be told from it" in noisy and "by expected weights is farther off (+60.0" in noisy
+
+
 def test_refuses():
     logits, truth = calibrated(20, 0)
     confidence, hit = calibration.top1(logits, truth)
@@ -242,6 +346,6 @@ def test_refuses():
         calibration.reliability(confidence, hit, 0)
     for target in (0, 1.2, 90):
         with pytest.raises(StudyError, match=f"targets: {target} is no accuracy"):
-            calibration.coverage_at(confidence, hit, [0.8, target], ONCE)
+            calibration.coverage_at(confidence, hit, [0.8, target], ONCE, 0)
     with pytest.raises(StudyError, match="can't be halved"):
         calibration.temperature_scaled(logits[:1], truth[:1], 0)

@@ -173,6 +173,7 @@ def test_errors_by_size_equal_a_plain_loop(cohort):
     guess = np.mean([model[rows].mean() for model, mine in zip(predicted, drawn, strict=True) for rows in mine])
     by_loop = {
         "size": 7,
+        "cohort": 300,
         "mean": np.mean(errors),
         "lower": np.quantile(means, 0.025),
         "upper": np.quantile(means, 0.975),
@@ -217,6 +218,7 @@ def test_payments_of_the_early_drg_papers_example():
     predicted = {24: np.array([0.94 * true, 0.96 * true]), 48: true[None]}
     table = casemix.payments(true, predicted, np.arange(500)).set_index("hour")
     assert table["cmi_true"].tolist() == pytest.approx([3.15, 3.15]) and table["stays"].tolist() == [500, 500]
+    assert table["cohort"].tolist() == [500, 500]
     owed = table["dollars_true"] - table["dollars_predicted"]
     assert owed.tolist() == pytest.approx([472_500, 0], abs=1e-3)
     assert table.loc[24, ["lowest", "highest"]].tolist() == pytest.approx([0.94 * 3.15, 0.96 * 3.15])

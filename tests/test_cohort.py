@@ -24,6 +24,7 @@ from drgstudy.cohort import (
     parts,
     stratified_draw,
     word_count_test,
+    words_sentence,
 )
 from drgstudy.flow import check_flow, read_rows, write_rows
 from drgstudy.notes import hospital_course
@@ -241,6 +242,21 @@ def test_word_counts_are_compared_as_scipy_does():
     result = word_count_test(stays)
     assert (result["t"], result["p"]) == pytest.approx((expected.statistic, expected.pvalue), rel=1e-12)
     assert (result["train_mean"], result["test_mean"]) == (train.mean(), test.mean())
+
+
+def test_a_small_p_of_a_random_split_is_called_a_rare_draw_and_nothing_more():
+    """Of 400 random splits of the same stays about p have a p as small: what the sentence says of any of them."""
+    rng, stays = np.random.default_rng(0), pd.DataFrame({"words": np.random.default_rng(1).lognormal(5, 0.4, 300)})
+    p = [
+        word_count_test(stays.assign(split=rng.permutation(["train"] * 200 + ["test"] * 100)))["p"] for _ in range(400)
+    ]
+    assert np.mean(np.array(p) <= 0.1) == pytest.approx(0.1, abs=0.05)
+    said = {p: words_sentence({"train_mean": 118.25, "test_mean": 121, "p": p}) for p in (0.0136, 0.51, 0.0004, 1.0)}
+    assert "118.2 words on average, test stays 121.0" in said[0.0136] and "about 1.4 % of random splits" in said[0.0136]
+    assert "about 51 % of random splits" in said[0.51] and "about 100 % of" in said[1.0]
+    assert "fewer than one in 1,000 random splits" in said[0.0004] and "a mistake" in said[0.0004]
+    assert all("The seed is not to be chosen by it" in each for each in said.values())
+    assert not any("a mistake" in said[p] for p in (0.0136, 0.51, 1.0))
 
 
 @pytest.mark.parametrize(

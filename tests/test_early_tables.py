@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import ttest_ind
+from scipy.stats import ttest_ind, ttest_rel
 from sklearn.metrics import f1_score, roc_auc_score
 
 from drgstudy import casemix, comparisons, drgs, errors, published, results, tables
@@ -15,7 +15,9 @@ LABELS = np.array(["064", "065", "177", "193", "233", "234", "291", "292", "871"
 def predictions(truth, seed=0, signal=2.0, labels=LABELS):
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(len(truth), len(labels))) + signal * (np.arange(len(labels)) == np.array(truth)[:, None])
-    return Predictions(np.arange(len(truth)), np.array(truth), labels, logits.astype("float32"), {"run": "caml-ms"})
+    return Predictions(
+        np.arange(len(truth)), np.array(truth), labels, logits.astype("float32"), {"run": "caml-ms", "fold": seed + 1}
+    )
 
 
 TRUTH = [8] * 12 + [6] * 9 + [7] * 6 + [0] * 5 + [4] * 4 + [2] * 3 + [9] * 2 + [1]
@@ -31,6 +33,15 @@ def test_sets_of_drgs_are_those_of_the_stays():
     # 12 + 9 + 6 + 5 = 32 of 42 stays are 76 %; the next DRG brings it above 80
     assert sets["Top 80% cases"] == {"871", "291", "292", "064", "233"}
     assert "Top 30 DRGs" not in sets
+
+
+def test_of_two_names_for_one_set_there_is_one_set():
+    cases, mdc = pd.Series([60, 30, 5, 5], ["064", "871", "177", "193"]), drgs.fiscal_2013("ms")["mdc"]
+    found = results.drg_sets(LABELS, cases, (3, 2), mdc)
+    assert len(found["Top 80% cases = Top 2 DRGs"]) == 2
+    assert "Top 3 DRGs" in found and not {"Top 80% cases", "Top 2 DRGs"} & set(found)
+    alone = results.drg_sets(LABELS, cases[:1], (), mdc)  # one DRG: whatever set has it is "All DRGs"
+    assert list(alone) == ["All DRGs"]
 
 
 def test_table_2_is_scikit_learns():
@@ -68,17 +79,22 @@ def test_the_papers_table_2_prints_as_in_the_paper():
     assert printed.loc[("MS-DRG", "CAML", "Top 80% cases"), "Stays (%)"] == "–"  # a misprint, left out
 
 
-def test_t_tests_are_scipys_and_need_two_models():
+def test_t_tests_are_paired_by_fold_and_need_two_folds():
     runs = {("caml-ms", 48): [predictions(TRUTH, s, 1.5) for s in range(5)]}
-    runs |= {("lstm-ms", 48): [predictions(TRUTH, s, 0.5) for s in range(5)], ("bert-ms", 48): [predictions(TRUTH)]}
+    runs |= {("lstm-ms", 48): [predictions(TRUTH, s, 0.5) for s in (4, 2, 1, 0)], ("bert-ms", 48): [predictions(TRUTH)]}
     table = results.by_fold("ms", runs)
     tests = comparisons.t_tests(table, "caml-ms", "lstm-ms").set_index(["drg_set", "metric"])
     each = table.set_index(["run", "drg_set", "metric"])["each"]
-    t, p = ttest_ind(each["caml-ms", "All DRGs", "acc_at_1"], each["lstm-ms", "All DRGs", "acc_at_1"])
-    assert tests.loc[("All DRGs", "acc_at_1"), ["t", "p"]].tolist() == pytest.approx([t, p])
-    assert tests.loc[("All DRGs", "acc_at_1"), "difference"] > 0 and p < 0.01
+    ours, theirs = (np.array(each[run, "All DRGs", "acc_at_1"]) for run in ("caml-ms", "lstm-ms"))
+    ours, found = ours[[4, 2, 1, 0]], tests.loc[("All DRGs", "acc_at_1")]
+    assert found[["t", "p"]].tolist() == pytest.approx(list(ttest_rel(ours, theirs)))
+    assert found["p_unpaired"] == pytest.approx(ttest_ind(ours, theirs).pvalue) and found["folds"] == 4
+    assert found["difference"] == pytest.approx((ours - theirs).mean()) and found["p"] != found["p_unpaired"]
     assert comparisons.t_tests(table, "caml-ms", "bert-ms").empty
-    alike = {("caml-ms", 48): [predictions(TRUTH, 1, 9)] * 2, ("lstm-ms", 48): [predictions(TRUTH, 1, -9)] * 2}
+    alike = {
+        (run, 48): [predictions(TRUTH, seed, signal) for seed in (0, 1)]
+        for run, signal in (("caml-ms", 90), ("lstm-ms", -90))
+    }
     assert comparisons.t_tests(results.by_fold("ms", alike), "caml-ms", "lstm-ms").empty
 
 
@@ -98,26 +114,64 @@ def test_the_five_cases_are_what_they_are_called():
     assert "a frequent DRG where a rare one was" not in found.index
 
 
-def test_sentences_say_what_the_numbers_say():
+def cmi_of_200(**changes):
+    """What `cmi_sentences` is given of 200 stays that are equal, but for `changes`: 10 and then 1 % too much, a guess 3 %."""
     true, rng = np.full(200, 2.0), np.random.default_rng(0)
     predicted = {24: true + rng.normal(0.201, 0.001, (5, 200)), 48: true + rng.normal(0.021, 0.001, (5, 200))}
+    guess = np.full((1, 200), 2.06)
     found = {
         "errors": casemix.errors_by_hour(true, predicted),
         "change": casemix.change_by_hour(true, predicted[24], predicted[48], 200, 1),
         "sizes": casemix.errors_by_size(true, predicted[24], [50, 100], 5, 1),
         "paid": casemix.payments(true, predicted, np.arange(100)),
         "hidden": casemix.cancelled(true, predicted[48]),
-        "mean_guess": 3.0,
+        "against_guess": {hour: casemix.change_by_hour(true, guess, predicted[hour], 200, 1) for hour in predicted},
     }
-    said = comparisons.cmi_sentences("ms", [24, 48], found)
+    return found | changes
+
+
+def test_sentences_say_what_the_numbers_say():
+    said = comparisons.cmi_sentences("ms", [24, 48], cmi_of_200())
     assert "off by 10.05" in said[0] and "published at 24 hours: 2.40 (1.07) %" in said[0]
     assert "hour 48 is better than hour 24 (−9.0 points" in said[0]
     assert "stays below 5 % from hour +48 on" in said[1]
     assert "off by 3.0 %" in said[2] and "3.2 %" in said[2]  # 3.045 against 3.147, of the paper's Table 1
     assert "$1,200,000" in said[4] and "more" in said[4]
     assert "0 % of these errors cancel" in said[5]
-    same = found | {"change": casemix.change_by_hour(true, predicted[24], predicted[24], 200, 1)}
-    assert "can’t be told" in comparisons.cmi_sentences("ms", [24, 48], same)[0]
+    true = np.full(200, 2.0)
+    same = casemix.change_by_hour(true, true[None] + 0.2, true[None] + 0.2, 200, 1)
+    assert "can’t be told" in comparisons.cmi_sentences("ms", [24, 48], cmi_of_200(change=same))[0]
+
+
+def test_the_cmi_error_has_its_range_over_cohorts_and_a_paired_test_against_a_guess_that_reads_nothing():
+    said = comparisons.cmi_sentences("ms", [24, 48], cmi_of_200())
+    assert (
+        "the models of hour 24 are farther off (+7.0 points" in said[2]
+        and "of hour 48 are nearer (−2.0 points" in said[2]
+    )
+    rng = np.random.default_rng(1)
+    true = rng.lognormal(1, 0.8, 200)
+    hours = {hour: true * rng.normal(1, 0.5, (5, 200)) for hour in (24, 48)}
+    change = casemix.change_by_hour(true, hours[24], hours[48], 400, 1)
+    guess = np.full((1, 200), 1.02 * true.mean())
+    against = {hour: casemix.change_by_hour(true, guess, hours[hour], 400, 1) for hour in hours}
+    said = comparisons.cmi_sentences("ms", [24, 48], cmi_of_200(change=change, against_guess=against))
+    lower, upper = change.loc["earlier", ["lower", "upper"]]
+    assert upper - lower > 3 and f"Resampled test cohorts give {lower:.1f} to {upper:.1f} % and " in said[0]
+    assert "is off by 2.0 %" in said[2] and said[2].count("can’t be told from it") == 2
+
+
+def test_sentences_say_how_many_stays_populations_and_payments_are_drawn_from():
+    true, rng = np.full(30, 2.0), np.random.default_rng(0)
+    hours = {24: true + rng.normal(0, 0.1, (2, 30)), 48: true + rng.normal(0, 0.1, (2, 30))}
+    sizes = casemix.errors_by_size(true, hours[24], [20, 200], 5, 1)
+    paid = casemix.payments(true, hours, rng.integers(30, size=500))
+    said = comparisons.cmi_sentences("ms", [24, 48], cmi_of_200(sizes=sizes, paid=paid))
+    assert said[3].endswith("They are drawn from the cohort’s 30 with replacement; those above 30 only repeat them.")
+    assert said[4].startswith("500 stays, drawn with replacement from 30 hold-out stays, are paid")
+    masked = comparisons.cmi_sentences("ms", [24, 48], cmi_of_200(sizes=sizes.assign(cohort=np.nan), paid=paid))
+    assert masked[3].endswith("They are drawn from the cohort with replacement.")
+    assert comparisons.cmi_sentences("ms", [24, 48], cmi_of_200())[4].startswith("100 stays, drawn from 200 hold-out")
 
 
 def test_regression_is_nearer_only_where_its_interval_says_so():

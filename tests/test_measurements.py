@@ -371,7 +371,20 @@ def test_the_demos_hourly_means_are_those_of_pandas(demo):
     index = pd.MultiIndex.from_product([stays["stay_id"], range(48), NAMES])
     expected = means.reindex(index).to_numpy().reshape(123, 48, 104)
     assert int((~np.isnan(expected)).sum()) == 47096
+    never = (~np.isnan(expected)).sum(axis=(0, 1)).tolist().count(0)
+    said = measurements.measured_sentence(values, "open demo")
+    assert f"Of these {104 - never} were measured at least once in a stay of the open demo, and {never} never" in said
     np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_it_is_said_how_many_groups_were_ever_measured():
+    values = np.full((2, 3, 104), np.nan, np.float32)
+    values[0, 0, 5], values[1, 2, [5, 8]] = 1, 2
+    said = measurements.measured_sentence(values, "small ICU")
+    assert (
+        "The 317 item ids" in said
+        and "104 groups. Of these 2 were measured at least once in a stay of the small ICU, and 102 never" in said
+    )
 
 
 @needs_demo

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from drgstudy import drgs, errors, metrics, plots
-from drgstudy.spline import smoothing_spline
+from drgstudy.spline import binomial_curve, smoothing_spline
 
 DATASET = "synthetic hospital, seed 3"
 STAYS = pd.DataFrame(
@@ -55,6 +55,7 @@ BY_DRG = pd.DataFrame(
     }
 )
 SPLINE = smoothing_spline(BY_DRG["rank"], BY_DRG["acc_at_5"])
+WEIGHTED = binomial_curve(BY_DRG["rank"], 20 * BY_DRG["acc_at_5"], np.full(12, 20))
 EVIDENCE = pd.DataFrame(
     [
         {"scorer": scorer, "held_out": kind, "threshold": t, "right": 9 - t // 20, "wrong": 0, "excluded": t // 20}
@@ -136,7 +137,7 @@ FIGURES = {
         PUBLISHED, OURS, metrics.METRICS, ["MIMIC-IV (published)", f"{DATASET} (this run)"], DATASET
     ),
     "differences": lambda: plots.differences(OURS[OURS["run"] != "llama"], "DRG-LLaMA", DATASET),
-    "2a": lambda: plots.accuracy_by_rank(BY_DRG, SPLINE, DATASET),
+    "2a": lambda: plots.accuracy_by_rank(BY_DRG, SPLINE, WEIGHTED, DATASET),
     "2b": lambda: plots.cases_by_accuracy(BY_DRG, DATASET),
     "thresholds": lambda: plots.threshold_curve(EVIDENCE, "ratio", 92, DATASET),
     "s1": lambda: plots.case_density(BY_DRG["train_cases"], DATASET),
@@ -237,6 +238,9 @@ def test_the_models_figure_keeps_the_two_datasets_apart():
 def test_figure_2a_shows_every_drg_and_the_splines_df_and_r2():
     figure = FIGURES["2a"]()
     assert any(f"df {SPLINE.df:.2f}, R² {SPLINE.r2:.3f}" in text for text in words_on(figure))
+    assert "each test stay counts as one" in words_on(figure)
+    second = next(line for line in figure.axes[0].lines if line.get_label() == "each test stay counts as one")
+    np.testing.assert_allclose(second.get_ydata(), WEIGHTED(second.get_xdata()))
     dots = max(figure.axes[0].lines, key=lambda line: line.get_marker() == "o")
     assert np.array_equal(dots.get_xydata(), BY_DRG[["rank", "acc_at_5"]].to_numpy())
 

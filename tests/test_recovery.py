@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drgstudy import cohort, disclosure, errors, guard, icu_cohort, plots, results, study
-from drgstudy.flow import read_rows
+from drgstudy.flow import read_flow, read_rows
 from drgstudy.predictions import read_runs
 
 FEW = range(1, 11)
@@ -89,6 +89,21 @@ def test_no_accuracy_times_its_stays_nor_a_difference_of_two_is_small(iv):
         for key in metrics:
             if key.startswith("acc_at_") and "value" in metrics[key]:
                 assert round(metrics[key]["value"] * n) not in FEW and round((1 - metrics[key]["value"]) * n) not in FEW
+
+
+def test_numbers_json_holds_figure_1_the_severities_the_listed_drgs_and_the_attention_as_they_are_masked(iv, iii):
+    numbers, shown = json.loads((iv.report / "numbers.json").read_text()), tables(iv)
+    steps = disclosure.merge_small_steps(read_flow(iv), 11)
+    assert numbers["results"]["figure_1"] == {key: steps[key] for key in ("notes", "drg_rows")}
+    for end, name in (("perfect", "s2"), ("zero_medical", "s3"), ("zero_surgical", "s4")):
+        listed = {drg: str(row["train_cases"]) for drg, row in numbers["errors"]["extremes"][end].items()}
+        assert listed == dict(shown[f"table-{name}"].set_index("drg")["train_cases"])
+    for matrix in (numbers["two_labels"]["severity"], numbers["errors"]["mdc"]):
+        assert matrix and not {n for row in matrix.values() for n in row.values()} & set(FEW)
+    read = " ".join(tables(iii[0])["early-table-3"]["5-grams and their attention"])
+    weights = [weight for case in numbers["attention"]["attention"].values() for weight in case]
+    assert weights and all(f"{weight:.4f}" in read for weight in weights)
+    assert numbers["attention"]["attention"].keys() == {cell[0] for cell in tables(iii[0])["early-table-3"]["Case"]}
 
 
 def test_ranks_order_and_figures_do_not_tell_the_counts_of_rare_drgs(iv):

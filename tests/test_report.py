@@ -120,6 +120,8 @@ def test_numbers_and_costs_of_all_notebooks_are_merged_by_topic(executed):
         report.build("tiny")
     finally:
         file.unlink()
+    page = " ".join(re.sub("<.*?>", "", (executed.report / "index.html").read_text()).split())
+    assert "of its test stays are of a patient who is also" in page and "Under the paper’s split" not in page
     numbers = study.read_json(executed.report / "numbers.json")
     results = study.read_json(file.with_name("06-results.json"))
     assert numbers["results"] == results["numbers"] and numbers["splits"] == part["numbers"]

@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import make_smoothing_spline
+from scipy.special import expit
+from statsmodels.formula.api import glm
+from statsmodels.genmod.families import Binomial
 
-from drgstudy.spline import _n_knots, smoothing_spline
+from drgstudy.spline import _n_knots, binomial_curve, smoothing_spline
 from drgstudy.study import StudyError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "smooth_spline.json").read_text())
@@ -95,6 +98,53 @@ def test_crowded_x_is_as_good_as_any():
     s = smoothing_spline(x, y)
     assert np.isfinite(s.se).all() and 2 <= s.df < 45
     np.testing.assert_allclose(s.curve(x), s.fit, atol=1e-8)
+
+
+def test_a_smoothing_parameter_at_its_bound_is_warned_of():
+    x, noise = np.arange(40.0), np.random.default_rng(2).normal(size=40)
+    peak = np.r_[np.ones(8), 0.75, np.ones(44)]  # 53 points, 50 knots: the knots reach all that differ
+    assert smoothing_spline(np.arange(53), peak).at_bound == "rough"
+    said = {kind: smoothing_spline(x, y).warning for kind, y in {
+        "noise": noise, "no noise": np.sin(x / 3), "both": np.sin(x / 3) + noise / 5,
+    }.items()}  # fmt: skip
+    assert "a straight line" in said["noise"] and "a curve through every point" in said["no noise"]
+    assert said["both"] == "" and "not to be compared with the paper's" in said["noise"]
+    assert [case for case, r in GOLDEN.items() if smoothing_spline(r["x"], r["y"]).at_bound] == ["smoothest"]
+
+
+def test_the_binomial_curve_equals_patsys_natural_spline():
+    rng = np.random.default_rng(0)
+    x, trials = np.arange(1.0, 61), rng.integers(1, 40, 60)
+    hits = rng.binomial(trials, expit(2 - x / 20))
+    curve = binomial_curve(x, hits, trials)
+    theirs = glm(
+        "right + wrong ~ cr(x, df=4) - 1", {"x": x, "right": hits, "wrong": trials - hits}, family=Binomial()
+    ).fit()
+    np.testing.assert_allclose(curve(x), theirs.fittedvalues, rtol=1e-6)
+    # A trial is a trial: rows of one trial each give the same curve.
+    each = np.repeat(x, trials), np.concatenate([np.arange(n) < k for k, n in zip(hits, trials, strict=True)])
+    np.testing.assert_allclose(binomial_curve(*each, np.ones(trials.sum()))(x), curve(x), rtol=1e-6)
+
+
+def test_a_dot_of_one_stay_bends_the_spline_but_not_the_binomial_curve():
+    x, trials = np.arange(1.0, 21), np.full(20, 200)
+    hits, trials[10] = np.full(20, 160), 1
+    hits[10] = 0
+    assert binomial_curve(x, hits, trials)(x) == pytest.approx(np.full(20, 0.8), abs=0.01)
+    assert smoothing_spline(x, hits / trials).fit.mean() < 0.77
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_binomial_curve_of_dots_that_are_all_0_or_1_stays_a_chance():
+    at = binomial_curve([1, 2, 3, 4, 5, 6], [1, 1, 1, 0, 0, 0], [1] * 6)(np.linspace(1, 6, 50))
+    assert ((at >= 0) & (at <= 1)).all() and at[0] > 0.99 and at[-1] < 0.01
+    for x, hits, trials in (
+        ([1, 2, 3], [1, 1, 0], [1, 1, 1]),
+        ([1, 2, 3, 4], [2, 0, 0, 0], [1] * 4),
+        ([1, 2, 3, 4], [0] * 4, [0] * 4),
+    ):
+        with pytest.raises(StudyError, match="no more hits than trials"):
+            binomial_curve(x, hits, trials)
 
 
 def test_constant_y_has_no_r2():

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import softmax
 from sklearn.metrics import f1_score, roc_auc_score, top_k_accuracy_score
 
 from drgstudy import cohort, comparisons, drgs, predictions, published, results, study, tables
@@ -234,8 +235,32 @@ def test_costs_are_counted_in_the_papers_steps(paths):
         {"llama": 20, "tfidf": np.nan, "mine": 20}, nan_ok=True
     )
     shown = tables.printed_costs(cost, runs).set_index("Model")
-    assert shown.loc["DRG-LLaMA"].tolist()[:5] == ["–", "1.0", "20.0", "12.50", "4"]
+    assert shown.loc["DRG-LLaMA"].tolist()[:6] == ["–", "1.0", "–", "20.0", "12.50", "4"]
     assert shown["Type"]["TF-IDF + LR"] == "–"
+
+
+def test_a_run_that_takes_frozen_states_costs_what_they_cost_too():
+    spent = {
+        "fit_seconds": 346.0,
+        "train_seconds": 240.0,
+        "train_examples": 480,
+        "predict_seconds": 10.0,
+        "predict_examples": 400,
+    }
+    lent = {"fit_seconds": 102.0, "predict_seconds": 90.0, "predict_examples": 400}
+    runs = {
+        "llama": SimpleNamespace(run={"model": "llama", "settings": {"features_of": "probe"}, "cost": spent}),
+        "probe": SimpleNamespace(run={"model": "llama", "settings": {}, "cost": lent}),
+    }
+    cost = results.costs(runs)
+    assert cost["train_minutes"].tolist() == pytest.approx([448 / 60, 1.7])
+    assert cost["features_minutes"].tolist() == pytest.approx([1.7, np.nan], nan_ok=True)
+    assert cost["predict_examples_per_second"].tolist() == pytest.approx([4, 400 / 90])
+    assert cost["train_examples_per_second"]["llama"] == 2  # of the tuned layers alone
+    with pytest.raises(
+        study.StudyError, match=r"'llama' takes the frozen states of 'probe'.*name 'probe' in the parameter other_runs"
+    ):
+        results.costs({"llama": runs["llama"]})
 
 
 def test_time_gains_compare_half_the_tokens_and_the_other_size():
@@ -287,10 +312,40 @@ def test_table_3_of_four_stays_worked_by_hand(two):
     assert value["Base DRG", "acc_at_5"] == 1 and ("CC/MCC", "acc_at_5") not in value.index
     labels = {"Base DRG": 340, "CC/MCC": 5, "DRG by rule (a)": 4, "DRG by rule (b)": 4, "DRG by probability": 4}
     assert table.groupby("component")["n_labels"].first().to_dict() == labels
+    occurring = {"Base DRG": 2, "CC/MCC": 4, "DRG by rule (a)": 4, "DRG by rule (b)": 4, "DRG by probability": 4}
+    assert (
+        table.groupby("component")["n_occurring"].first().to_dict() == occurring
+    )  # of 069 and 291 to 293: no "without MCC"
     printed = tables.printed3(table)
-    assert printed.columns.tolist() == ["Component", *NAMES, "Number of labels"]
+    ours = ["Number of labels", "Labels that occur", "micro-AUC, labels that occur"]
+    assert printed.columns.tolist() == ["Component", *NAMES, *ours]
     assert printed["Component"].tolist() == sorted(labels)
+    assert printed.set_index("Component")[ours[2]].str.len().gt(1).to_dict() == {
+        c: labels[c] > occurring[c] for c in labels
+    }
     assert tables.nested(table, ["component", "metric"])["CC/MCC"]["acc_at_1"]["value"] == 0.25
+
+
+def test_outputs_that_no_stay_ever_has_lift_the_micro_auc_but_not_the_one_of_labels_that_occur(two):
+    """A coin for each of the labels that occur: micro-AUC near one half, and near 1 with 338 dead outputs beside them."""
+    made, space = two
+    rng, n = np.random.default_rng(0), 400
+    outputs = np.full((n, 345), -20.0, np.float32)
+    bases = np.unique(space.encode(made.labels)[:, 0])
+    outputs[:, bases], outputs[:, 340:] = rng.normal(size=(n, 2)), rng.normal(size=(n, 5))
+    made = Predictions(np.arange(n), rng.integers(4, size=n), made.labels, space.drg_logits(outputs), made.run, outputs)
+    value = results.table3(made, space, 5, 20, 1).set_index(["component", "metric"])["value"]
+    assert value["Base DRG", "micro_auc"] > 0.99
+    expected = roc_auc_score(
+        *_flat(outputs[:, bases], np.searchsorted(bases, space.encode(made.labels[made.truth])[:, 0]))
+    )
+    assert value["Base DRG", "micro_auc_occurring"] == pytest.approx(expected) and expected == pytest.approx(
+        0.5, abs=0.06
+    )
+
+
+def _flat(logits, truth):
+    return np.eye(logits.shape[1])[truth].ravel(), softmax(logits.astype(float), axis=1).ravel()
 
 
 # --- the published tables, each against what the paper says elsewhere

@@ -127,24 +127,29 @@ def coverage(confidence: np.ndarray, hit: np.ndarray, count: np.ndarray | None =
 
 
 def coverage_at(
-    confidence: np.ndarray, hit: np.ndarray, targets: list[float], counts: np.ndarray, fewest: int = 0
+    confidence: np.ndarray, hit: np.ndarray, targets: list[float], counts: np.ndarray, seed: int, fewest: int = 0
 ) -> pd.DataFrame:
-    """The largest coverage at which the accuracy is at least each target; 0 if no threshold reaches it.
+    """The share of stays that a model answers, and how often it is right there, by a threshold chosen on other stays.
 
-    The threshold is chosen on the same stays that it is judged on, in every resample anew; a hospital that fixes it
-    beforehand should expect slightly less.
+    The stays fall at random into two halves. On each, the lowest threshold is chosen at which the accuracy is at least the
+    target; it is judged on the other half, and both halves count together. Judged on the stays that chose it, a threshold
+    would always seem to keep what it promises. In every resample the thresholds are chosen anew; the halves stay.
 
     Parameters
     ----------
     targets : list of float
         Accuracies above 0 and at most 1.
+    seed : int
+        Of the halves, which are those of `temperature_scaled`.
     fewest : int
-        The least number of stays that a threshold must let the model answer.
+        The least number of stays that a threshold must let the model answer in the half that chooses it.
 
     Returns
     -------
     DataFrame indexed by target
-        value (the coverage), sd, lower and upper (95 %) over the resamples, and the threshold, NaN if there is none.
+        value (the coverage; a half for which no threshold reaches the target counts as not answered), sd, lower and upper
+        (95 %) over the resamples; accuracy of the answered stays, accuracy_lower and accuracy_upper, NaN if none is
+        answered; and the mean threshold of the halves, NaN if there is none.
 
     Raises
     ------
@@ -154,15 +159,31 @@ def coverage_at(
     if wrong := [target for target in targets if not 0 < target <= 1]:
         raise StudyError(f"parameter targets: {wrong[0]} is no accuracy above 0 and at most 1; give e.g. [0.8, 0.9]")
 
-    def reached(curve: pd.DataFrame) -> dict:
-        enough = (curve["coverage"] * confidence.size).round() >= fewest
-        return {target: curve["coverage"].where(enough & (curve["accuracy"] >= target), 0).max() for target in targets}
+    half = _halves(len(hit), seed)
 
-    curve = coverage(confidence, hit)
-    table = summary(pd.DataFrame([reached(coverage(confidence, hit, count)) for count in counts]))
-    table = table.rename_axis("target").assign(value=reached(curve))
-    table["threshold"] = table["value"].map(curve.set_index("coverage")["threshold"])
-    return table[["value", "sd", "lower", "upper", "threshold"]]
+    def judged(count: np.ndarray) -> list:
+        """For each target coverage, accuracy and threshold, where each stay is taken `count` times."""
+        curves = [coverage(confidence, hit, count * (half == side)) for side in (0, 1)]
+        enough = [
+            (curve["coverage"] * count[half == side].sum()).round() >= fewest for side, curve in enumerate(curves)
+        ]
+        rows = []
+        for target in targets:
+            limits = [
+                curve["threshold"][fine & (curve["accuracy"] >= target)].min()
+                for curve, fine in zip(curves, enough, strict=True)
+            ]
+            # Where a half has no threshold it is NaN, and no stay of the other half is taken.
+            taken = count * (confidence >= np.array(limits)[1 - half])
+            accuracy = taken @ hit / taken.sum() if taken.any() else np.nan
+            rows.append([taken.sum() / count.sum(), accuracy, pd.Series(limits).mean()])
+        return rows
+
+    samples = np.array([judged(count) for count in [np.ones_like(half), *counts]])  # (1 + resamples, targets, 3)
+    shares, accuracies = (summary(pd.DataFrame(samples[1:, :, i], columns=targets)) for i in (0, 1))
+    table = pd.DataFrame(samples[0], targets, ["value", "accuracy", "threshold"]).rename_axis("target").join(shares)
+    table = table.join(accuracies[["lower", "upper"]].add_prefix("accuracy_"))
+    return table[["value", "sd", "lower", "upper", "accuracy", "accuracy_lower", "accuracy_upper", "threshold"]]
 
 
 def temperature_scaled(logits: np.ndarray, truth: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -188,7 +209,7 @@ def temperature_scaled(logits: np.ndarray, truth: np.ndarray, seed: int) -> tupl
     """
     if len(truth) < 2:
         raise StudyError(f"{len(truth)} stays can't be halved to fit a temperature; give at least 2")
-    half = np.random.default_rng(seed).permutation(len(truth)) % 2
+    half = _halves(len(truth), seed)
     logits = np.asarray(logits, np.float64)
 
     def fitted(part: np.ndarray) -> float:
@@ -220,6 +241,11 @@ def assess(logits: np.ndarray, truth: np.ndarray, bins: int, counts: np.ndarray,
     table.loc["ece_by_chance", ["value", "upper"]] = chance.mean(), np.quantile(chance, 0.95)
     table.loc["temperature", "value"] = temperatures.mean()
     return table
+
+
+def _halves(n: int, seed: int) -> np.ndarray:
+    """To which half, 0 or 1, each of n stays belongs: int, shape (n,)."""
+    return np.random.default_rng(seed).permutation(n) % 2
 
 
 def _bin(confidence: np.ndarray, bins: int) -> np.ndarray:

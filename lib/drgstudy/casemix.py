@@ -162,8 +162,8 @@ def errors_by_size(
     Returns
     -------
     DataFrame, one row for each size
-        size; mean, lower and upper: the mean of the models * draws errors (per cent) and its 95 % bootstrap interval;
-        cmi_true and cmi_predicted, the mean indices.
+        size; cohort, the stays that it is drawn from (n); mean, lower and upper: the mean of the models * draws errors
+        (per cent) and its 95 % bootstrap interval; cmi_true and cmi_predicted, the mean indices.
 
     Raises
     ------
@@ -183,19 +183,20 @@ def errors_by_size(
         errors = cmi_error(true[rows], drawn).ravel()  # (models * draws,)
         means = resample_counts(errors.size, 1000, seed) @ errors / errors.size
         lower, upper = np.quantile(means, [0.025, 0.975])
-        row = {"size": size, "mean": errors.mean(), "lower": lower, "upper": upper}
+        row = {"size": size, "cohort": true.size, "mean": errors.mean(), "lower": lower, "upper": upper}
         table.append(row | {"cmi_true": true[rows].mean(), "cmi_predicted": drawn.mean()})
     return pd.DataFrame(table)
 
 
 def change_by_hour(true: np.ndarray, earlier: np.ndarray, later: np.ndarray, resamples: int, seed: int) -> pd.DataFrame:
-    """The error of the case-mix index at two hours and its change, with 95 % intervals over the stays.
+    """The error of the case-mix index by two predictions and its change, with 95 % intervals over the stays.
 
     Parameters
     ----------
     true : numpy.ndarray of float, shape (n,)
     earlier, later : numpy.ndarray of float, shape (models, n)
-        Weights predicted at both hours; a stay is drawn with both.
+        Weights predicted at two hours, or by a guess that reads nothing (one model) and by models; a stay is drawn with
+        both.
     resamples, seed : int
 
     Returns
@@ -255,8 +256,8 @@ def payments(
     Returns
     -------
     DataFrame, one row for each hour
-        hour; stays; cmi_true; cmi_predicted (mean over the models), lowest and highest of the models;
-        dollars_true and dollars_predicted of all sampled stays.
+        hour; stays; cohort, the stays that they were sampled from (n); cmi_true; cmi_predicted (mean over the models),
+        lowest and highest of the models; dollars_true and dollars_predicted of all sampled stays.
 
     Notes
     -----
@@ -265,7 +266,7 @@ def payments(
     table = []
     for hour, weights in predicted.items():
         cmi, each = true[rows].mean(), weights[:, rows].mean(axis=1)
-        row = {"hour": hour, "stays": len(rows), "cmi_true": cmi, "cmi_predicted": each.mean()}
+        row = {"hour": hour, "stays": len(rows), "cohort": true.size, "cmi_true": cmi, "cmi_predicted": each.mean()}
         row |= {"lowest": each.min(), "highest": each.max()}
         table.append(
             row | {f"dollars_{key}": row[f"cmi_{key}"] * len(rows) * base_payment for key in ("true", "predicted")}

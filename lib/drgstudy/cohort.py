@@ -290,6 +290,21 @@ def word_count_test(stays: pd.DataFrame, split: str = "split") -> dict:
     return {"train_mean": float(train.mean()), "test_mean": float(test.mean()), "t": t, "df": df, "p": p}
 
 
+def words_sentence(words: dict) -> str:
+    """What p of the word counts of a split means; `words` is as `word_count_test` returns it.
+
+    The parts are drawn at random, so there is nothing to be tested but the draw itself: the null hypothesis holds.
+    """
+    p = words["p"]
+    often = f"about {100 * p:.{1 if p < 0.1 else 0}f} % of" if p >= 0.001 else "fewer than one in 1,000"
+    rare = " That is rare enough to look for a mistake in the code that splits." if p < 0.001 else ""
+    return (
+        f"Training stays have {words['train_mean']:.1f} words on average, test stays {words['test_mean']:.1f} (two-sided t-test: "
+        f"p = {p:.2g}). The stays were drawn at random once, so p only says how uneven this draw is: {often} random splits would "
+        f"differ by as much or more.{rare} The seed is not to be chosen by it: that would be choosing the test stays."
+    )
+
+
 def _labelled_rows(drgcodes: pd.DataFrame, mapping: pd.DataFrame, one: bool) -> tuple[pd.DataFrame, list[dict]]:
     """The DRG rows that label a stay, with drg_v34, and the counts of the steps that led to them.
 

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pandas as pd
-from scipy.stats import ttest_ind
+from scipy.stats import ttest_ind, ttest_rel
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
@@ -74,29 +74,33 @@ def difference_sentence(a: str, row) -> str:
 
 
 def t_tests(table: pd.DataFrame, run: str, other: str) -> pd.DataFrame:
-    """Two-sided t-tests of one run's fold models against another's, as the early-DRG paper compares CAML with the LSTM.
+    """Two-sided t-tests of one run's fold models against another's, paired by fold; the early-DRG paper does not pair them.
 
     `table` is as `results.by_fold` returns it.
 
     Returns
     -------
     DataFrame
-        drg_set, metric, difference of the means, t, p; empty if a run has a single model.
+        drg_set, metric, folds (in both runs), difference of the means, t, p, and p_unpaired, the paper's; without rows that
+        have fewer than two folds in both runs.
 
     Notes
     -----
     The models share most of their training stays and all of their hold-out stays. So p says only whether other folds
     would have reversed the order, not whether other patients would.
     """
-    rows = []
-    ours, theirs = (table[table["run"] == name].set_index(["drg_set", "metric"])["each"] for name in (run, other))
-    for (drg_set, metric), values in ours.items():
-        if (drg_set, metric) in theirs.index and min(len(values), len(theirs[drg_set, metric])) > 1:
-            t, p = ttest_ind(values, theirs[drg_set, metric])
-            gain = np.mean(values) - np.mean(theirs[drg_set, metric])
-            if np.isfinite(t):  # it is not if the models of each run agree to the last digit
-                rows.append({"drg_set": drg_set, "metric": metric, "difference": gain, "t": t, "p": p})
-    return pd.DataFrame(rows, columns=["drg_set", "metric", "difference", "t", "p"])
+    rows, keys = [], ["drg_set", "metric"]
+    ours, theirs = (table[table["run"] == name][[*keys, "folds", "each"]] for name in (run, other))
+    for row in ours.merge(theirs, on=keys, suffixes=("_a", "_b")).itertuples():
+        pairs = pd.DataFrame(
+            {"a": pd.Series(row.each_a, row.folds_a), "b": pd.Series(row.each_b, row.folds_b)}
+        ).dropna()
+        gain = pairs["a"] - pairs["b"]
+        if gain.std() > 1e-12:  # else there are no two folds, or nothing that t could be measured by
+            t, p = ttest_rel(pairs["a"], pairs["b"])
+            unpaired = ttest_ind(pairs["a"], pairs["b"]).pvalue
+            rows.append((row.drg_set, row.metric, len(pairs), gain.mean(), t, p, unpaired))
+    return pd.DataFrame(rows, columns=[*keys, "folds", "difference", "t", "p", "p_unpaired"])
 
 
 def split_effect(apart: dict, together: dict, resamples: int, seed: int, mask_below: int = 0) -> pd.DataFrame:
@@ -144,8 +148,9 @@ def cmi_sentences(system: str, compared: list[int], found: dict) -> list[str]:
         Two hours, the earlier first.
     found : dict
         For this system: errors (`casemix.errors_by_hour`), change (`casemix.change_by_hour`), sizes
-        (`casemix.errors_by_size`, at the earlier hour), paid (`casemix.payments`), hidden (`casemix.cancelled`, at the
-        later hour), and mean_guess, the error in per cent of a guess that reads nothing.
+        (`casemix.errors_by_size`, at the earlier hour; cohort is NaN where it is masked), paid (`casemix.payments`),
+        hidden (`casemix.cancelled`, at the later hour), and against_guess: by hour, `casemix.change_by_hour` from a guess
+        that reads nothing to the models.
     """
     earlier, later = compared
     paper = published.table("Text", "Early DRG").query("system == @system").set_index("metric")
@@ -163,28 +168,50 @@ def cmi_sentences(system: str, compared: list[int], found: dict) -> list[str]:
     settles = (
         f"stays below {below:g} % from hour {hour_name(since[0])} on" if len(since) else f"reaches {below:g} % and more"
     )
-    value, lower, upper = (signed(change[key], 1) for key in ("value", "lower", "upper"))
-    amount = f"{value} points, 95 % interval {lower} to {upper}"
+    span = {
+        hour: "{lower:.1f} to {upper:.1f}".format(**found["change"].loc[row])
+        for hour, row in zip(compared, ("earlier", "later"), strict=True)
+    }
     verdict = f"hour {later} is {'better' if change['value'] < 0 else 'worse'} than hour {earlier}"
     if change["lower"] <= 0 <= change["upper"]:
         verdict = f"it can’t be told whether hour {later} is better than hour {earlier}"
     guess = 100 * abs(weight["Train set"] / weight["Test cohort"] - 1)
+    blind, against = found["against_guess"][later].loc["earlier", "value"], []
+    for hour, part in found["against_guess"].items():
+        gain = part.loc["change"]
+        than = _by_interval(gain, "can’t be told from it", "are nearer", "are farther off")
+        against.append(f"the models of hour {hour} {than} ({_points(gain)})")
     last, sizes, hidden = found["paid"].set_index("hour").loc[later], found["sizes"], found["hidden"]
-    missed = last["dollars_predicted"] - last["dollars_true"]
+    missed, cohort = last["dollars_predicted"] - last["dollars_true"], sizes["cohort"].iloc[0]
+    whole = f"the cohort’s {cohort:,.0f}" if cohort == cohort else "the cohort"
+    repeats = f"; those above {cohort:,.0f} only repeat them" if sizes["size"].max() > cohort else ""
     return [
         f"With the notes of {earlier} hours the case-mix index is off by {off[earlier]} %, with those of {later} hours by "
-        f"{off[later]} % (mean and SD over the models; published at 24 hours: {theirs} %); {verdict} ({amount}).",
-        f"The error {settles} (published: below {below:g} % after hour 24).",
-        f"A guess that reads nothing, the mean weight of the training stays, is off by {found['mean_guess']:.1f} %; on the "
-        f"paper’s cohort it would have been off by {guess:.1f} % (its Table 1).",
+        f"{off[later]} % (mean and SD over the models; published at 24 hours: {theirs} %). Resampled test cohorts give "
+        f"{span[earlier]} % and {span[later]} % (95 %); {verdict} ({_points(change)}).",
+        f"In this cohort the error {settles} (published: below {below:g} % after hour 24).",
+        f"A guess that reads nothing, the mean weight of the training stays, is off by {blind:.1f} %; on the same resampled "
+        f"stays {' and '.join(against)}. On the paper’s cohort it would have been off by {guess:.1f} % (its Table 1).",
         f"In populations of {sizes['size'].min():,} to {sizes['size'].max():,} stays the mean error at hour {earlier} is "
         f"{sizes['mean'].min():.1f} to {sizes['mean'].max():.1f} % (published: under "
-        f"{paper.loc['cmi_error_percent_24h_below', 'value']:g} %).",
-        f"{last['stays']:,.0f} sampled stays are paid ${last['dollars_true']:,.0f}; at hour {later} the models expect "
+        f"{paper.loc['cmi_error_percent_24h_below', 'value']:g} %). They are drawn from {whole} with replacement{repeats}.",
+        f"{last['stays']:,.0f} stays, drawn {'with replacement ' if last['stays'] > last['cohort'] else ''}from "
+        f"{last['cohort']:,.0f} hold-out stays, are paid ${last['dollars_true']:,.0f}; at hour {later} the models expect "
         f"${abs(missed):,.0f} {'less' if missed < 0 else 'more'} ({signed(100 * missed / last['dollars_true'], 1)} %).",
         f"A single stay’s payment is off by ${hidden['stay_dollars']:,.0f}; {100 * hidden['cancels']:.0f} % of these errors "
         "cancel in the sum.",
     ]
+
+
+def _by_interval(row, both: str, below: str, above: str) -> str:
+    """One of three verdicts: the 95 % interval of `row` (lower, upper) holds zero, lies below it, or above it."""
+    return below if row["upper"] < 0 else above if row["lower"] > 0 else both
+
+
+def _points(row) -> str:
+    """A difference in percentage points and its 95 % interval in print; `row` has value, lower and upper."""
+    value, lower, upper = (signed(row[key], 1) for key in ("value", "lower", "upper"))
+    return f"{value} points, 95 % interval {lower} to {upper}"
 
 
 def regression_sentences(system: str, value: pd.DataFrame, gains: pd.DataFrame) -> list[str]:
@@ -197,13 +224,7 @@ def regression_sentences(system: str, value: pd.DataFrame, gains: pd.DataFrame) 
     words["reads nothing"] = "a guess that reads nothing"
     said, ours = [], value.loc["regression"]
     for way, row in gains.iterrows():
-        verdict = (
-            "is nearer than"
-            if row["upper"] < 0
-            else "is farther off than"
-            if row["lower"] > 0
-            else "can’t be told from"
-        )
+        verdict = _by_interval(row, "can’t be told from", "is nearer than", "is farther off than")
         said.append(
             f"A weight said as a number {verdict} {words[way]}: it is off by {ours['mae']:.2f} on average, against "
             f"{value.loc[way, 'mae']:.2f} (difference {signed(row['difference'], 2)}, 95 % interval "
@@ -312,7 +333,9 @@ def known_patients(known: pd.Series, stays: str, mask_below: int) -> tuple[dict,
     return {"known_stays": n if told else None, "known_share": share if told else None}, said[0].upper() + said[1:]
 
 
-def trust_sentences(run: str, calibrated: pd.DataFrame, answered: pd.DataFrame, mix: pd.DataFrame) -> list[str]:
+def trust_sentences(
+    run: str, calibrated: pd.DataFrame, answered: pd.DataFrame, mix: pd.DataFrame, against: dict[str, pd.DataFrame]
+) -> list[str]:
     """Does a model know when it is right, how much may it do alone, and what would its errors cost? In sentences.
 
     Parameters
@@ -321,31 +344,26 @@ def trust_sentences(run: str, calibrated: pd.DataFrame, answered: pd.DataFrame, 
     calibrated : DataFrame
         `calibration.assess` of each run, indexed by run and measure.
     answered : DataFrame
-        `calibration.coverage_at` of each run: run, target, value, lower and upper.
+        `calibration.coverage_at` of each run: run, target, and its columns.
     mix : DataFrame
         `casemix.case_mix` of each run, and of "Training mean", a guess that reads nothing: run, way, measure, value,
         lower and upper.
+    against : dict of way to DataFrame
+        `casemix.change_by_hour` from that guess to the run's weights.
     """
-    name, row = style_of(run)[0], calibrated.loc[run].astype(float)
-    sure = 100 * row.loc["overconfidence", ["value", "lower", "upper"]]
-    said = "too modest" if sure["upper"] < 0 else "neither overconfident nor too modest beyond chance"
-    said = "overconfident" if sure["lower"] > 0 else said
-    beyond = "more than" if row.loc["ece", "value"] > row.loc["ece_by_chance", "upper"] else "no more than"
-    right, confident = 100 * row.loc[["accuracy", "confidence"], "value"]
-    found = [
-        f"{name} is on average {confident:.0f} % sure; how often it is right is not shown, for small counts would follow."
-        if right != right
-        else f"{name} is right in {right:.0f} % of the stays and on average {confident:.0f} % sure: it is {said} "
-        f"({sure['value']:+.1f} points, 95 % interval {sure['lower']:+.1f} to {sure['upper']:+.1f}).",
-        f"Its calibration error is {row.loc['ece', 'value']:.3f}, {beyond} chance would explain (up to "
-        f"{row.loc['ece_by_chance', 'upper']:.3f}); with a temperature, {row.loc['ece_tempered', 'value']:.3f}.",
-    ]
-    if right != right:
-        del found[1]
+    name = style_of(run)[0]
+    found = [_calibration_sentence(name, calibrated.loc[run].astype(float))]
     for part in answered[answered["run"] == run].dropna(subset="value").itertuples():
+        right = f"makes {100 * part.target:g} % of its answers right on one half of the stays"
+        if part.threshold != part.threshold:
+            found.append(f"No threshold {right}: a coder does all.")
+            continue
+        share, lower, upper = 100 * part.value, 100 * part.lower, 100 * part.upper
+        kept = f"{100 * part.accuracy:.0f} % ({100 * part.accuracy_lower:.0f} to {100 * part.accuracy_upper:.0f})"
         found.append(
-            f"If {100 * part.target:g} % of its answers must be right, it can answer {100 * part.value:.0f} % of the stays "
-            f"(95 % interval {100 * part.lower:.0f} to {100 * part.upper:.0f}); a coder does the rest."
+            f"A threshold that {right} lets it answer {share:.0f} % of the other half (95 % interval {lower:.0f} to {upper:.0f})"
+            + (f", of which {kept} are right" if part.accuracy == part.accuracy else "")
+            + "; a coder does the rest."
         )
     money = mix.set_index(["run", "way", "measure"])[["value", "lower", "upper"]].sort_index()
     whose = {
@@ -361,7 +379,35 @@ def trust_sentences(run: str, calibrated: pd.DataFrame, answered: pd.DataFrame, 
             f"{words} the hospital expects ${abs(total):,.0f} too {'little' if total < 0 else 'much'} for 100 stays "
             f"({off['value']:+.1f} %, {sign}); a single stay is off by ${rows.loc['mae_dollars', 'value']:,.0f}."
         )
+    nearer = [
+        f"by {way} weights {_by_interval(row, 'can’t be told from it', 'is nearer', 'is farther off')} ({_points(row)})"
+        for way, row in ((way, table.loc["change"]) for way, table in against.items())
+    ]
+    found.append(f"Compared with that guess on the same resampled stays, the total {' and '.join(nearer)}.")
     return [sentence.replace(" -", " −").replace("(-", "(−") for sentence in found]
+
+
+def _calibration_sentence(name: str, row: pd.DataFrame) -> str:
+    """One sentence of overconfidence and calibration error together, for the two are tests of different power.
+
+    The first is a mean of signed gaps, and notices a leaning to one side with fewer stays. The second adds up unsigned
+    gaps of several groups, and notices gaps that cancel. `row` is as `calibration.assess` returns it.
+    """
+    right, confident = 100 * row.loc[["accuracy", "confidence"], "value"]
+    if right != right:
+        return f"{name} is on average {confident:.0f} % sure; how often it is right is not shown, for small counts would follow."
+    sure = 100 * row.loc["overconfidence", ["value", "lower", "upper"]]
+    leans = _by_interval(sure, "", "too modest", "overconfident")
+    error, chance = row.loc["ece", "value"], row.loc["ece_by_chance", "upper"]
+    beyond, link, why = error > chance, "and", ""
+    if beyond != bool(leans):
+        link, why = "but", ", which sees gaps that cancel," if beyond else ", which needs more stays to show that,"
+    return (
+        f"{name} is right in {right:.0f} % of the stays and on average {confident:.0f} % sure: it "
+        f"{f'is {leans}' if leans else 'leans to neither side beyond chance'} ({_points(sure)}), {link} its calibration error of "
+        f"{error:.3f}{why} is {'more than' if beyond else 'within what'} chance gives (up to {chance:.3f}); with a temperature "
+        f"it is {row.loc['ece_tempered', 'value']:.3f}."
+    )
 
 
 def by_stratum(strata: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:

@@ -17,6 +17,8 @@ from drgstudy.study import REFERENCE, StudyError
 
 SYSTEMS = {"ms": "MS-DRG", "apr": "APR-DRG"}
 """The DRG systems of the early-DRG study."""
+MDCS = ("05", "01", "04")
+"""Circulatory, nervous and respiratory system: the MDCs of the early-DRG paper's Tables 1 and 2."""
 CC_LABELS = ("without CC/MCC", "with CC", "with MCC", "without MCC", "not applicable")
 """Names of the CC/MCC labels 0 to 4."""
 

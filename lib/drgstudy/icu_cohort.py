@@ -296,17 +296,20 @@ def described(stays: pd.DataFrame, mask_below: int = 0) -> pd.DataFrame:
     -------
     DataFrame
         drg_set ("Train set", "Test set", "Test cohort"), metric, value, and sd (of the weight alone). The metrics are
-        n_patients, n_stays, n_drgs, relative_weight (the mean), and for each of the cohort's three most frequent MDCs
-        such as 05 n_stays_mdc_05 and percent_stays_mdc_05.
+        n_patients, n_stays, n_drgs, relative_weight (the mean), and for each of `drgs.MDCS` such as 05 n_stays_mdc_05 and
+        percent_stays_mdc_05.
     """
     is_test = stays["fold"] == 0
     parts = {"Train set": ~is_test, "Test set": is_test, "Test cohort": is_test & stays["first_visit"]}
-    common = stays["mdc"].value_counts().sort_index().sort_values(ascending=False, kind="stable").index[:3]
     if disclosure.tells_of_few(parts["Test cohort"].sum(), is_test.sum(), mask_below):
         del parts["Test cohort"]
     counts = pd.DataFrame({name: stays["mdc"][part].value_counts() for name, part in parts.items()})
-    counts, sizes, shown = counts.reindex(common).fillna(0).astype(int), [part.sum() for part in parts.values()], []
-    for mdc in common:
+    counts, sizes, shown = (
+        counts.reindex(list(drgs.MDCS)).fillna(0).astype(int),
+        [part.sum() for part in parts.values()],
+        [],
+    )
+    for mdc in drgs.MDCS:
         others = sizes - counts.loc[[*shown, mdc]].sum()
         repeated = counts["Test set"][mdc] - counts.get("Test cohort", counts["Test set"])[mdc]
         numbers = pd.concat([counts.loc[mdc], others, pd.Series([repeated])])

@@ -171,6 +171,15 @@ def hourly(events: Iterable[pd.DataFrame], stays: pd.DataFrame) -> tuple[np.ndar
     return sums.reshape(shape), counts
 
 
+def measured_sentence(values: np.ndarray, dataset: str) -> str:
+    """How many of the item ids' groups were measured at all; `values` is as `hourly` returns it."""
+    ids, n = items()["itemid"].nunique(), (~np.isnan(values)).any(axis=(0, 1)).sum()
+    return (
+        f"The {ids} item ids of the reference table become {values.shape[2]} groups. Of these {n} were measured at least once in "
+        f"a stay of the {dataset}, and {values.shape[2] - n} never: the LSTM learns nothing from them."
+    )
+
+
 def write_measurements(path: Path, stay_ids: np.ndarray, values: np.ndarray, inputs: Iterable[Path] = ()) -> None:
     """Write stay_ids (int64, shape (stays,)), the groups' names and the values, as `hourly` returns them, to one .npz.
 

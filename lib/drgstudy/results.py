@@ -13,13 +13,12 @@ from drgstudy.labels import TwoLabels
 from drgstudy.metrics import METRICS, Scores
 from drgstudy.plots.style import ACCURACY_RANGES, style_of
 from drgstudy.predictions import Predictions, read_folds, read_weights
-from drgstudy.study import Paths, progress, without_places
+from drgstudy.study import Paths, StudyError, progress, without_places
 
 TOP_DRGS = (300, 50, 30)
 """The sets of most frequent DRGs in DRG-LLaMA's Table 1."""
 EARLY_TOP_DRGS = (50, 30)
-MDCS = ("05", "01", "04")
-"""Circulatory, nervous and respiratory system: with `EARLY_TOP_DRGS`, the sets of the early-DRG paper's Table 2."""
+"""With `drgs.MDCS`, the sets of the early-DRG paper's Table 2."""
 EARLY_METRICS = {key: METRICS[key] for key in ("macro_auc", "micro_auc", "macro_f1")} | {"acc_at_1": "micro-F1"}
 """Metrics of the early-DRG paper. If each stay has one label and is given one, micro-F1 equals top-1 accuracy."""
 RULES = {"DRG by rule (a)": "seen", "DRG by rule (b)": "mapped"}
@@ -33,7 +32,9 @@ BATCH = {"llama": 4, "bert": 16, "caml": 32}
 def drg_sets(
     labels: np.ndarray, cases: pd.Series, tops: Iterable[int], mdc: pd.Series | None = None
 ) -> dict[str, np.ndarray]:
-    """The sets of DRGs that a paper's table has. Empty sets are left out, and top sets that would hold all DRGs.
+    """The sets of DRGs that a paper's table has, without empty ones and top sets that would hold all DRGs.
+
+    A set that has two names stands once, as "Top 80% cases = Top 50 DRGs".
 
     Parameters
     ----------
@@ -45,8 +46,8 @@ def drg_sets(
     tops : iterable of int
         Sizes of the sets of most frequent DRGs; ties are broken by code.
     mdc : Series of str, optional
-        MDC by DRG. If given, there is also a set for each of `MDCS`, and one of the DRGs that make up 80 % of the cases
-        (early-DRG paper, Table 2).
+        MDC by DRG. If given, there is also a set for each of `drgs.MDCS`, and one of the DRGs that make up 80 % of the
+        cases (early-DRG paper, Table 2).
 
     Returns
     -------
@@ -57,10 +58,14 @@ def drg_sets(
     ranked = cases.index
     sets = {"All DRGs": ranked}
     if mdc is not None:
-        sets |= {f"MDC {code}": ranked[mdc.loc[ranked] == code] for code in MDCS}
+        sets |= {f"MDC {code}": ranked[mdc.loc[ranked] == code] for code in drgs.MDCS}
         sets["Top 80% cases"] = ranked[: 1 + np.searchsorted(cases.cumsum(), 0.8 * cases.sum())]
     sets |= {f"Top {n} DRGs": ranked[:n] for n in tops if n < len(ranked)}
-    return {name: np.searchsorted(labels, sorted(members)) for name, members in sets.items() if len(members)}
+    named: dict[frozenset, list[str]] = {}
+    for name, members in sets.items():
+        named.setdefault(frozenset(members), []).append(name)
+    named[frozenset(ranked)] = ["All DRGs"]  # under that name alone
+    return {" = ".join(names): np.searchsorted(labels, sorted(of)) for of, names in named.items() if of}
 
 
 def shown_sets(sets: dict[str, np.ndarray], scores: Scores, mask_below: int) -> dict[str, np.ndarray]:
@@ -188,31 +193,40 @@ def table3(
     -------
     DataFrame
         component ("Base DRG", "CC/MCC", "DRG by rule (a)", "DRG by rule (b)", "DRG by probability"), metric, value, sd,
-        lower, upper and n_labels; accuracies that would give a small count away are NaN. The rules have acc_at_1 alone; the five CC/MCC labels have no acc_at_5 and acc_at_10.
+        lower, upper, n_labels and n_occurring, the labels that any stay of the cohort has; accuracies that would give a small
+        count away are NaN. The rules have acc_at_1 alone; the five CC/MCC labels have no acc_at_5 and acc_at_10. Where some
+        labels never occur there is also micro_auc_occurring, the micro-AUC of those that do, under a softmax of their own:
+        an output that no stay ever has ranks below nearly every true label, which lifts the paper's micro-AUC towards 1.
     """
     truth, n = two.labels[two.truth], space.n_bases
-    base, cc = space.encode(truth).T
+    (base, cc), (bases, ccs) = space.encode(truth).T, map(np.unique, space.encode(space.codes).T)
     parts = {
-        "Base DRG": Scores(two.outputs[:, :n], base),
-        "CC/MCC": Scores(two.outputs[:, n:], cc),
-        "DRG by probability": Scores(two.logits, two.truth),
+        "Base DRG": (two.outputs[:, :n], base, bases),
+        "CC/MCC": (two.outputs[:, n:], cc, ccs),
+        "DRG by probability": (two.logits, two.truth, np.arange(len(two.labels))),
     }
-    rows = []
-    for component, scores in parts.items():
-        samples = bootstrap(scores, max(resamples_sd, resamples_interval), seed)
-        rows.append((component, scores.n_labels, pd.Series(scores.evaluate()), samples))
-    counts = resample_counts(len(truth), max(resamples_sd, resamples_interval), seed)
+    rows, resamples = [], max(resamples_sd, resamples_interval)
+    for component, (outputs, labels, occurring) in parts.items():
+        scores = Scores(outputs, labels)
+        value, samples = pd.Series(scores.evaluate()), bootstrap(scores, resamples, seed)
+        if 1 < len(occurring) < scores.n_labels:
+            some = Scores(outputs[:, occurring], np.searchsorted(occurring, labels))
+            value["micro_auc_occurring"] = some.evaluate()["micro_auc"]
+            samples["micro_auc_occurring"] = bootstrap(some, resamples, seed)["micro_auc"]
+        rows.append((component, scores.n_labels, len(occurring), value, samples))
+    counts = resample_counts(len(truth), resamples, seed)
     for name, rule in RULES.items():
         right = space.infer(two.outputs, rule) == truth
         accuracy = pd.Series({"acc_at_1": right.mean()})
         samples = pd.DataFrame({"acc_at_1": counts @ right / len(truth)})
-        rows.append((name, len(two.labels), accuracy, samples))
+        rows.append((name, len(two.labels), len(two.labels), accuracy, samples))
     tables = [
         summary(samples[:resamples_interval])
-        .assign(sd=summary(samples[:resamples_sd])["sd"], value=value, component=component, n_labels=n_labels)
+        .assign(sd=summary(samples[:resamples_sd])["sd"], value=value, component=component)
+        .assign(n_labels=n_labels, n_occurring=n_occurring)
         .rename_axis("metric")
         .reset_index()
-        for component, n_labels, value, samples in rows
+        for component, n_labels, n_occurring, value, samples in rows
     ]
     table = pd.concat(tables, ignore_index=True)
     for _, rows in table[table["metric"].str.startswith("acc_at_")].groupby("component"):
@@ -265,8 +279,8 @@ def by_fold(system: str, runs: dict[tuple[str, int], list[Predictions]], mask_be
     -------
     DataFrame
         system, run, hours, model, drg_set, metric, value (mean over the models), sd (n - 1; NaN with one model), each
-        (the list of the models' values, NaN left out), models (their number), n_drgs, n_stays and percent_stays of the
-        set.
+        (the list of the models' values, NaN left out), folds (of these values), models (their number), n_drgs, n_stays and
+        percent_stays of the set.
 
     Notes
     -----
@@ -282,9 +296,11 @@ def by_fold(system: str, runs: dict[tuple[str, int], list[Predictions]], mask_be
         sets, known = shown_sets(sets, scores[0], mask_below), [[] for _ in scores]
         for drg_set, members in sets.items():
             among = scores[0].among(members)
-            each = pd.DataFrame([one.evaluate(among) for one in scores])
+            each = pd.DataFrame([one.evaluate(among) for one in scores], [made.run["fold"] for made in models])
             n = among.sum()
-            told = [disclosure.shares(each["acc_at_1"][[i]], n, mask_below, before) for i, before in enumerate(known)]
+            told = [
+                disclosure.shares(each["acc_at_1"].iloc[[i]], n, mask_below, before) for i, before in enumerate(known)
+            ]
             if pd.concat(told).isna().any():
                 each["acc_at_1"] = np.nan
             else:
@@ -304,6 +320,7 @@ def by_fold(system: str, runs: dict[tuple[str, int], list[Predictions]], mask_be
                     "value": each[metric].mean(),
                     "sd": each[metric].std(ddof=1),
                     "each": each[metric].dropna().tolist(),
+                    "folds": each[metric].dropna().index.tolist(),
                 }
                 rows.append(about | {"metric": metric} | value | size)
     return pd.DataFrame(rows)
@@ -346,7 +363,14 @@ def cost_of(made: Predictions) -> dict:
 def costs(runs: dict[str, Predictions]) -> pd.DataFrame:
     """What each run cost, as run.json records it, and the speeds that follow from it; one row for each run.
 
-    What a run did not record is NaN. Steps of evaluation are counted in batches of `BATCH`.
+    What a run did not record is NaN. Steps of evaluation are counted in batches of `BATCH`. A run that takes the frozen
+    states of another (`features_of`) has that run's seconds of `fit` and of prediction counted in its own; of them
+    features_minutes are of `fit`. That is an upper bound, for the other run has fitted its own head in them too.
+
+    Raises
+    ------
+    StudyError
+        If the run whose frozen states another takes is not among the runs.
     """
     recorded = [
         "fit_seconds",
@@ -358,6 +382,17 @@ def costs(runs: dict[str, Predictions]) -> pd.DataFrame:
         "dtype",
     ]
     cost = pd.DataFrame({name: p.run["cost"] for name, p in runs.items()}).reindex(recorded).T.infer_objects()
+    own, cost["features_minutes"] = cost.copy(), np.nan
+    for name, made in runs.items():
+        if of := made.run["settings"].get("features_of"):
+            if of not in runs:
+                raise StudyError(
+                    f"run {name!r} takes the frozen states of {of!r}, whose cost is part of its own; name {of!r} in the "
+                    "parameter other_runs"
+                )
+            for what in ("fit_seconds", "predict_seconds"):
+                cost.loc[name, what] = own.loc[name, what] + own.loc[of, what]
+            cost.loc[name, "features_minutes"] = own.loc[of, "fit_seconds"] / 60
     for what in ("train", "predict"):
         cost[f"{what}_examples_per_second"] = cost[f"{what}_examples"] / cost[f"{what}_seconds"].replace(0, np.nan)
     batch = [BATCH.get(p.run["model"], np.nan) for p in runs.values()]

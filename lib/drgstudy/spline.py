@@ -7,12 +7,17 @@ than points and pools equal x.
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.interpolate import BSpline
+import statsmodels.api as sm
+from scipy.interpolate import BSpline, CubicSpline
 from scipy.linalg import solve_triangular
 from scipy.optimize import minimize_scalar
+from scipy.special import expit
+from statsmodels.tools.sm_exceptions import PerfectSeparationWarning
 
 from drgstudy.study import StudyError
 
@@ -32,6 +37,8 @@ class SmoothingSpline:
     r2 : float
         1 - RSS / TSS over the observations, not over the means of equal x; NaN if y is constant.
     n_knots : int
+    at_bound : str
+        "smooth" if the search for lam ended at the upper end of its range, "rough" if it leaves no residuals, else "".
     curve : BSpline
         The fit at any x within the data's range: ``curve(grid)``.
     """
@@ -46,7 +53,20 @@ class SmoothingSpline:
     sigma: float
     r2: float
     n_knots: int
+    at_bound: str
     curve: BSpline
+
+    @property
+    def warning(self) -> str:
+        """A sentence where the curve is not to be trusted, for its smoothing parameter ended at a bound; else ""."""
+        if not self.at_bound:
+            return ""
+        what = {"smooth": "a straight line", "rough": "a curve through every point"}[self.at_bound]
+        return (
+            f"The spline's smoothing parameter ended at a bound: generalized cross-validation asks for {what}. There R's "
+            "smooth.spline, npreg and this fit stop at different places, so degrees of freedom, R² and band are not to be "
+            "compared with the paper's."
+        )
 
 
 def smoothing_spline(x, y) -> SmoothingSpline:
@@ -124,9 +144,12 @@ def smoothing_spline(x, y) -> SmoothingSpline:
 
     minimize_scalar(gcv, bounds=(-1.5, 1.5), method="bounded", options={"xatol": 1e-4})
     coefficients, root, df, rss, lam = solve(tried[-1])
+    tss = ((y - y.mean()) ** 2).sum()
+    # Where GCV falls for a curve through all points, rounding decides where the search stops: the curve tells, not lam.
+    rough = rss <= 1e-8 * tss or df > min(distinct.size, n_knots + 2) - 0.01
+    at_bound = "smooth" if tried[-1] > 1.5 - 1e-3 else "rough" if rough else ""
     fit, sigma = basis @ coefficients, np.sqrt(rss / (n - df))
     se = sigma * np.linalg.norm(solve_triangular(root, basis.T, trans="T"), axis=0)
-    tss = ((y - y.mean()) ** 2).sum()
     return SmoothingSpline(
         distinct,
         fit,
@@ -138,8 +161,46 @@ def smoothing_spline(x, y) -> SmoothingSpline:
         float(sigma),
         float(1 - rss / tss) if np.ptp(y) else float("nan"),
         n_knots,
+        at_bound,
         BSpline(distinct[0] + scale * knots, coefficients, 3),
     )
+
+
+def binomial_curve(x, hits, trials, df: int = 4) -> Callable[[np.ndarray], np.ndarray]:
+    """The chance of a hit by x: a logistic regression on a natural cubic spline, in which each trial counts as one.
+
+    The smoothing spline gives a share that was seen in one trial, 0 or 1, the same weight as one of a hundred.
+
+    Parameters
+    ----------
+    x : array-like of float, shape (n,)
+    hits, trials : array-like of int, shape (n,)
+        Hits among the trials at each x; at least one trial.
+    df : int
+        Coefficients, and knots: at the ends and evenly spaced quantiles of the distinct x.
+
+    Returns
+    -------
+    callable
+        The fitted chance, from 0 to 1, at any x within the data's range.
+
+    Notes
+    -----
+    Source: Hastie, Tibshirani and Friedman 2009, section 5.2.2 (natural splines in logistic regression). statsmodels' GLMGam
+    has no working search for the penalty in version 0.15 (`select_penweight` fails), so the number of knots is fixed.
+    """
+    x, hits, trials = (np.asarray(each, float) for each in (x, hits, trials))
+    if not x.size == hits.size == trials.size or (hits > trials).any() or (trials < 1).any() or np.unique(x).size < df:
+        raise StudyError(
+            f"x, hits and trials have {x.size}, {hits.size} and {trials.size} values; give one of each, at least {df} different "
+            "x, at least one trial at each, and no more hits than trials"
+        )
+    knots = np.quantile(np.unique(x), np.linspace(0, 1, df))
+    basis = CubicSpline(knots, np.eye(df), bc_type="natural")  # each column is 1 at its own knot, 0 at the others
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PerfectSeparationWarning)  # few dots, all 0 or 1: then the curve is a step
+        fit = sm.GLM(np.column_stack([hits, trials - hits]), basis(x), family=sm.families.Binomial()).fit()
+    return lambda at: expit(basis(at) @ fit.params)
 
 
 def _n_knots(m: int) -> int:

@@ -45,13 +45,15 @@ def printed3(table: pd.DataFrame) -> pd.DataFrame:
     table = table.rename(columns={"row": "component"})
     values = table[table["metric"] != "n_labels"]
     cells = values.assign(cell=[spread(row.value, row.sd, 3) for row in values.itertuples()])
-    wide = cells.pivot(index="component", columns="metric", values="cell").reindex(columns=list(METRICS))
+    names = {"component": "Component"} | METRICS | {"n_labels": "Number of labels"}
     if "n_labels" in table:
-        labels = table.groupby("component")["n_labels"].first()
+        labels = table.groupby("component")[["n_labels", "n_occurring"]].first()
+        names |= {"n_occurring": "Labels that occur", "micro_auc_occurring": "micro-AUC, labels that occur"}
     else:
-        labels = table[table["metric"] == "n_labels"].set_index("component")["value"].astype(int)
-    wide = wide.fillna("–").assign(n_labels=labels).sort_index().reset_index()
-    return wide.rename(columns={"component": "Component", "n_labels": "Number of labels"} | METRICS)
+        labels = table[table["metric"] == "n_labels"].set_index("component")[["value"]].astype(int)
+        labels = labels.set_axis(["n_labels"], axis=1)
+    wide = cells.pivot(index="component", columns="metric", values="cell").join(labels)
+    return wide.sort_index().reset_index().reindex(columns=list(names)).fillna("–").rename(columns=names)
 
 
 def printed_folds(table: pd.DataFrame) -> pd.DataFrame:
@@ -96,6 +98,7 @@ def printed_costs(cost: pd.DataFrame, runs: dict[str, Predictions]) -> pd.DataFr
     """DRG-LLaMA's Supplementary Table 1 as it is printed; `cost` is as `results.costs` returns it."""
     shown = {
         "train_minutes": ("Training (minutes)", "{:.1f}"),
+        "features_minutes": ("of these another run’s, for frozen states", "{:.1f}"),
         "train_examples_per_second": ("Examples/s, training", "{:.1f}"),
         "evaluation_steps_per_second": ("Steps/s, evaluation", "{:.2f}"),
         "batch_size": ("Batch of a step", "{:.0f}"),
@@ -194,3 +197,8 @@ def nested(table: pd.DataFrame, keys: list[str]) -> dict:
     if len(keys) > 1:
         return {key: nested(part.drop(columns=keys[0]), keys[1:]) for key, part in table.groupby(keys[0], sort=False)}
     return {key: row.dropna().drop("model", errors="ignore").to_dict() for key, row in table.set_index(keys).iterrows()}
+
+
+def by_row(matrix: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """The counts of a matrix by row and column; those that are hidden (NaN) are left out."""
+    return {row: {column: int(n) for column, n in cells.dropna().items()} for row, cells in matrix.iterrows()}

@@ -59,8 +59,9 @@ def cmi_by_hour(errors: pd.DataFrame, published: pd.DataFrame, mean_guess: dict[
 def cmi_by_size(sizes: pd.DataFrame, published: dict[str, float], dataset: str) -> Figure:
     """Early DRG, Figure 2: error of the case-mix index by the population's size, with 95 % bootstrap intervals.
 
-    `sizes` has system, hour, size, mean, lower and upper; markers of the later hour are filled. `published` holds for
-    each system the bound below which the paper's errors stay. All errors are in per cent.
+    `sizes` has system, hour, size, cohort (the stays that are drawn from; NaN: not told), mean, lower and upper; markers of
+    the later hour are filled, and populations larger than the cohort are shaded. `published` holds for each system the bound
+    below which the paper's errors stay. All errors are in per cent.
     """
     figure, panels = _systems(sizes)
     for ax, (system, rows) in panels.items():
@@ -72,6 +73,10 @@ def cmi_by_size(sizes: pd.DataFrame, published: dict[str, float], dataset: str) 
             ax.errorbar(part["size"], part["mean"], error, color=colour, capsize=3, label=f"at {hour} hours", **mark)
         bound = published[system]
         ax.axhline(bound, color=FAINT, lw=1.4, ls="-.", label=f"published: under {bound:g} %")
+        cohort, largest = rows["cohort"].iloc[0], rows["size"].max()
+        if largest > cohort:
+            label = f"more than the cohort’s {cohort:,.0f} stays"
+            ax.axvspan(cohort, 1.03 * largest, color="0.93", lw=0, zorder=0, label=label)
         ax.set(title=SYSTEMS[system], xlabel="stays in the population")
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         ax.legend(frameon=False)
@@ -89,7 +94,8 @@ def cmi_payments(table: pd.DataFrame, base_payment: float, dataset: str) -> Figu
     figure, panels = _systems(table)
     for ax, (system, rows) in panels.items():
         colour, style = SYSTEM_STYLES[system]
-        label = f"true, {rows['stays'].iloc[0]:,} stays"
+        stays, cohort = rows[["stays", "cohort"]].iloc[0]
+        label = f"true, {stays:,} " + ("stays" if stays <= cohort else f"draws of {cohort:,} stays")
         ax.plot(rows["hour"], rows["cmi_true"], color=INK, lw=1.6, label=label)
         ax.fill_between(rows["hour"], rows["lowest"], rows["highest"], color=colour, alpha=0.18, lw=0)
         ax.plot(rows["hour"], rows["cmi_predicted"], color=colour, ms=5.5, label="predicted", **style)

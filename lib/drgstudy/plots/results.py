@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -153,20 +155,22 @@ def split_effect(table: pd.DataFrame, dataset: str) -> Figure:
     return stamped(figure, dataset)
 
 
-def accuracy_by_rank(drgs: pd.DataFrame, spline: SmoothingSpline, dataset: str) -> Figure:
+def accuracy_by_rank(drgs: pd.DataFrame, spline: SmoothingSpline, weighted: Callable, dataset: str) -> Figure:
     """Figure 2a: top-5 accuracy of each DRG by its rank in training cases, with the smoothing spline and its interval.
 
-    `drgs` is as `results.by_drg` returns it; `spline` is fitted to its columns rank and acc_at_5.
+    `drgs` is as `results.by_drg` returns it; `spline` is fitted to its columns rank and acc_at_5, and `weighted`, the second
+    line, to the stays behind them (`spline.binomial_curve`).
     """
     figure, ax = canvas(7.5, 4.2)
     ax.fill_between(spline.x, spline.lower, spline.upper, color="0.82", lw=0, label="95 % Bayesian interval")
     ax.plot(drgs["rank"], drgs["acc_at_5"], "o", color=INK, ms=3.5, mew=0, alpha=0.65, label="one DRG")
     x = np.linspace(spline.x[0], spline.x[-1], 400)
     ax.plot(x, spline.curve(x), color=PALETTE[0], lw=2.2, label=f"spline: df {spline.df:.2f}, R² {spline.r2:.3f}")
+    ax.plot(x, weighted(x), color=PALETTE[2], lw=2.2, ls="--", label="each test stay counts as one")
     ax.set(xlabel="rank of the DRG by training cases (1: most)", ylabel="top-5 accuracy in the test stays (%)")
     ax.set_ylim(-0.04, 1.04)
     ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
-    figure.legend(frameon=False, loc="outside upper center", ncols=3)
+    figure.legend(frameon=False, loc="outside upper center", ncols=2)
     return stamped(figure, dataset)
 
 
