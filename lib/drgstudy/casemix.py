@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.special import softmax
 from scipy.stats import spearmanr
 
-from drgstudy.bootstrap import resample_counts, summary
+from drgstudy.bootstrap import Draws, Measure, resample_counts, summary
 from drgstudy.study import StudyError
 
 
@@ -188,14 +188,20 @@ def errors_by_size(
     return pd.DataFrame(table)
 
 
+def cmi_measure(true: np.ndarray, predicted: np.ndarray, signed: bool = False) -> Measure:
+    """The error of the case-mix index in per cent, its size or with its sign, for `bootstrap.Draws`; both shape (n,)."""
+    size = (lambda error: error) if signed else np.abs
+    return lambda counts: {"error": size(100 * (counts @ predicted / (counts @ true) - 1))}
+
+
 def change_by_hour(true: np.ndarray, earlier: np.ndarray, later: np.ndarray, resamples: int, seed: int) -> pd.DataFrame:
-    """The error of the case-mix index at two hours and its change, with 95 % intervals over the stays.
+    """The error of the case-mix index at two hours and its change, with 95 % intervals over stays and models.
 
     Parameters
     ----------
     true : numpy.ndarray of float, shape (n,)
     earlier, later : numpy.ndarray of float, shape (models, n)
-        Weights predicted at both hours; a stay is drawn with both.
+        Weights predicted at both hours; a stay is drawn with both, and so is a model.
     resamples, seed : int
 
     Returns
@@ -203,11 +209,12 @@ def change_by_hour(true: np.ndarray, earlier: np.ndarray, later: np.ndarray, res
     DataFrame with the columns value, lower, upper and the rows earlier, later, change
         Means over the models: errors in per cent of the true index, and their change in percentage points.
     """
-    weight = np.vstack([np.ones((1, true.size), int), resample_counts(true.size, resamples, seed)]) / true.size
-    index = weight @ true  # (1 + resamples,); of the stays as they are first
-    error = [100 * np.abs(weight @ guess.T / index[:, None] - 1).mean(axis=1) for guess in (earlier, later)]
-    found = pd.DataFrame({"earlier": error[0], "later": error[1], "change": error[1] - error[0]})
-    return summary(found[1:]).assign(value=found.iloc[0])[["value", "lower", "upper"]]
+    draws = Draws(true.size, resamples, seed)
+    before, after = ([draws.evaluate(cmi_measure(true, guess)) for guess in hour] for hour in (earlier, later))
+    found = {"earlier": draws.difference(before), "later": draws.difference(after)}
+    found["change"] = draws.difference(after, before)
+    table = pd.concat(found).droplevel(1).rename(columns={"difference": "value"})
+    return table[["value", "lower", "upper"]]
 
 
 def cancelled(true: np.ndarray, predicted: np.ndarray, base_payment: float = 6000.0) -> dict[str, float]:
