@@ -188,10 +188,17 @@ def errors_by_size(
     return pd.DataFrame(table)
 
 
-def cmi_measure(true: np.ndarray, predicted: np.ndarray, signed: bool = False) -> Measure:
-    """The error of the case-mix index in per cent, its size or with its sign, for `bootstrap.Draws`; both shape (n,)."""
-    size = (lambda error: error) if signed else np.abs
-    return lambda counts: {"error": size(100 * (counts @ predicted / (counts @ true) - 1))}
+def cmi_measure(true: np.ndarray, predicted: np.ndarray) -> Measure:
+    """The error of the case-mix index in per cent, its size ("error") and with its sign ("signed"), for `bootstrap.Draws`.
+
+    `true` and `predicted` are relative weights of shape (n,).
+    """
+
+    def measure(counts: np.ndarray) -> dict[str, np.ndarray]:
+        signed = 100 * (counts @ predicted / (counts @ true) - 1)
+        return {"error": np.abs(signed), "signed": signed}
+
+    return measure
 
 
 def change_by_hour(true: np.ndarray, earlier: np.ndarray, later: np.ndarray, resamples: int, seed: int) -> pd.DataFrame:
@@ -213,8 +220,8 @@ def change_by_hour(true: np.ndarray, earlier: np.ndarray, later: np.ndarray, res
     before, after = ([draws.evaluate(cmi_measure(true, guess)) for guess in hour] for hour in (earlier, later))
     found = {"earlier": draws.difference(before), "later": draws.difference(after)}
     found["change"] = draws.difference(after, before)
-    table = pd.concat(found).droplevel(1).rename(columns={"difference": "value"})
-    return table[["value", "lower", "upper"]]
+    table = pd.DataFrame({name: effects.loc["error"] for name, effects in found.items()}).T
+    return table.rename(columns={"difference": "value"})[["value", "lower", "upper"]]
 
 
 def cancelled(true: np.ndarray, predicted: np.ndarray, base_payment: float = 6000.0) -> dict[str, float]:
