@@ -145,7 +145,7 @@ def _verdict(claim, found: pd.Series | float | str, tests: int) -> dict:
         row["p"] = min(1.0, tests * float(normal_p(off, found["sd"])))
         decided = row["p"] < 0.05
     row["verdict"] = UNDECIDED if not decided else SEEN if sign * off > 0 else CONTRADICTED
-    if row["verdict"] == UNDECIDED:
+    if row["verdict"] == UNDECIDED and not once:
         most = upper if sign > 0 else lower
         any_left = sign * (most - claim.bound) > 0
         row["note"] = (

@@ -112,11 +112,12 @@ def claims(table: pd.DataFrame, dataset: str) -> Figure:
             ax.plot(row.value - row.bound, y, color=colour, ms=6.5, ls="", **style)
         ax.set_yticks(range(len(part)), [textwrap.fill(claim, 52) for claim in part["claim"]], fontsize=8)
         ax.set_ylim(len(part) - 0.4, -0.6)
-        ax.set_xlabel(CLAIM_AXES[unit] + (" (less the bound)" if part["bound"].any() else ""))
+        ax.set_xlabel(CLAIM_AXES[unit] + (", minus the bound where one is claimed" if part["bound"].any() else ""))
     keys = [Line2D([], [], color=c, ms=6.5, label=name, **style) for name, (c, style) in VERDICTS.items()]
     keys.append(Line2D([], [], color=PALETTE[0], marker="|", ms=13, mew=2, ls="", label="published"))
     figure.legend(handles=keys, frameon=False, loc="outside upper center", ncols=4)
-    return stamped(figure, dataset)
+    theirs = {"DRG-LLaMA": "MIMIC-IV", "early DRG": "MIMIC-III"}[table["paper"].iloc[0]]
+    return stamped(figure, f"two datasets: {theirs} (published) and {dataset}")
 
 
 def severity_confusion(counts: pd.DataFrame, dataset: str, mask_below: int = 0) -> Figure:
