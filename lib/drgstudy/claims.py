@@ -23,12 +23,8 @@ from drgstudy.study import REFERENCE, Paths, StudyError
 from drgstudy.tables import hour_name
 
 PAPERS = ("DRG-LLaMA", "early DRG")
-SEEN, CONTRADICTED, UNDECIDED, NOT_APPLICABLE = VERDICTS = (
-    "seen here",
-    "contradicted here",
-    "undecided",
-    "not applicable here",
-)
+VERDICTS = ("seen here", "contradicted here", "undecided", "not applicable here")
+SEEN, CONTRADICTED, UNDECIDED, NOT_APPLICABLE = VERDICTS
 CLAIMS = pa.DataFrameSchema(
     {
         "id": pa.Column("str", unique=True),
@@ -49,15 +45,7 @@ TIMES = ("longer-costs", "larger-costs", "llama-slower")
 _LEVEL_WITH_PUBLISHED = ("longer-costs", "payment")  # level with what was published, not with zero
 _UNITS = {"training-cases": "stays", "payment": "dollars", "llama-slower": "minutes", "longer-costs": "share",
           "larger-costs": "share", "regression-ms": "weight", "regression-apr": "weight"}  # fmt: skip
-_FORMS = {
-    "score": ".3f",
-    "stays": ",g",
-    "dollars": ",.0f",
-    "minutes": ".1f",
-    "share": ".2f",
-    "weight": ".2f",
-    "points": ".2f",
-}
+_FORMS = {"score": ".3f", "stays": ",g", "dollars": ",.0f", "minutes": ".1f", "share": ".2f", "weight": ".2f", "points": ".2f"}  # fmt: skip
 _NO_RUN, _FEW = "this profile names no run for it", "small counts of stays would follow from it"
 _METRICS = {"f1": "macro_f1", "top1": "acc_at_1", "top5": "acc_at_5", "auc": "macro_auc"}
 
@@ -84,8 +72,8 @@ def read(file: Path = REFERENCE / "claims.csv") -> pd.DataFrame:
     return claims.assign(bound=bound.mask(with_published, claims["published"]), unit=unit)
 
 
-def judge(paper: str, measured: dict[str, pd.Series | float | str], claims: pd.DataFrame | None = None) -> pd.DataFrame:
-    """A verdict for each claim of a paper, by the rule of docs/claims.md.
+def judge(paper: str, measured: dict[str, pd.Series | float | str]) -> pd.DataFrame:
+    """A verdict for each claim of a paper, by the rule of docs/claims.md. Both papers' claims count in the correction.
 
     Parameters
     ----------
@@ -93,8 +81,6 @@ def judge(paper: str, measured: dict[str, pd.Series | float | str], claims: pd.D
         One of `PAPERS`.
     measured : dict of claim's id to what was found
         A row of `bootstrap.Draws.difference`; a number that was measured once; or why the claim can't be asked here.
-    claims : DataFrame, optional
-        As `read` returns it, which is the default. Both papers' claims count in the correction.
 
     Returns
     -------
@@ -107,7 +93,7 @@ def judge(paper: str, measured: dict[str, pd.Series | float | str], claims: pd.D
     StudyError
         If what is measured is not what the list has.
     """
-    claims = read() if claims is None else claims
+    claims = read()
     tests = claims[claims["direction"] != "level"].groupby("family").size()
     ours = claims[claims["paper"] == paper]
     if odd := sorted(set(ours.index) ^ set(measured)):
@@ -120,38 +106,30 @@ def judge(paper: str, measured: dict[str, pd.Series | float | str], claims: pd.D
 
 def _verdict(claim, found: pd.Series | float | str, tests: int) -> dict:
     """A row of `judge`; `claim` is a row of `read`, and `tests` the number of claims that its p is corrected for."""
-    once = not isinstance(found, pd.Series | str)
     if isinstance(found, str):
         return {"verdict": NOT_APPLICABLE, "note": found}
-    value, lower, upper = [float(found)] * 3 if once else found[["difference", "lower", "upper"]].astype(float)
+    once = isinstance(found, float)
+    value, lower, upper = [found] * 3 if once else found[["difference", "lower", "upper"]].astype(float)
     if not np.isfinite([value, lower, upper]).all():
         return {"verdict": NOT_APPLICABLE, "note": "what it compares is undefined on these stays"}
-    row = (
-        {"value": value, "note": "measured once"}
-        if once
-        else {"value": value, "lower": lower, "upper": upper, "note": ""}
-    )
+    row = {"value": value} if once else {"value": value, "lower": lower, "upper": upper}
     off, low, high = (end - claim.bound for end in (value, lower, upper))
     if claim.direction == "level":
         margin = claim.margin + 1e-9 * abs(claim.bound)  # rounding
         verdict = CONTRADICTED if low > margin or high < -margin else SEEN if max(-low, high) <= margin else UNDECIDED
-        largest = high if high > -low else low
-        note = f"not excluded: {_amount(claim, claim.bound + largest)}" if verdict == UNDECIDED else row["note"]
-        return row | {"verdict": verdict, "note": note}
-    sign = 1 if claim.direction == "above" else -1
-    if once:
-        decided = off != 0
+        most, left = max(low, high, key=abs), True
     else:
-        row["p"] = min(1.0, tests * float(normal_p(off, found["sd"])))
-        decided = row["p"] < 0.05
-    row["verdict"] = UNDECIDED if not decided else SEEN if sign * off > 0 else CONTRADICTED
-    if row["verdict"] == UNDECIDED and not once:
-        most = upper if sign > 0 else lower
-        any_left = sign * (most - claim.bound) > 0
-        row["note"] = (
-            f"not excluded: {_amount(claim, most)}" if any_left else "excluded: any effect of the claimed sign"
-        )
-    return row
+        sign = 1 if claim.direction == "above" else -1
+        p = float(off == 0) if once else min(1.0, tests * float(normal_p(off, found["sd"])))
+        row |= {} if once else {"p": p}
+        verdict = UNDECIDED if not p < 0.05 else SEEN if sign * off > 0 else CONTRADICTED
+        most = high if sign > 0 else low
+        left = sign * most > 0
+    note = "measured once" if once else ""
+    if verdict == UNDECIDED and not once:
+        amount = _amount(claim, claim.bound + most)
+        note = f"not excluded: {amount}" if left else "excluded: any effect of the claimed sign"
+    return row | {"verdict": verdict, "note": note}
 
 
 def _amount(claim, value: float) -> str:
@@ -164,22 +142,15 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
     """The table of `judge` as it is printed."""
     rows = []
     for claim in table.itertuples():
-        amounts = [_amount(claim, value) if value == value else "" for value in (claim.value, claim.lower, claim.upper)]
-        said = "–" if claim.published != claim.published else _amount(claim, claim.published)
-        if claim.bound and claim.direction != "level":
-            said += f" (bound: {claim.bound:g})"
-        rows.append(
-            {
-                "Claim": f"{claim.claim} ({claim.place})",
-                "Published": said,
-                "Here (95 % interval)": f"{amounts[0]} ({amounts[1]} to {amounts[2]})"
-                if amounts[1]
-                else amounts[0] or "–",
-                "p, corrected": "–" if claim.p != claim.p else "< 0.001" if claim.p < 0.001 else f"{claim.p:.3f}",
-                "Verdict": claim.verdict,
-                "Remark": claim.note or "–",
-            }
+        said, value, lower, upper = (
+            _amount(claim, number) if number == number else "–"
+            for number in (claim.published, claim.value, claim.lower, claim.upper)
         )
+        bound = f" (bound: {claim.bound:g})" if claim.bound and claim.direction != "level" else ""
+        row = {"Claim": f"{claim.claim} ({claim.place})", "Published": said + bound}
+        row["Here (95 % interval)"] = value if lower == "–" else f"{value} ({lower} to {upper})"
+        row["p, corrected"] = "–" if claim.p != claim.p else "< 0.001" if claim.p < 0.001 else f"{claim.p:.3f}"
+        rows.append(row | {"Verdict": claim.verdict, "Remark": claim.note or "–"})
     return pd.DataFrame(rows)
 
 
@@ -197,9 +168,9 @@ def sentences(table: pd.DataFrame) -> list[str]:
 
 
 # --- what is measured -------------------------------------------------------------------------------------------------
-def _share(hits: np.ndarray, among: np.ndarray | None = None) -> Measure:
+def _share(hits: np.ndarray, among: np.ndarray | bool = True) -> Measure:
     """The share of hits (bool, shape (n,)) among some of the stays."""
-    among = np.ones(hits.shape, bool) if among is None else among
+    among = np.broadcast_to(among, hits.shape)
 
     def measure(counts: np.ndarray) -> dict[str, np.ndarray]:
         with np.errstate(invalid="ignore"):
@@ -213,18 +184,11 @@ def _on(at: np.ndarray, measure: Measure) -> Measure:
     return lambda counts: measure(counts[:, at])
 
 
-def _told(mask_below: int, n: int, *nested: np.ndarray) -> bool:
-    """Whether it may be told how many of n stays are right, each time among those of the time before, or of all.
-
-    `nested` has, for each time, the stays that are right and those that are wrong: two arrays of bool.
-    """
-    counts = np.array([[right.sum(), wrong.sum()] for right, wrong in nested])
+def _told(mask_below: int, *right: np.ndarray, among: np.ndarray | bool = True) -> bool:
+    """Whether it may be told how many stays are right (bool, shape (n,) each), of all and of those among some."""
+    n, parts = right[0].size, [(each & some, ~each & some) for each in right for some in (True, among)]
+    counts = [[of_them.sum(), others.sum()] for of_them, others in parts]
     return bool(disclosure.told(counts, mask_below, [(0, 0), (n, 0), (0, n)]).all())
-
-
-def _within(right: np.ndarray, among: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """All stays, then those among some: the right and the wrong ones, for `_told`."""
-    return [(right, ~right), (right & among, ~right & among)]
 
 
 def _by_drg(right: np.ndarray, truth: np.ndarray, k: int, of_shares) -> Measure:
@@ -275,7 +239,7 @@ def drg_llama(
             scored[run] = draws.evaluate(one.evaluate)
         return scored[run]
 
-    def share(right: np.ndarray, among: np.ndarray | None = None) -> list[pd.DataFrame]:
+    def share(right: np.ndarray, among: np.ndarray | bool = True) -> list[pd.DataFrame]:
         return [draws.evaluate(_share(right, among))]
 
     pairs = {"llama-bert": ("llama", "bert"), "llama-caml": ("llama", "caml"), "bert-caml": ("bert", "caml")}
@@ -304,14 +268,14 @@ def drg_llama(
         )
         drg = space.infer(two.outputs, "mapped") == labels[truth]
         for claim, above, below in ("base-easier", base, drg), ("cc-easier", cc, drg), ("two-level", drg, right):
-            told = _told(mask_below, n, (above, ~above), (below, ~below))
+            told = _told(mask_below, above, below)
             found[claim] = draws.difference(share(above), share(below)).loc["share"] if told else _FEW
     sets = results.drg_sets(labels, stays["drg_v34"].value_counts(), [30])
     if "Top 30 DRGs" not in sets:
         found["frequent-easier"] = "the cohort has no more than 30 DRGs"
     else:
         top = np.isin(truth, sets["Top 30 DRGs"])
-        told = _told(mask_below, n, *_within(right, top))
+        told = _told(mask_below, right, among=top)
         found["frequent-easier"] = draws.difference(share(right, top), share(right)).loc["share"] if told else _FEW
 
     k = len(labels)
@@ -404,7 +368,7 @@ def early(
             answers = right[above] + right[below]
             if not (right[above] and right[below]):
                 found[claim] = _NO_RUN
-            elif metric == "acc_at_1" and not all(_told(mask_below, len(one), (one, ~one)) for one in answers):
+            elif metric == "acc_at_1" and not all(_told(mask_below, one) for one in answers):
                 found[claim] = _FEW
             else:
                 found[claim] = draws.difference(of(above), of(below)).loc[metric]
@@ -416,11 +380,11 @@ def early(
         among = billed.isin(labels[sets.get(name, [])]).to_numpy()
         if name not in sets or among.all():
             found[claim] = f"{name} hold all hold-out stays, or none"
-        elif not all(_told(mask_below, len(billed), *_within(one, among)) for one in right["ms"]):
+        elif not all(_told(mask_below, one, among=among) for one in right["ms"]):
             found[claim] = _FEW
         else:
             some, whole = (
-                [draws.evaluate(_on(at["ms"], _share(one, part))) for one in right["ms"]] for part in (among, None)
+                [draws.evaluate(_on(at["ms"], _share(one, part))) for one in right["ms"]] for part in (among, True)
             )
             found[claim] = draws.difference(some, whole).loc["share"]
     return found | _case_mix(paths, runs, held, at, draws) | {"payment": _payment()}
