@@ -163,7 +163,7 @@ def sentences(table: pd.DataFrame) -> list[str]:
     for (_, claim), row in zip(table.iterrows(), printed(table).to_dict("records"), strict=True):
         if claim["family"] == "primary":
             amount = claim["note"] if claim["verdict"] == NOT_APPLICABLE else row["Here (95 % interval)"]
-            found.append(f"Primary: {claim['claim']}: {claim['verdict']} ({amount}).")
+            found.append(f"Primary: {claim['claim']}: {claim['verdict']}, {amount}.")
     return found
 
 
