@@ -14,8 +14,6 @@ from drgstudy.metrics import Scores
 from drgstudy.study import StudyError
 
 BLOCK = 32  # resamples scored together, at most: enough for vector instructions, and few enough for the cache
-
-
 GROUPS = 1000  # parts of the stays that the jackknife leaves out in turn, at most
 
 Measure = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -40,8 +38,12 @@ def resample_counts(n: int, resamples: int, seed: int | list[int]) -> np.ndarray
 def left_out_counts(n: int, seed: int) -> np.ndarray:
     """Counts that leave each stay out once, for the jackknife: bool, shape (n, n), or (1000, n) of more stays.
 
-    Of more than 1,000 stays, as many equal parts are left out in turn, into which they are dealt at random. The
-    acceleration of `bca` stays the same but for chance, as Efron and Tibshirani 1993 do for large n.
+    Of more than 1,000 stays, 1,000 parts of nearly equal size are left out in turn, into which the stays are dealt at
+    random. The acceleration of `bca` stays the same but for chance.
+
+    Notes
+    -----
+    Source: Efron and Narasimhan 2020 (parts for large n).
     """
     parts = np.arange(n) % min(n, GROUPS)
     if n > GROUPS:

@@ -36,8 +36,8 @@ def differences(
     -------
     DataFrame
         run and model (of the other), metric, difference, lower and upper (95 % interval), p, p_holm, models (of `run`
-        and of the other, "5 and 2"; "" if each has one), sentence. p_holm is corrected for all rows by Holm's method: if those below 0.05 count, the chance of even one false difference
-        among them is at most 5 %.
+        and of the other, "5 and 2"; "" if each has one), sentence. p_holm is corrected for all rows by Holm's method:
+        if those below 0.05 count, the chance of even one false difference among them is at most 5 %.
     """
     columns = ["run", "model", "metric", "difference", "lower", "upper", "p"]
     others = progress([other for other in scores if other != run], desc="comparing")
@@ -78,8 +78,8 @@ def _untold(scores: Scores | list[Scores], mask_below: int) -> set[str]:
 def difference_sentence(a: str, row) -> str:
     """A sentence on the difference of model `a` minus another: `a` is above, below, or can't be told apart from it.
 
-    `row` has model, metric, difference, lower, upper, p_holm and models, as in `differences`. A difference counts if its interval excludes zero and
-    p_holm is below 0.05.
+    `row` has model, metric, difference, lower, upper, p_holm and models, as in `differences`. A difference counts if its
+    interval excludes zero and p_holm is below 0.05.
     """
     if row.difference != row.difference:
         return f"The difference of {a} and {row.model} in {METRICS[row.metric]} is not shown: small counts would follow from it."

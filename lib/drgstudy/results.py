@@ -94,9 +94,10 @@ def table1(
         kept = scores[run].among(sets[drg_set])
         samples = bootstrap(scores[run], max(resamples_sd, resamples_interval), seed, sets[drg_set])
         without = evaluate(scored(scores[run], sets[drg_set]), left_out_counts(len(kept), seed))
-        part = bca(pd.Series(scores[run].evaluate(kept)), samples[:resamples_interval], without)
+        values = scores[run].evaluate(kept)
+        part = bca(pd.Series(values), samples[:resamples_interval], without)
         part = part.assign(sd=samples[:resamples_sd].std(ddof=1))
-        values = scores[run].evaluate(kept) | {"n_cases": kept.sum(), "percent_cases": 100 * kept.mean()}
+        values |= {"n_cases": kept.sum(), "percent_cases": 100 * kept.mean()}
         values = pd.Series(values, name="value").rename_axis("metric")
         told = disclosure.shares(values.filter(like="acc_at_"), kept.sum(), mask_below, known[run])
         known[run] += [(share * kept.sum(), (1 - share) * kept.sum()) for share in told.dropna()]
