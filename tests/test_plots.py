@@ -100,6 +100,12 @@ MIX = pd.DataFrame(
         for measure in ("error_percent", "mae_dollars")
     ]
 )
+CLAIMS = pd.DataFrame(
+    {"paper": "early DRG", "claim": ["longer is better", "as good", "not far off"], "unit": ["score", "score", "points"],
+     "direction": ["above", "level", "below"], "published": [0.1, np.nan, 3.0], "margin": [np.nan, 0.05, 5.0], "bound": [0, 0, 5.0],
+     "value": [0.2, 0.01, 6.0], "lower": [0.1, -0.1, 4.0], "upper": [0.3, 0.1, 8.0],
+     "verdict": ["seen here", "undecided", "contradicted here"]}
+)  # fmt: skip
 WEIGHTS = np.array([0.5, 1, 2, 8])
 PHRASES = {
     "llama": ("291 HEART FAILURE AND SHOCK WITH MCC", "logit", pd.Series({"heart failure": 2.0, "denies": -1.0}))
@@ -140,6 +146,7 @@ FIGURES = {
     "2a": lambda: plots.accuracy_by_rank(BY_DRG, SPLINE, WEIGHTED, DATASET),
     "2b": lambda: plots.cases_by_accuracy(BY_DRG, DATASET),
     "thresholds": lambda: plots.threshold_curve(EVIDENCE, "ratio", 92, DATASET),
+    "claims": lambda: plots.claims(CLAIMS, DATASET),
     "s1": lambda: plots.case_density(BY_DRG["train_cases"], DATASET),
 }
 
@@ -283,7 +290,7 @@ def test_the_hardness_figure_tells_documentation_attack_and_sizes():
 
 def test_the_study_map_names_every_notebook():
     words = " ".join(words_on(plots.study_map()))
-    assert all(name in words for name in ("01-hospital", "02-harmonization", "03-cohort", "05-train", "06 to 12"))
+    assert all(name in words for name in ("01-hospital", "02-harmonization", "03-cohort", "05-train", "06 to 14"))
 
 
 def test_the_strata_figure_has_a_row_for_each_stratum_and_the_first_run_no_difference():

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drgstudy import cohort, disclosure, errors, guard, icu_cohort, plots, results, study
+from drgstudy import claims, cohort, disclosure, errors, guard, icu_cohort, plots, results, study
 from drgstudy.flow import read_flow, read_rows
 from drgstudy.predictions import read_runs
 
@@ -231,6 +231,20 @@ def test_curves_and_bins_have_no_step_of_few():
     assert len(disclosure.coarse(curve, 400, 0)) == 400
     bins = pd.DataFrame({"accuracy": [0.5, 0.9, 0.5], "lower": 0.0, "upper": 1.0, "stays": [40, 40, 60]})
     assert disclosure.masked_bins(bins, 11)["accuracy"].isna().tolist()[1]
+
+
+def test_a_claim_on_accuracies_is_told_only_where_neither_tells_of_few(iv):
+    listed = claims.read().query("paper == 'DRG-LLaMA'")
+    shown = tables(iv)["claims"].set_index(listed.index)["Here (95 % interval)"]
+    made, told = read_runs(iv, ["llama", "tfidf", "caml", "llama-13b"]), set()
+    pairs = {"llama-bert": ("llama", "tfidf"), "llama-caml": ("llama", "caml"), "bert-caml": ("tfidf", "caml")}
+    for pair, runs in (pairs | {"larger": ("llama-13b", "llama")}).items():
+        right = [made[run].logits.argmax(1) == made[run].truth for run in runs]
+        few = any(hits.sum() in FEW or (~hits).sum() in FEW for hits in right)
+        assert (shown[f"{pair}-top1"] == "–") == few
+        told.add(few)
+    assert told == {True, False} and shown["llama-bert-f1"] != "–"
+    assert 'id="claims"' in pages(iv)["index.html"] and 'id="early_claims"' in pages(iv)["index.html"]
 
 
 # --- what is said -----------------------------------------------------------------------------------------------------

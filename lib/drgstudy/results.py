@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from drgstudy import casemix, disclosure, drgs
-from drgstudy.bootstrap import bootstrap, resample_counts, summary
+from drgstudy.bootstrap import bca, bootstrap, evaluate, left_out_counts, resample_counts, scored, summary
 from drgstudy.labels import TwoLabels
 from drgstudy.metrics import METRICS, Scores
 from drgstudy.plots.style import ACCURACY_RANGES, style_of
@@ -91,14 +91,18 @@ def table1(
     -------
     DataFrame
         run, model, drg_set, metric (the six, then n_cases and percent_cases), value (unrounded), sd over the first
-        `resamples_sd` resamples, lower and upper of the 95 % percentile interval over the first `resamples_interval`.
+        `resamples_sd` resamples, lower and upper of the 95 % interval (`bootstrap.bca`) over the first
+        `resamples_interval`.
     """
     parts, known = [], {run: [] for run in scores}
     for run, drg_set in progress([(run, drg_set) for run in scores for drg_set in sets], desc="resampling"):
         kept = scores[run].among(sets[drg_set])
         samples = bootstrap(scores[run], max(resamples_sd, resamples_interval), seed, sets[drg_set])
-        part = summary(samples[:resamples_interval]).assign(sd=summary(samples[:resamples_sd])["sd"])
-        values = scores[run].evaluate(kept) | {"n_cases": kept.sum(), "percent_cases": 100 * kept.mean()}
+        without = evaluate(scored(scores[run], sets[drg_set]), left_out_counts(len(kept), seed))
+        values = scores[run].evaluate(kept)
+        part = bca(pd.Series(values), samples[:resamples_interval], without)
+        part = part.assign(sd=samples[:resamples_sd].std(ddof=1))
+        values |= {"n_cases": kept.sum(), "percent_cases": 100 * kept.mean()}
         values = pd.Series(values, name="value").rename_axis("metric")
         told = disclosure.shares(values.filter(like="acc_at_"), kept.sum(), mask_below, known[run])
         known[run] += [(share * kept.sum(), (1 - share) * kept.sum()) for share in told.dropna()]

@@ -34,7 +34,7 @@ FIXED = re.compile(  # whole topics and tables; then names of numbers in all of 
     r"|\b(bins|seed|payment|base_payment|resamples\w*|sample|draws|published_tokens|run|runs\..*|single|drg_set|models"
     r"|compared\..*|known_\w+|stays|stays\.\w+|test_stays|(n|percent)_\w+(\.value)?|(cmi|dollars)_true)$"
 )
-SPREAD_OF_OTHERS = {"p", "p_holm", "sentence"}  # the spread beside these is not theirs
+SPREAD_OF_OTHERS = {"p", "p_holm", "sentence", "verdict", "note"}  # the spread beside these is not theirs
 
 
 def at_head(profile: str) -> dict:

@@ -13,7 +13,7 @@ import pytest
 from made_report import run_by_hand
 from PIL import Image
 
-from drgstudy import cohort, models, plots, provenance, release
+from drgstudy import claims, cohort, models, plots, provenance, release
 from drgstudy.flow import check_flow, read_rows
 from drgstudy.labels import TwoLabels
 from drgstudy.predictions import read_predictions
@@ -138,6 +138,24 @@ def test_known_and_new_patients_were_compared_on_the_same_test_stays(study):
     np.testing.assert_array_equal(tested[0].stay_ids, tested[1].stay_ids)
     for key, predictions in zip(("together", "apart"), tested, strict=True):
         assert rows[key] == pytest.approx((predictions.logits.argmax(1) == predictions.truth).mean())
+
+
+@pytest.mark.parametrize(
+    ("paper", "topic", "table"), [("DRG-LLaMA", "claims", "claims"), ("early DRG", "early_claims", "early-claims")]
+)
+def test_every_claim_has_a_verdict(study, paper, topic, table):
+    told, listed = read_json(PATHS.report / "numbers.json")[topic], claims.read().query("paper == @paper")
+    shown = pd.read_csv(PATHS.report / "tables" / f"{table}.csv", keep_default_na=False)
+    assert len(shown) == len(listed) and set(shown["Verdict"]) <= set(claims.VERDICTS)
+    assert list(told["claims"]) == [claim for claim in listed.index if claim not in claims.TIMES]
+    counts = pd.Series([claim["verdict"] for claim in told["claims"].values()]).value_counts()
+    assert told["sentences"][0].startswith(f"Of {counts.sum()} claims") and all(
+        f"{n} {verdict}" in told["sentences"][0] for verdict, n in counts.items()
+    )
+    times = read_json(PATHS.report / "costs.json").get(topic, {"claims": {}})["claims"]
+    assert list(times) == [claim for claim in listed.index if claim in claims.TIMES]
+    page = html.unescape((PATHS.report / "index.html").read_text())
+    assert all(sentence in page for sentence in told["sentences"]) and f"figures/{table}.svg" in page
 
 
 def test_a_trained_run_comes_back_and_names_real_notes(study, tmp_path):

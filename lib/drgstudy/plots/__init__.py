@@ -26,6 +26,7 @@ from drgstudy.plots.results import (
     by_share,
     case_density,
     cases_by_accuracy,
+    claims,
     differences,
     learning_curve,
     severity_confusion,
@@ -38,7 +39,7 @@ from drgstudy.plots.trust import coverage, reliability
 
 __all__ = [
     "ACCURACY_RANGES", "MODELS", "PUBLISHED", "accuracy_by_rank", "approaches", "bars", "beside_published", "by_share",
-    "case_density", "case_mix", "cases_by_accuracy", "cmi_by_hour", "cmi_by_size", "cmi_payments", "course", "coverage", "dials",
+    "case_density", "case_mix", "cases_by_accuracy", "claims", "cmi_by_hour", "cmi_by_size", "cmi_payments", "course", "coverage", "dials",
     "differences", "drg_frequencies", "error_categories", "error_classes", "flow_diagram", "hardness", "in_order",
     "learning_curve", "mdc_confusion", "measured_by_hour", "note_hours", "reliability", "save", "severity_confusion",
     "split_effect", "strata", "strongest_words", "study_map", "style_of", "sweep", "threshold_curve", "weight_scatter", "word_counts",

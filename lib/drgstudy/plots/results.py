@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
 from drgstudy.disclosure import masked_matrix
@@ -15,6 +17,18 @@ from drgstudy.metrics import METRICS
 from drgstudy.plots.canvas import bands, canvas, dots, log_counts, stamped
 from drgstudy.plots.style import ACCURACY_RANGES, FAINT, INK, PALETTE, THEIRS, in_order, style_of
 from drgstudy.spline import SmoothingSpline
+
+VERDICTS = {  # colour, and style of the marker
+    "seen here": (PALETTE[2], {"marker": "o"}),
+    "contradicted here": (PALETTE[3], {"marker": "X"}),
+    "undecided": ("0.45", {"marker": "s", "mfc": "white"}),
+}
+CLAIM_AXES = {
+    "score": "difference of the scores or shares",
+    "stays": "difference in training stays",
+    "points": "error of the case-mix index, percentage points",
+    "weight": "mean absolute error, relative weight",
+}
 
 
 def learning_curve(histories: dict[str, list[dict]], dataset: str) -> Figure:
@@ -77,6 +91,34 @@ def differences(table: pd.DataFrame, name: str, dataset: str) -> Figure:
         ax.set_title(label)
     figure.suptitle(f"{name} minus the other model, 95 % paired interval (right of 0: {name} is better)", fontsize=10)
     return stamped(figure, dataset)
+
+
+def claims(table: pd.DataFrame, dataset: str) -> Figure:
+    """Each claim that has an interval, as a difference from what it is compared with, beside the published size.
+
+    `table` is from `claims.judge`. Claims of one unit share a panel; a grey beam is what counts as level.
+    """
+    rows = table[table["lower"].notna()]
+    parts = {unit: rows[rows["unit"] == unit] for unit in CLAIM_AXES if unit in set(rows["unit"])}
+    heights = [0.42 * len(part) + 0.7 for part in parts.values()]
+    figure, grid = canvas(9, sum(heights) + 0.6, rows=len(parts), squeeze=False, height_ratios=heights)
+    for ax, (unit, part) in zip(grid.flat, parts.items(), strict=True):
+        ax.axvline(0, color=FAINT, lw=1, ls="--")
+        for y, row in enumerate(part.itertuples()):
+            colour, style = VERDICTS[row.verdict]
+            if row.direction == "level":
+                ax.barh(y, 2 * row.margin, 0.7, -row.margin, color="0.9")
+            ax.plot(row.published - row.bound, y, "|", color=PALETTE[0], ms=15, mew=2)
+            ax.plot([row.lower - row.bound, row.upper - row.bound], [y, y], color=colour, lw=1.8)
+            ax.plot(row.value - row.bound, y, color=colour, ms=6.5, ls="", **style)
+        ax.set_yticks(range(len(part)), [textwrap.fill(claim, 52) for claim in part["claim"]], fontsize=8)
+        ax.set_ylim(len(part) - 0.4, -0.6)
+        ax.set_xlabel(CLAIM_AXES[unit] + (", minus the bound where one is claimed" if part["bound"].any() else ""))
+    keys = [Line2D([], [], color=c, ms=6.5, label=name, **style) for name, (c, style) in VERDICTS.items()]
+    keys.append(Line2D([], [], color=PALETTE[0], marker="|", ms=13, mew=2, ls="", label="published"))
+    figure.legend(handles=keys, frameon=False, loc="outside upper center", ncols=4)
+    theirs = {"DRG-LLaMA": "MIMIC-IV", "early DRG": "MIMIC-III"}[table["paper"].iloc[0]]
+    return stamped(figure, f"two datasets: {theirs} (published) and {dataset}")
 
 
 def severity_confusion(counts: pd.DataFrame, dataset: str, mask_below: int = 0) -> Figure:
