@@ -89,6 +89,7 @@ all: ## Run every study, one after the other
 	@$(foreach goal,$(goals),$(MAKE) --no-print-directory $(goal) COMING='$(goals)' &&) true
 
 # Two steps at once whose threads do not spin, unless -j says how many.
+.PHONY: cohorts pages
 BOTH = OMP_WAIT_POLICY=passive $(MAKE) --no-print-directory OF=figures $(if $(filter -j%,$(MAKEFLAGS)),,-j2)
 figures: $(INSTALLED) ## Every table, figure and page without training: by the runs that lie here, or the released ones
 	@$(BOTH) cohorts
@@ -143,7 +144,7 @@ clean: ## Remove what make made and git does not track, but for what people wrot
 distclean: clean ## As clean, and the fetched models and .venv too
 	@rm -rf data/models .venv
 
-.PHONY: help doctor env report early all figures cohorts pages release data cohort hospital train headline keep test stress rehearse verify bench lint audit notebook clean distclean
+.PHONY: help doctor env report early all figures release data cohort hospital train headline keep test stress rehearse verify bench lint audit notebook clean distclean
 
 .venv/bin/python: $(if $(USABLE),,FORCE)
 	@[ -w . ] || { echo "error: this folder is not writable, and .venv is to be made in it; copy it to where you may write" >&2; exit 1; }
@@ -173,7 +174,7 @@ PLANNED = .make/$(PROFILE)-$(notdir $(firstword $(MAKECMDGOALS)))-$(MAKE_BEGAN)
 PLAN = @! mkdir $(PLANNED) 2>/dev/null || $(PYTHON) -m drgstudy.plan plan $(PROFILE) '$(MAKECMDGOALS)' '$(COMING)'
 $(steps): $(DONE)/%.ipynb: | $(INSTALLED)
 	@! mkdir $(dir $(MAKE_OUTLOOK)) 2>/dev/null || \
-	  $(PYTHON) -m drgstudy.study.outlook $(PROFILE) '$(MAKE_ASKED)' $(MAKE_OUTLOOK) $(OF)
+	  $(PYTHON) -m drgstudy.plan outlook $(PROFILE) '$(MAKE_ASKED)' $(MAKE_OUTLOOK) $(OF)
 	$(if $(filter $@,$(trainings)),$(PLAN))
 	@exec $(PYTHON) -m drgstudy.study $(PARAMS)/$*.yaml --unless-made $@ $^
 	$(if $(filter $@,$(shown)),@$(LATELY) || $(PAGES))

@@ -155,7 +155,13 @@ def drg_llama(root, patch, patients: int, tail: float, seed: int = 3) -> study.P
         "14-claims", "secret", patch, bert_run="tfidf", larger_run="llama-13b", smaller_run="llama", shorter_run=""
     )
     run_by_hand(
-        "15-seeds", "secret", patch, llama_runs=["llama", "llama-13b"], bert_runs=[], caml_runs=["caml"], curve_runs=["tfidf"]
+        "15-seeds",
+        "secret",
+        patch,
+        llama_runs=["llama", "llama-13b"],
+        bert_runs=[],
+        caml_runs=["caml"],
+        curve_runs=["tfidf"],
     )
     return paths
 

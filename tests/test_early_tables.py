@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import ttest_ind, ttest_rel
 from sklearn.metrics import f1_score, roc_auc_score
 
-from drgstudy import casemix, comparisons, drgs, errors, published, results, tables
+from drgstudy import casemix, comparisons, drgs, errors, findings, published, results, tables
 from drgstudy.predictions import Predictions
 
 LABELS = np.array(["064", "065", "177", "193", "233", "234", "291", "292", "871", "872"])
@@ -131,7 +131,7 @@ def cmi_of_200(**changes):
 
 
 def test_sentences_say_what_the_numbers_say():
-    said = comparisons.cmi_sentences("ms", [24, 48], cmi_of_200())
+    said = findings.cmi_sentences("ms", [24, 48], cmi_of_200())
     assert "off by 10.05" in said[0] and "published at 24 hours: 2.40 (1.07) %" in said[0]
     assert "hour 48 is better than hour 24 (−9.0 points" in said[0]
     assert "stays below 5 % from hour +48 on" in said[1]
@@ -140,11 +140,11 @@ def test_sentences_say_what_the_numbers_say():
     assert "0 % of these errors cancel" in said[5]
     true = np.full(200, 2.0)
     same = casemix.change_by_hour(true, true[None] + 0.2, true[None] + 0.2, 200, 1)
-    assert "can’t be told" in comparisons.cmi_sentences("ms", [24, 48], cmi_of_200(change=same))[0]
+    assert "can’t be told" in findings.cmi_sentences("ms", [24, 48], cmi_of_200(change=same))[0]
 
 
 def test_the_cmi_error_has_its_range_over_cohorts_and_a_paired_test_against_a_guess_that_reads_nothing():
-    said = comparisons.cmi_sentences("ms", [24, 48], cmi_of_200())
+    said = findings.cmi_sentences("ms", [24, 48], cmi_of_200())
     assert (
         "the models of hour 24 are farther off (+7.0 points" in said[2]
         and "of hour 48 are nearer (−2.0 points" in said[2]
@@ -155,7 +155,7 @@ def test_the_cmi_error_has_its_range_over_cohorts_and_a_paired_test_against_a_gu
     change = casemix.change_by_hour(true, hours[24], hours[48], 400, 1)
     guess = np.full((1, 200), 1.02 * true.mean())
     against = {hour: casemix.change_by_hour(true, guess, hours[hour], 400, 1) for hour in hours}
-    said = comparisons.cmi_sentences("ms", [24, 48], cmi_of_200(change=change, against_guess=against))
+    said = findings.cmi_sentences("ms", [24, 48], cmi_of_200(change=change, against_guess=against))
     lower, upper = change.loc["earlier", ["lower", "upper"]]
     assert upper - lower > 3 and f"Resampled test cohorts give {lower:.1f} to {upper:.1f} % and " in said[0]
     assert "is off by 2.0 %" in said[2] and said[2].count("can’t be told from it") == 2
@@ -166,12 +166,12 @@ def test_sentences_say_how_many_stays_populations_and_payments_are_drawn_from():
     hours = {24: true + rng.normal(0, 0.1, (2, 30)), 48: true + rng.normal(0, 0.1, (2, 30))}
     sizes = casemix.errors_by_size(true, hours[24], [20, 200], 5, 1)
     paid = casemix.payments(true, hours, rng.integers(30, size=500))
-    said = comparisons.cmi_sentences("ms", [24, 48], cmi_of_200(sizes=sizes, paid=paid))
+    said = findings.cmi_sentences("ms", [24, 48], cmi_of_200(sizes=sizes, paid=paid))
     assert said[3].endswith("They are drawn from the cohort’s 30 with replacement; those above 30 only repeat them.")
     assert said[4].startswith("500 stays, drawn with replacement from 30 hold-out stays, are paid")
-    masked = comparisons.cmi_sentences("ms", [24, 48], cmi_of_200(sizes=sizes.assign(cohort=np.nan), paid=paid))
+    masked = findings.cmi_sentences("ms", [24, 48], cmi_of_200(sizes=sizes.assign(cohort=np.nan), paid=paid))
     assert masked[3].endswith("They are drawn from the cohort with replacement.")
-    assert comparisons.cmi_sentences("ms", [24, 48], cmi_of_200())[4].startswith("100 stays, drawn from 200 hold-out")
+    assert findings.cmi_sentences("ms", [24, 48], cmi_of_200())[4].startswith("100 stays, drawn from 200 hold-out")
 
 
 def test_regression_is_nearer_only_where_its_interval_says_so():
@@ -179,7 +179,7 @@ def test_regression_is_nearer_only_where_its_interval_says_so():
     value.index = ["regression", "top-1 DRG", "expected"]
     gains = pd.DataFrame({"difference": [-0.4, 0.1], "lower": [-0.5, -0.1], "upper": [-0.3, 0.3]})
     gains.index = ["top-1 DRG", "expected"]
-    said = comparisons.regression_sentences("apr", value, gains)
+    said = findings.regression_sentences("apr", value, gains)
     assert (
         "is nearer than the weight of the top-1 DRG" in said[0] and "can’t be told from the expected weight" in said[1]
     )

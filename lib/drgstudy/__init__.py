@@ -49,6 +49,7 @@ What is said
     results         long tables: predictions in, rows out
     tables          tables as printed and written; numbers.json
     comparisons     differences, and the sentences that say them
+    findings        what is said of case mix, weights and trust
     claims          the papers' claims, and a verdict for each
     cards           what each model and the data are, for who meets them without the report
     report          the pages

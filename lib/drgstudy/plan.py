@@ -160,4 +160,4 @@ def keep(profile: str, run: str = "") -> None:
 
 
 if __name__ == "__main__":
-    run_and_exit({"plan": plan, "keep": keep}[sys.argv[1]], *sys.argv[2:])
+    run_and_exit({"plan": plan, "keep": keep, "outlook": outlook.announce}[sys.argv[1]], *sys.argv[2:])

@@ -11,10 +11,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from drgstudy.study import graph
 from drgstudy.study.files import read_json, write_json
 from drgstudy.study.places import Paths
-from drgstudy.study.problems import run_and_exit
 from drgstudy.study.registry import studies
 
 
@@ -30,6 +28,8 @@ def announce(profile: str, goals: str, file: str, trained: str = "") -> None:
     trained : str
         "figures" if trainings are left out.
     """
+    from drgstudy.study import graph  # which make runs by itself: it must not have been imported with the package
+
     among = graph.steps(profile)
     asked = [name for goal in goals.split() for name in _wanted(among, goal)]
     coming = due(profile, among, graph.waits_for(among, asked), without_training=trained == "figures")
@@ -43,15 +43,19 @@ def announce(profile: str, goals: str, file: str, trained: str = "") -> None:
     print(f"{profile}: {len(coming)} of {len(among)} steps are due{about}", file=sys.stderr)
 
 
-def _wanted(among: dict[str, graph.Step], goal: str) -> list[str]:
+def _wanted(among: dict, goal: str) -> list[str]:
+    from drgstudy.study import graph
+
     goals = {"all": [study.goal for study in studies()], "figures": [study.goal for study in studies()]}.get(
         goal, [goal]
     )
     return [name for each in goals for name in graph.wanted(among, each)]
 
 
-def due(profile: str, among: dict[str, graph.Step], names: Iterable[str], without_training: bool = False) -> list[str]:
-    """Those of some steps that make will run: what they read is newer than what they made, or will be."""
+def due(profile: str, among: dict, names: Iterable[str], without_training: bool = False) -> list[str]:
+    """Those of some steps (`among`: as `graph.steps`) that make will run: what they read is newer than they are, or will be."""
+    from drgstudy.study import graph
+
     found: dict[str, bool] = {}
 
     def is_due(name: str) -> bool:
@@ -105,7 +109,3 @@ def taken_as_they_are(steps: Iterable[str]) -> None:
 
 def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"
-
-
-if __name__ == "__main__":
-    run_and_exit(announce, *sys.argv[1:])
