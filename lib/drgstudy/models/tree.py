@@ -48,9 +48,7 @@ def check(settings: Settings) -> None:
     llama.check(settings)
 
 
-def level_loss(
-    logits: torch.Tensor, labels: torch.Tensor, levels: list[tuple[float, torch.Tensor]]
-) -> torch.Tensor:
+def level_loss(logits: torch.Tensor, labels: torch.Tensor, levels: list[tuple[float, torch.Tensor]]) -> torch.Tensor:
     """Mean cross-entropy, summed over the levels of a tree, where a branch has the probability of all its leaves.
 
     Parameters
@@ -128,7 +126,8 @@ class Model(llama.Model):
         self.titles = facts["title"].str.lower().tolist()  # as notes are written
         weights = {"mdc": settings.mdc_weight, "base": settings.base_weight, "title": 1.0}
         self.levels = [
-            (weight, torch.as_tensor(pd.factorize(facts[level])[0], device=device())) for level, weight in weights.items()
+            (weight, torch.as_tensor(pd.factorize(facts[level])[0], device=device()))
+            for level, weight in weights.items()
         ]
         super().__init__(settings, labels, folder, seed)
 
