@@ -26,7 +26,12 @@ def right(made: Predictions) -> pd.DataFrame:
 
 
 def compared(
-    found: dict[str, pd.DataFrame], groups: dict[str, np.ndarray], resamples: int, seed: int, mask_below: int = 0
+    found: dict[str, pd.DataFrame],
+    groups: dict[str, np.ndarray],
+    resamples: int,
+    seed: int,
+    mask_below: int = 0,
+    elsewhere: tuple[np.ndarray, ...] = (),
 ) -> pd.DataFrame:
     """The accuracy of each run at each level, and how much better than the first run each other one is.
 
@@ -37,14 +42,17 @@ def compared(
     found : dict of run to DataFrame
         What `right` says of each run, on the same stays.
     groups : dict of str to numpy.ndarray of bool, shape (stays,)
-        What is told elsewhere, such as all stays, comes first. Where small counts are masked, a number is left out if one
-        before it would give a small count away, and a group if its size would.
+        Those that are empty are left out. Where small counts are masked, a number is left out if one before it would give
+        a small count away, and a group if its size would.
     resamples, seed, mask_below : int
+    elsewhere : tuple of numpy.ndarray of bool, shape (stays,)
+        Further groups, of which the size and the number of right DRGs follow from what is told elsewhere, as all stays'
+        do. No other group may differ from them by few.
 
     Returns
     -------
     DataFrame, as `plots.strata` takes it
-        run, group, level, stratum (group and level), stays, value, lower, upper (95 % percentile intervals), and
+        run, group, level, stratum (level and group), stays, value, lower, upper (95 % percentile intervals), and
         difference, difference_lower, difference_upper (paired; NaN for the first run). What is left out is NaN.
 
     Raises
@@ -53,36 +61,31 @@ def compared(
         If no group is left.
     """
     reference, n = next(iter(found)), len(next(iter(found.values())))
-    shown = {name: among for name, among in groups.items() if among.any()}
-    shown = {name: among for name, among in shown.items() if not disclosure.tells_of_few(among.sum(), n, mask_below)}
+    sizes = {name: int(among.sum()) for name, among in groups.items()}
+    fine = disclosure.told(list(sizes.values()), mask_below, [0, n, *(among.sum() for among in elsewhere)])
+    shown = [name for name, is_told in zip(groups, fine, strict=True) if is_told and sizes[name]]
     if not shown:
         raise StudyError(f"groups: none of {', '.join(groups)} has test stays that can be shown; give another group")
     counts, values, samples = resample_counts(n, resamples, seed), {}, {}
     for run, of in found.items():
-        known: list = []
-        for group, among in shown.items():
-            stays = among.sum()
-            told = disclosure.shares(of[among].mean(), stays, mask_below, known)
-            known += [(share * stays, (1 - share) * stays) for share in told.dropna()]
+        hits, known = of["DRG"].to_numpy(), []
+        others = [((hits & among).sum(), (~hits & among).sum()) for among in elsewhere]
+        for group in shown:
+            among, size = groups[group], sizes[group]
+            told = disclosure.shares(of[among].mean(), size, mask_below, known + others * (size < n))
+            known += [(share * size, (1 - share) * size) for share in told.dropna()]
             with np.errstate(invalid="ignore"):  # a resample without a stay of the group counts for nothing
-                drawn = (
-                    counts @ of.mul(among, axis=0).to_numpy(float) / (counts @ among)[:, None]
-                )  # (resamples, levels)
-            values[run, group], samples[run, group] = (
-                told,
-                pd.DataFrame(drawn, columns=of.columns).mask(told.isna(), axis=1),
-            )
+                drawn = counts @ of.mul(among, axis=0).astype(float) / (counts @ among)[:, None]  # (resamples, levels)
+            values[run, group], samples[run, group] = told, drawn.set_axis(of.columns, axis=1).mask(told.isna(), axis=1)
     value, drawn = pd.concat(values), pd.concat(samples, axis=1)
     tables = []
     for run in found:
-        table = summary(drawn[run])[["lower", "upper"]].assign(value=value[run], run=run, difference=np.nan)
-        gain = summary(drawn[run] - drawn[reference]) if run != reference else table.assign(lower=np.nan, upper=np.nan)
-        if run != reference:
-            table["difference"] = value[run] - value[reference]
-        tables.append(table.assign(difference_lower=gain["lower"], difference_upper=gain["upper"]))
+        gain = summary(drawn[run] - drawn[reference]).assign(difference=value[run] - value[reference])
+        gain = gain.drop(columns="sd").rename(columns={"lower": "difference_lower", "upper": "difference_upper"})
+        gain = gain if run != reference else gain * np.nan
+        tables.append(summary(drawn[run]).drop(columns="sd").assign(run=run, value=value[run]).join(gain))
     table = pd.concat(tables).rename_axis(["group", "level"]).reset_index()
-    table["stays"] = table["group"].map({group: int(among.sum()) for group, among in shown.items()})
-    table["stratum"] = table["level"] + ", " + table["group"]
+    table = table.assign(stays=table["group"].map(sizes), stratum=table["level"] + ", " + table["group"])
     numbers = ["value", "lower", "upper", "difference", "difference_lower", "difference_upper"]
     return table[["run", "group", "level", "stratum", "stays", *numbers]]
 
@@ -91,7 +94,7 @@ def sentence(table: pd.DataFrame, run: str, group: str, level: str) -> str:
     """What a table of `compared` says of a run that knows the system, against the first one, in a group, at a level."""
     rows = table[(table["group"] == group) & (table["level"] == level)].set_index("run")
     if rows.empty or np.isnan(rows.loc[run, "difference"]):
-        return f"Right {level} ({group}): there are no such stays, or too few to be shown."
+        return f"Right {level} ({group}): not shown, for there are no such stays, or small counts would follow."
     ours, other = rows.loc[run], rows.iloc[0]
     lower, upper = ours[["difference_lower", "difference_upper"]]
     verdict = HELPS if lower > 0 else HARMS if upper < 0 else SAME
