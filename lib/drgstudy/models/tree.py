@@ -1,11 +1,12 @@
 """**DRG-LLaMA that knows the system**: the same language model and LoRA, with what every coder knows of the DRGs put in.
 
 DRGs have titles. Each row of the head starts from what the frozen model itself makes of its DRG's v34 title, read like a
-note. A DRG that no training stay has is then a row like any other, and can be named. What a title and a note are like in
-general says nothing of the DRG, so both are standardised, each by its own kind: the titles' states by their mean and
-standard deviation over the titles, the notes' by theirs over the training stays. A head has no intercept. So the rows are
-turned until the mean note scores every DRG alike, and scaled until the logits of the training stays have a standard
-deviation of 1. From there ``probe_strength`` lets them follow a regression on the frozen states; 0 leaves the titles alone.
+note. A DRG that no training stay has is then a row like any other, and can be named. What titles and notes are like in
+general says nothing of a DRG, so both are standardised, each by its own kind: the titles' states by their mean and standard
+deviation over the titles, the notes' by theirs over the training stays. A head has no intercept. So what would score the
+mean note is taken out of each row. The rows are then scaled until the logits of the training stays have a standard
+deviation of 1, about that of a fresh head. From there ``probe_strength`` lets them follow a regression on the frozen
+states; 0 leaves the titles alone.
 
 DRGs are a tree: a major diagnostic category (MDC) has base DRGs, a base DRG has one to three DRGs by severity. The loss is
 the cross-entropy of the DRG plus ``base_weight`` times that of its base DRG and ``mdc_weight`` times that of its MDC, where
@@ -68,7 +69,7 @@ def level_loss(logits: torch.Tensor, labels: torch.Tensor, levels: list[tuple[fl
 
 
 def title_rows(titles: torch.Tensor, notes: torch.Tensor) -> torch.Tensor:
-    """Rows of a head that score a note by how like the titles it is.
+    """Rows of a head that score a note by how like each title it is, beside the mean title and the mean note.
 
     Parameters
     ----------
@@ -122,9 +123,9 @@ class Model(llama.Model):
     def __init__(self, settings: Settings, labels: list[str], folder: Path, seed: int):
         if unknown := sorted(set(labels) - set(drgs.v34().index)):
             raise StudyError(f"parameter model: 'tree' knows the DRGs of v34 alone, not {unknown[0]!r}; take 'llama'")
-        facts = drgs.v34().loc[labels]
+        facts = drgs.v34().loc[labels].reset_index()
         self.titles = facts["title"].str.lower().tolist()  # as notes are written
-        weights = {"mdc": settings.mdc_weight, "base": settings.base_weight, "title": 1.0}
+        weights = {"mdc": settings.mdc_weight, "base": settings.base_weight, "drg": 1.0}
         self.levels = [
             (weight, torch.as_tensor(pd.factorize(facts[level])[0], device=device()))
             for level, weight in weights.items()
