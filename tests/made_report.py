@@ -111,7 +111,7 @@ PLACE = "/srv/author/models"
 
 
 def drg_llama(root, patch, patients: int, tail: float, seed: int = 3) -> study.Paths:
-    """Notebooks 01 to 11 and 14 of DRG-LLaMA's study (but for 04 and 05), on an unmarked hospital."""
+    """Notebooks 01 to 11, 14, 15 and 19 of DRG-LLaMA's study (but for 04 and 05), on an unmarked hospital."""
     paths, rng = study.Paths("secret"), np.random.default_rng(seed)
     synthetic.make_hospital(root / "iv", patients=patients, seed=seed, course_words=56, tail=tail)
     _unmark(root / "iv")
@@ -124,6 +124,7 @@ def drg_llama(root, patch, patients: int, tail: float, seed: int = 3) -> study.P
     bases = {"llama": "llama-7b", "llama-13b": "llama-13b", "llama-two": "llama-7b"}
     signals = {"llama": 4.0, "llama-two": 3.5, "llama-13b": 5.0, "caml": 2.5, "tfidf": 3.0}
     signals |= {"llama-patients": 3.5, "caml-patients": 2.5, "llama-known": 3.6, "caml-known": 2.6}
+    signals |= {"tree": 3.8, "titles": 1.5}
     for run, signal in signals.items():
         split = {"patients": "split_patients", "known": "split_known"}.get(run.partition("-")[2], "split")
         train, test = cohort.parts(stays, split)
@@ -163,6 +164,7 @@ def drg_llama(root, patch, patients: int, tail: float, seed: int = 3) -> study.P
         caml_runs=["caml"],
         curve_runs=["tfidf"],
     )
+    run_by_hand("19-tree", "secret", patch)
     return paths
 
 

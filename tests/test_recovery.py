@@ -149,6 +149,20 @@ def test_no_small_difference_between_the_columns_of_early_table_1(iii):
     assert "ms" not in numbers["case_mix"]["stays"] and "ms" not in numbers["regression"]["stays"]
 
 
+def test_what_is_told_of_rare_drgs_and_of_levels_gives_no_small_count_away(iv):
+    numbers, stays = json.loads((iv.report / "numbers.json").read_text())["tree"], read_rows(iv.stays, cohort.STAYS)
+    by_drg = tables(iv)["by-drg"]
+    shown = pd.to_numeric(by_drg["test_cases"], errors="coerce").sum()
+    total = (stays["split"] == "test").sum()
+    for run in (numbers["run"], *numbers["other_runs"]):
+        told = [of[run] for levels in numbers["levels"].values() for of in levels.values()]
+        sizes = {0, total, total - shown, *(row["stays"] for row in told)}
+        assert not {abs(a - b) for a, b in itertools.combinations(sizes, 2)} & set(FEW)
+        counts = [(row["value"] * row["stays"], (1 - row["value"]) * row["stays"]) for row in told if "value" in row]
+        between = np.abs(np.array([*counts, (0, 0)])[:, None] - np.array([*counts, (0, 0)])).round()
+        assert counts and not set(between.ravel().tolist()) & set(FEW)
+
+
 def _pins(counts: np.ndarray, hide: np.ndarray) -> bool:
     """Whether the sum, the limits and what is shown leave one value for a small count: all fillings are tried."""
     small = counts < 11

@@ -403,15 +403,19 @@ OF = {
     "caml": {"caml", "caml-known", "caml-patients", "caml-ms", "caml-apr", "caml-ms-weight", "caml-apr-weight", "caml-ms-known"},
     "lstm": {"lstm-ms", "lstm-apr"},
     "tfidf": {"tfidf", "tfidf-known", "tfidf-patients"},
+    "tree": {"tree", "titles"},
 }  # fmt: skip
+DECODERS = OF["llama"] | OF["tree"]
+NEURAL = DECODERS | OF["bert"] | OF["caml"] | OF["lstm"]
 TRAINED_AGAIN = {
     **{f"models/{name}.py": made for name, made in OF.items()},
-    "models/fast_lora.py": OF["llama"],
-    "models/frozen.py": OF["llama"],
-    "models/pooling.py": OF["llama"] | OF["bert"],
-    "models/sentencepieces.py": OF["llama"] | OF["bert"],
+    "models/llama.py": DECODERS,
+    "models/fast_lora.py": DECODERS,
+    "models/frozen.py": DECODERS,
+    "models/pooling.py": DECODERS | OF["bert"],
+    "models/sentencepieces.py": DECODERS | OF["bert"],
     "models/vectors.py": OF["caml"],
-    "training.py": OF["llama"] | OF["bert"] | OF["caml"] | OF["lstm"],
+    "training.py": NEURAL,
     "inputs.py": {name for made in OF.values() for name in made if {"ms", "apr"} & set(name.split("-"))},
 }
 
@@ -436,7 +440,7 @@ def test_a_new_model_trains_nothing_that_is_there(library):
     [
         ("training.py", 'desc="predicting"', 'desc="scoring"', set()),
         ("training.py", "            bar.update(len(rows))\n", "            bar.update(1)\n", set()),
-        ("training.py", "with progress(total=len(order), desc=\"predicting\", unit=\"text\") as bar:", "if True:", OF["llama"] | OF["bert"] | OF["caml"] | OF["lstm"]),
+        ("training.py", "with progress(total=len(order), desc=\"predicting\", unit=\"text\") as bar:", "if True:", NEURAL),
         ("training.py", "holds more than a checkpoint does", "holds more than that", set()),
         ("models/caml.py", "words that one filter sees", "the filters' width", set()),
         ("models/caml.py", "setting(5,", "setting(7,", OF["caml"]),

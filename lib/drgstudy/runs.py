@@ -50,7 +50,7 @@ held-out patients' other stays are trained on."""
 READS, TARGETS, SPACES = ("notes", "measurements"), ("drg", "weight"), ("official", "cohort")
 SHAPES = (
     "training", "inputs", "models.fast_lora", "models.frozen", "models.pooling", "models.sentencepieces", "models.vectors",
-    "labels.TwoLabels.drg_logits",
+    "models.llama", "labels.TwoLabels.drg_logits",
 )  # fmt: skip
 """The code that can shape what is learned, besides the model's own module; `code_of` picks what concerns a run.
 

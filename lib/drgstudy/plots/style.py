@@ -13,6 +13,8 @@ PALETTE = sns.color_palette("colorblind").as_hex()
 MODELS = {  # run: name, colour, marker
     "llama": ("DRG-LLaMA", PALETTE[0], "o"),
     "llama-two": ("DRG-LLaMA, two labels", PALETTE[5], "v"),
+    "tree": ("DRG-LLaMA, tree", "#5e3c99", "*"),
+    "titles": ("Titles alone", "0.6", "p"),
     "probe": ("Frozen probe", PALETTE[1], "s"),
     "bert": ("BERT", PALETTE[2], "^"),
     "caml": ("CAML", PALETTE[3], "D"),
