@@ -277,7 +277,8 @@ def answered(
     for side in (0, 1):
         curve = costs(logits[half != side], truth[half != side], weights, minutes_per_stay, base_payment)
         left = (dollars_per_minute * curve["minutes"] - curve["dollars"]).to_numpy()
-        least = curve["threshold"].iloc[left.argmax()] if left.max() > 0 else np.inf
+        from_all = [*curve["threshold"].iloc[:-1], 0]  # where all stays of one half are answered, all of the other are
+        least = from_all[left.argmax()] if left.max() > 0 else np.inf
         done |= (half == side) & (confidence >= least)
     minutes, lost = 100 * minutes_per_stay * done, 100 * base_payment * _off(logits, truth, weights) * done
     left = dollars_per_minute * minutes - lost
@@ -303,7 +304,13 @@ def worth(curve: pd.DataFrame, shares: list[float]) -> pd.DataFrame:
 
 
 def sentences(
-    name: str, level: float, sets: pd.DataFrame, sizes: pd.DataFrame, alone: pd.Series, prices: pd.DataFrame, price: float
+    name: str,
+    level: float,
+    sets: pd.DataFrame,
+    sizes: pd.DataFrame,
+    alone: pd.Series,
+    prices: pd.DataFrame,
+    price: float,
 ) -> list[str]:
     """What a model's sets and its own answers are worth to a coder.
 
@@ -325,7 +332,9 @@ def sentences(
             f"and of {row['second']:.1%} in the other, {'as' if fits else 'more or less than'} chance allows "
             f"({row['chance_lower']:.1%} to {row['chance_upper']:.1%})."
         )
-    alone_in_set = f"; {row['one']:.1%} of the sets hold one DRG alone, {row['none']:.1%} none" if row["one"] == row["one"] else ""
+    alone_in_set = (
+        f"; {row['one']:.1%} of the sets hold one DRG alone, {row['none']:.1%} none" if row["one"] == row["one"] else ""
+    )
     said.append(f"A set holds {row['size']:.1f} DRGs on average{alone_in_set}.")
     rare, own = (sizes[sizes["way"] == way].iloc[0] for way in WAYS)
     if rare["coverage"] == rare["coverage"] and own["coverage"] == own["coverage"]:
@@ -344,7 +353,9 @@ def sentences(
             f"{'gains' if alone['left'] > 0 else 'loses'} ${abs(alone['left']):,.0f}{unsure}."
         )
     told = prices.dropna(subset="price")
-    said += [f"To let it answer {p.share:.0%} of the stays pays from ${p.price:,.2f} a minute on." for p in told.itertuples()]
+    said += [
+        f"To let it answer {p.share:.0%} of the stays pays from ${p.price:,.2f} a minute on." for p in told.itertuples()
+    ]
     return [each.replace("%", " %") for each in said]
 
 
