@@ -111,7 +111,7 @@ PLACE = "/srv/author/models"
 
 
 def drg_llama(root, patch, patients: int, tail: float, seed: int = 3) -> study.Paths:
-    """Notebooks 01 to 11 of DRG-LLaMA's study (but for 04 and 05), on an unmarked hospital."""
+    """Notebooks 01 to 11 (but for 04 and 05) and 18 of DRG-LLaMA's study, on an unmarked hospital."""
     paths, rng = study.Paths("secret"), np.random.default_rng(seed)
     synthetic.make_hospital(root / "iv", patients=patients, seed=seed, course_words=56, tail=tail)
     _unmark(root / "iv")
@@ -151,11 +151,12 @@ def drg_llama(root, patch, patients: int, tail: float, seed: int = 3) -> study.P
     }
     run_by_hand("10-splits", "secret", patch, runs=three[:2], **again)
     run_by_hand("11-trust", "secret", patch, runs=three)
+    run_by_hand("18-coder", "secret", patch, runs=three)
     return paths
 
 
 def early(root, patch, patients: int, tail: float, seed: int = 3) -> tuple[study.Paths, dict[str, set[int]]]:
-    """Notebooks 20 to 28 of the early-DRG study (but for 23), on an unmarked ICU with MIMIC-III's ids, and these ids."""
+    """Notebooks 20 to 30 of the early-DRG study (but for 23), on an unmarked ICU with MIMIC-III's ids, and these ids."""
     paths, rng = study.Paths("secret", "early"), np.random.default_rng(seed)
     make_icu_hospital(root / "iii", patients=patients, seed=seed, note_words=60, tail=tail)
     ids = as_mimic_iii(root / "iii", rng)
@@ -188,6 +189,7 @@ def early(root, patch, patients: int, tail: float, seed: int = 3) -> tuple[study
     run_by_hand("26-regression", "secret", patch)
     run_by_hand("27-attention", "secret", patch)
     run_by_hand("28-early-splits", "secret", patch)
+    run_by_hand("30-early-coder", "secret", patch, runs=["caml-ms", "lstm-ms", "bert-ms"])
     return paths, ids
 
 

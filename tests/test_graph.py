@@ -132,12 +132,14 @@ ANALYSES = {"06-results", "08-size-and-length", "10-splits", "11-trust", "12-why
         ("09-errors", {"01-hospital", "03-cohort", "05-train-llama"}),
         ("10-splits", {f"05-train-{run}{apart}" for run in ("llama", "caml", "tfidf") for apart in ("", "-known", "-patients")}),
         ("13-try-it", {"05-train-llama"}),
+        ("18-coder", {"03-cohort", *(f"05-train-{run}" for run in ("llama", "probe", "bert", "caml", "tfidf"))}),
         ("21-early-cohort", {"20-icu"}),
         ("22-measurements", {"20-icu", "21-early-cohort"}),
         ("23-early-train-caml-ms", {"21-early-cohort"}),
         ("23-early-train-lstm-apr", {"21-early-cohort", "22-measurements"}),
         ("25-case-mix", {"21-early-cohort", "23-early-train-caml-ms", "23-early-train-caml-apr"}),
         ("28-early-splits", {"21-early-cohort", "23-early-train-caml-ms", "23-early-train-caml-ms-known"}),
+        ("30-early-coder", {"21-early-cohort", *(f"23-early-train-{run}-ms" for run in ("caml", "lstm", "bert", "llama"))}),
     ],
 )  # fmt: skip
 def test_a_step_waits_for_those_that_write_what_it_reads(step, after):

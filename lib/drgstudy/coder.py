@@ -303,60 +303,52 @@ def worth(curve: pd.DataFrame, shares: list[float]) -> pd.DataFrame:
     return at.assign(share=shares, price=at["dollars"] / at["minutes"])
 
 
-def sentences(
-    name: str,
-    level: float,
-    sets: pd.DataFrame,
-    sizes: pd.DataFrame,
-    alone: pd.Series,
-    prices: pd.DataFrame,
-    price: float,
-) -> list[str]:
-    """What a model's sets and its own answers are worth to a coder.
-
-    Parameters
-    ----------
-    name : str
-        The model's.
-    sets, sizes, alone, prices
-        What `judged` (with a row for `level`), `by_size`, `answered` and `worth` return of it.
-    price : float
-        Dollars for a coder's minute.
-    """
+def set_sentences(name: str, level: float, sets: pd.DataFrame, sizes: pd.DataFrame) -> list[str]:
+    """What a model's sets promise and hold; `sets` and `sizes` are what `judged` and `by_size` return for `level`."""
     row, said = sets.set_index("level").loc[level], []
-    got = row[list(HALVES)].dropna()
-    if len(got) == len(HALVES):
-        fits = got.between(row["chance_lower"], row["chance_upper"]).all()
+    if row[list(HALVES)].notna().all():
+        fits = row[list(HALVES)].between(row["chance_lower"], row["chance_upper"]).all()
         said.append(
-            f"{name}’s sets should hold the right DRG of {level:.0%} of the stays. They hold that of {row['first']:.1%} in one half "
-            f"and of {row['second']:.1%} in the other, {'as' if fits else 'more or less than'} chance allows "
-            f"({row['chance_lower']:.1%} to {row['chance_upper']:.1%})."
+            f"{name}’s sets should hold the right DRG of {100 * level:g} % of the stays. They hold that of "
+            f"{100 * row['first']:.1f} % in one half and of {100 * row['second']:.1f} % in the other, "
+            f"{'as' if fits else 'which is not what'} chance allows ({100 * row['chance_lower']:.1f} to "
+            f"{100 * row['chance_upper']:.1f} %)."
         )
-    alone_in_set = (
-        f"; {row['one']:.1%} of the sets hold one DRG alone, {row['none']:.1%} none" if row["one"] == row["one"] else ""
-    )
-    said.append(f"A set holds {row['size']:.1f} DRGs on average{alone_in_set}.")
-    rare, own = (sizes[sizes["way"] == way].iloc[0] for way in WAYS)
-    if rare["coverage"] == rare["coverage"] and own["coverage"] == own["coverage"]:
+    said.append(f"A set holds {row['size']:.1f} DRGs on average.")
+    if row["one"] == row["one"]:
+        said[-1] += f" {100 * row['one']:.1f} % of the sets hold one DRG alone, {100 * row['none']:.1f} % none."
+    one, own = (sizes[sizes["way"] == way].iloc[0] for way in WAYS)
+    if one["coverage"] == one["coverage"] and own["coverage"] == own["coverage"]:
         said.append(
-            f"With one limit for all DRGs, the sets hold the right DRG of {rare['coverage']:.0%} of the stays whose DRG has "
-            f"{rare['group']} training stays, with limits by DRG of {own['coverage']:.0%}, by {own['size']:.1f} DRGs a set instead "
-            f"of {rare['size']:.1f}."
+            f"Of the stays whose DRG has {one['group']} training stays, the sets hold the right DRG in "
+            f"{100 * one['coverage']:.0f} % with one limit for all DRGs, and in {100 * own['coverage']:.0f} % with limits by DRG; "
+            f"these sets hold {own['size']:.1f} DRGs instead of {one['size']:.1f}."
         )
+    return said
+
+
+def alone_sentences(name: str, alone: pd.Series, prices: pd.DataFrame, price: float) -> list[str]:
+    """What it is worth to let a model answer alone, at `price` dollars a minute and from which price on.
+
+    `alone` and `prices` are what `answered` and `worth` return.
+    """
+    said = []
     if alone["share"] == 0:
-        said.append(f"At ${price:,.2f} a minute it should answer no stay alone.")
+        said.append(f"At ${price:,.2f} a minute {name} would answer no stay alone.")
     elif alone["share"] > 0:
-        unsure = " (no more than chance)" if alone["lower"] <= 0 <= alone["upper"] else ""
+        sure = "" if alone["lower"] > 0 or alone["upper"] < 0 else ", which can’t be told from nothing"
         said.append(
-            f"At ${price:,.2f} a minute it would answer {alone['share']:.1%} of the stays alone. Of 100 stays, that saves "
-            f"{alone['minutes']:,.0f} minutes, worth ${alone['saved']:,.0f}, and misbills ${alone['misbilled']:,.0f}: it "
-            f"{'gains' if alone['left'] > 0 else 'loses'} ${abs(alone['left']):,.0f}{unsure}."
+            f"At ${price:,.2f} a minute {name} would answer {100 * alone['share']:.1f} % of the stays alone. In 100 stays that "
+            f"saves {alone['minutes']:,.0f} minutes, worth ${alone['saved']:,.0f}, and misbills ${alone['misbilled']:,.0f}. "
+            f"It {'gains' if alone['left'] > 0 else 'loses'} ${abs(alone['left']):,.0f}{sure}."
         )
     told = prices.dropna(subset="price")
-    said += [
-        f"To let it answer {p.share:.0%} of the stays pays from ${p.price:,.2f} a minute on." for p in told.itertuples()
-    ]
-    return [each.replace("%", " %") for each in said]
+    if len(told):
+        each = ", ".join(f"${row.price:,.2f} for {100 * row.share:g} %" for row in told.itertuples())
+        said.append(
+            f"To let it answer the surest stays alone would pay from these prices of a minute on: {each} of the stays."
+        )
+    return said
 
 
 def _probabilities(logits: np.ndarray) -> np.ndarray:
