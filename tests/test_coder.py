@@ -1,5 +1,6 @@
 """Prediction sets against MAPIE's own class, the law of their coverage and cases by hand; and what answering alone costs."""
 
+import html
 import shutil
 from types import SimpleNamespace
 
@@ -13,9 +14,10 @@ from mapie.classification import SplitConformalClassifier
 from scipy.special import softmax
 from scipy.stats import betabinom, binom
 from sklearn.base import BaseEstimator, ClassifierMixin
+from test_runs import GIVEN, made_up
 
-from drgstudy import coder, models, provenance, study
-from drgstudy.predictions import read_predictions
+from drgstudy import coder, models, provenance, report, runs, study
+from drgstudy.predictions import read_folds, read_predictions
 from drgstudy.study import StudyError
 
 FEW = range(1, 11)
@@ -289,6 +291,19 @@ def test_notebook_18_says_what_the_library_finds(tiny, monkeypatch, kind):
         assert not shown.isin(FEW).any()
 
 
+def test_the_page_tells_what_notebook_18_found(tiny, tmp_path, monkeypatch):
+    made_report.run_by_hand("18-coder", "tiny", monkeypatch, **ASKED)
+    numbers = study.read_json(tiny.report / "numbers" / "18-coder.json")["numbers"]
+    (tmp_path / "params" / "tiny").mkdir(parents=True)
+    shutil.copy(study.NOTEBOOKS / "studies.yaml", tmp_path)
+    monkeypatch.setattr(study.places, "NOTEBOOKS", tmp_path)
+    report.build("tiny")
+    page = html.unescape((tiny.report / "index.html").read_text(encoding="utf-8"))
+    assert '<h2 id="coder">' in page and all(sentence in page for sentence in numbers["sentences"])
+    for name in ("sets-by-size", "coding-costs"):
+        assert f'href="figures/{name}.svg"' in page
+
+
 def test_notebook_18_refuses_a_level_that_is_not_among_the_levels(tiny, monkeypatch):
     with pytest.raises(StudyError, match=r"parameters run and level: 'llama' .*0\.85 among levels"):
         made_report.run_by_hand("18-coder", "tiny", monkeypatch, **ASKED, level=0.85)
@@ -305,3 +320,22 @@ def test_notebook_13_shows_the_set_beside_the_note(tiny, monkeypatch):
         names = made_report.run_by_hand("13-try-it", "tiny", monkeypatch, level=level)
         assert names["among"]["drg"].tolist() == tested.labels[:n].tolist()
         assert f"The set for {level:.0%} of the stays: {n} of {len(tested.labels)} DRGs" in names["parts"][1]
+
+
+def test_notebook_30_judges_the_first_folds_models(tmp_path, monkeypatch):
+    monkeypatch.setattr(study.places, "ROOT", tmp_path)
+    paths, rng = made_up(), RNG(1)
+    for run in ("caml-ms", "lstm-ms"):
+        (training,) = runs.of_icu_stays(paths, folds=[2], **GIVEN | {"run": run, "hours": [48]})
+        training.folder.mkdir(parents=True)
+        logits = rng.normal(size=(15, 3)).astype("float32")  # of fold 0
+        (place,) = training.asked
+        training.write(place, logits, training.about | {"cost": {}})
+    asked = {"runs": ["caml-ms", "lstm-ms"], "levels": [0.5, 0.8], "level": 0.8, "sizes": [20, 21], "fewest": 2}
+    made_report.run_by_hand("30-early-coder", "tiny", monkeypatch, **asked)
+    found = study.read_json(paths.report / "numbers" / "30-early-coder.json")["numbers"]
+    (made,) = read_folds(paths, "caml-ms")
+    expected = coder.judged(made.logits, made.truth, [0.8], 42).iloc[0].drop("level").dropna().to_dict()
+    assert found["sets"]["caml-ms"]["0.8"] == pytest.approx(expected)
+    # Of each DRG's 30 stays 5 are held out and 5 are the second fold's, by which the model was chosen.
+    assert found["by_size"]["one limit"].keys() == {"20"} and found["by_size"]["by DRG"]["20"]["drgs"] == 3
