@@ -56,6 +56,9 @@ def limits(
 
     Notes
     -----
+    Which DRGs have enough stays for a limit of their own is seen on the calibration stays themselves, so the guarantee of a
+    pool holds nearly, not exactly.
+
     Source: Sadinle, Lei and Wasserman 2019 (the sets, and limits by class), through MAPIE's conformity score; its
     classifiers want an estimator with `fit`, and have no limits by class.
     """
@@ -112,7 +115,7 @@ def judged(logits: np.ndarray, truth: np.ndarray, levels: list[float], seed: int
 
     Notes
     -----
-    Source: Angelopoulos and Bates 2023, section 3.2 (the beta-binomial law of the coverage).
+    Source: Angelopoulos and Bates 2023 (the coverage of new stays, given calibration stays, is beta-binomial).
     """
     rows, half = [], halves(len(truth), seed)
     for level in levels:
@@ -126,10 +129,14 @@ def judged(logits: np.ndarray, truth: np.ndarray, levels: list[float], seed: int
         row |= _mean(size) | {"one": (size == 1).mean(), "none": (size == 0).mean()}
         row["one_right"] = covered[size == 1].mean() if (size == 1).any() else np.nan
         parts = np.bincount(2 * size.clip(max=2) + covered, minlength=6)  # none, one and several, wrong and right
-        if disclosure.is_small(parts, mask_below).any():
-            row |= dict.fromkeys(["one", "one_right", "none"], np.nan)
-        rows.append(row)
+        rows.append(row | {"told": not disclosure.is_small(parts, mask_below).any()})
     table = pd.DataFrame(rows)
+    told = table.pop("told")
+    empty = (
+        table.loc[told, "none"] * len(truth)
+    ).round()  # with a higher level fewer sets are empty, of the same stays
+    told[told] = disclosure.told(empty, mask_below)
+    table.loc[~told, ["one", "one_right", "none"]] = np.nan
     for side, name in enumerate(HALVES):
         hide = disclosure.shares(table[name], (half == side).sum(), mask_below).isna()
         table.loc[hide, [name, f"{name}_lower", f"{name}_upper"]] = np.nan

@@ -44,7 +44,7 @@ def coding_costs(curves: dict[str, pd.DataFrame], price: float, dataset: str) ->
     ends = np.array([max(minutes.min(), minutes.max() / 100), minutes.max()])
     ax.plot(ends, price * ends, color=FAINT, lw=1, ls="--")
     label = {"ha": "right", "va": "top", "fontsize": 8.5, "color": FAINT}
-    ax.text(ends[1], price * ends[1] * 0.6, f"coding at ${price:g} a minute", **label)
+    ax.text(ends[1], price * ends[1] * 0.22, f"coding at ${price:g} a minute", **label)
     for style, run in enumerate(in_order(curves)):
         name, colour, _ = style_of(run)
         curve = curves[run][curves[run]["dollars"] > 0]
