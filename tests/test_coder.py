@@ -173,6 +173,7 @@ def test_costs_by_hand():
     assert curve["coverage"].tolist() == [0.25, 0.5, 0.75, 1] and curve["accuracy"].tolist() == [1, 0.5, 2 / 3, 0.75]
     at = coder.worth(curve, [0.1, 0.5, 0.52, 1.0])
     assert at["price"].fillna(-1).tolist() == pytest.approx([-1, 50_000 / 1500, 50_000 / 1500, 50_000 / 3000])
+    assert coder.worth(curve[:0], [0.5])["price"].isna().all()  # all of it is masked
     twice = coder.costs(np.repeat(LOGITS, 2, axis=0), np.repeat(TRUTH, 2), WEIGHTS, 30, 1000)  # ties are taken together
     pd.testing.assert_frame_equal(twice, curve)
 
