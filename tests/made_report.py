@@ -111,7 +111,7 @@ PLACE = "/srv/author/models"
 
 
 def drg_llama(root, patch, patients: int, tail: float, seed: int = 3) -> study.Paths:
-    """Notebooks 01 to 11, 14, 15 and 19 of DRG-LLaMA's study (but for 04 and 05), on an unmarked hospital."""
+    """Notebooks 01 to 19 of DRG-LLaMA's study (but for 04, 05, 12 and 13), on an unmarked hospital."""
     paths, rng = study.Paths("secret"), np.random.default_rng(seed)
     synthetic.make_hospital(root / "iv", patients=patients, seed=seed, course_words=56, tail=tail)
     _unmark(root / "iv")
@@ -165,11 +165,12 @@ def drg_llama(root, patch, patients: int, tail: float, seed: int = 3) -> study.P
         curve_runs=["tfidf"],
     )
     run_by_hand("19-tree", "secret", patch)
+    run_by_hand("18-coder", "secret", patch, runs=three)
     return paths
 
 
 def early(root, patch, patients: int, tail: float, seed: int = 3) -> tuple[study.Paths, dict[str, set[int]]]:
-    """Notebooks 20 to 29 of the early-DRG study (but for 23), on an unmarked ICU with MIMIC-III's ids, and these ids."""
+    """Notebooks 20 to 30 of the early-DRG study (but for 23), on an unmarked ICU with MIMIC-III's ids, and these ids."""
     paths, rng = study.Paths("secret", "early"), np.random.default_rng(seed)
     make_icu_hospital(root / "iii", patients=patients, seed=seed, note_words=60, tail=tail)
     ids = as_mimic_iii(root / "iii", rng)
@@ -203,6 +204,7 @@ def early(root, patch, patients: int, tail: float, seed: int = 3) -> tuple[study
     run_by_hand("27-attention", "secret", patch)
     run_by_hand("28-early-splits", "secret", patch)
     run_by_hand("29-early-claims", "secret", patch)
+    run_by_hand("30-early-coder", "secret", patch, runs=["caml-ms", "lstm-ms", "bert-ms"])
     return paths, ids
 
 

@@ -54,20 +54,20 @@ right = made.logits.argmax(1) == made.truth
 numbers = {"dataset": flow["source"], "stays_fingerprint": flow["stays_fingerprint"], "right": float(right.mean())}
 counts = pd.Series({"right": right.sum(), "wrong": (~right).sum()})
 plots.save(plots.bars(counts, "answer", "stays", "a warehouse"), paths.figures, "answers", "a warehouse", "Right and wrong answers.")
-tables.write_numbers(paths, "30-third", numbers)""",
+tables.write_numbers(paths, "40-third", numbers)""",
 }
 ENTRY = {
     "name": "Third study",
     "goal": "third",
-    "notebooks": [30, 39],
-    "headline": "30-third",
+    "notebooks": [40, 49],
+    "headline": "40-third",
     "part": "third.html",
     "folder": "",
 }
 PARAMS = {
     "03-warehouse": {},
     "05-train-tfidf": {"run": "tfidf", "model": "tfidf", "settings": {"min_df": 1}, "seed": 1},
-    "30-third": {"run": "tfidf"},
+    "40-third": {"run": "tfidf"},
 }
 COURSES = {
     "291": ("HEART FAILURE & SHOCK W MCC", "acute systolic heart failure with edema, diuresed with furosemide in the unit"),
@@ -111,7 +111,7 @@ def made(tmp_path_factory) -> Path:
     titles = [COURSES[drg][0] for drg in drgs]
     pd.DataFrame({"encounter": range(60), "drg": drgs, "title": titles}).to_csv(tables / "bills.csv", index=False)
     write_notebook(root / "notebooks" / "03-warehouse.ipynb", SOURCE)
-    write_notebook(root / "notebooks" / "30-third.ipynb", STUDY)
+    write_notebook(root / "notebooks" / "40-third.ipynb", STUDY)
     studies = root / "notebooks" / "studies.yaml"
     studies.write_text(studies.read_text() + yaml.safe_dump([ENTRY], sort_keys=False))
     params = root / "notebooks" / "params" / "warehouse"

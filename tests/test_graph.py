@@ -137,6 +137,7 @@ ANALYSES = {"06-results", "08-size-and-length", "10-splits", "11-trust", "12-why
         ("14-claims", {"03-cohort", *(f"05-train-{run}" for run in ("llama", "bert", "caml", "llama-two", "llama-small", "llama-64"))}),
         ("05-train-titles", {"03-cohort", "05-train-probe"}),
         ("19-tree", {"03-cohort", *(f"05-train-{run}" for run in ("tree", "llama", "titles"))}),
+        ("18-coder", {"03-cohort", *(f"05-train-{run}" for run in ("llama", "probe", "bert", "caml", "tfidf"))}),
         ("21-early-cohort", {"20-icu"}),
         ("22-measurements", {"20-icu", "21-early-cohort"}),
         ("23-early-train-caml-ms", {"21-early-cohort"}),
@@ -145,6 +146,7 @@ ANALYSES = {"06-results", "08-size-and-length", "10-splits", "11-trust", "12-why
         ("28-early-splits", {"21-early-cohort", "23-early-train-caml-ms", "23-early-train-caml-ms-known"}),
         ("29-early-claims", {"21-early-cohort", *(f"23-early-train-{run}" for run in ("caml-ms", "caml-apr", "lstm-ms", "lstm-apr",
                                                                                       "bert-ms", "caml-ms-weight", "caml-apr-weight"))}),
+        ("30-early-coder", {"21-early-cohort", *(f"23-early-train-{run}-ms" for run in ("caml", "lstm", "bert", "llama"))}),
     ],
 )  # fmt: skip
 def test_a_step_waits_for_those_that_write_what_it_reads(step, after):

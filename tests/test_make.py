@@ -43,7 +43,7 @@ def test_a_fresh_clone_does_all_the_work_although_the_report_is_committed(copy):
         (copy / "reports" / "demo" / name).touch()
     plan = make(copy, "--dry-run", "report")
     steps = {file.stem for file in (copy / "notebooks" / "params" / "demo").glob("*.yaml")}
-    early = {step for step in steps if step.startswith("2")}
+    early = {step for step in steps if step[0] in "23"}
     ran = re.findall(r"study notebooks/params/demo/([\w-]+)\.yaml ", plan)
     assert set(ran) == steps - early
     assert ran.index("05-train-probe") < ran.index("05-train-llama") < ran.index("06-results")

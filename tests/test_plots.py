@@ -106,6 +106,11 @@ CLAIMS = pd.DataFrame(
      "value": [0.2, 0.01, 6.0], "lower": [0.1, -0.1, 4.0], "upper": [0.3, 0.1, 8.0],
      "verdict": ["seen here", "undecided", "contradicted here"]}
 )  # fmt: skip
+SETS = pd.DataFrame(
+    {"way": ["one limit", "by DRG"], "group": "0–9", "coverage": [0.7, 0.9], "lower": 0.6, "upper": 0.95}
+)
+SETS = SETS.assign(size=5.0, size_lower=4.0, size_upper=6.0)
+COSTS = pd.DataFrame({"minutes": [30.0, 3000.0], "dollars": [0.0, 9000.0]})
 WEIGHTS = np.array([0.5, 1, 2, 8])
 PHRASES = {
     "llama": ("291 HEART FAILURE AND SHOCK WITH MCC", "logit", pd.Series({"heart failure": 2.0, "denies": -1.0}))
@@ -121,6 +126,8 @@ FIGURES = {
         {"llama": RELIABLE, "caml": RELIABLE}, {"llama": 0.1, "caml": 0.2}, DATASET
     ),
     "coverage": lambda: plots.coverage({"llama": COVERED}, [0.8], DATASET),
+    "sets by size": lambda: plots.sets_by_size(SETS, 0.9, DATASET),
+    "coding costs": lambda: plots.coding_costs({"llama": COSTS}, 0.6, DATASET),
     "case mix": lambda: plots.case_mix(MIX, DATASET),
     "stay weights": lambda: plots.weight_scatter(
         {"LLaMA": (WEIGHTS, {"top-1": WEIGHTS, "expected": WEIGHTS + 1})}, DATASET
@@ -290,7 +297,7 @@ def test_the_hardness_figure_tells_documentation_attack_and_sizes():
 
 def test_the_study_map_names_every_notebook():
     words = " ".join(words_on(plots.study_map()))
-    assert all(name in words for name in ("01-hospital", "02-harmonization", "03-cohort", "05-train", "06 to 14"))
+    assert all(name in words for name in ("01-hospital", "02-harmonization", "03-cohort", "05-train", "06 to 19"))
 
 
 def test_the_strata_figure_has_a_row_for_each_stratum_and_the_first_run_no_difference():

@@ -248,7 +248,7 @@ def top(logits: np.ndarray, labels: np.ndarray, n: int = 5) -> pd.DataFrame:
     return table.assign(label=order, probability=p[order] / p.sum())
 
 
-def bars(table: pd.DataFrame, truth: str = "") -> str:
+def bars(table: pd.DataFrame, truth: str = "", heading: str = "") -> str:
     """The table of `top` as HTML, with a bar for each probability; the DRG with code `truth` is marked."""
     rows = [
         f'<div style="margin:.35em 0"><b>{row.drg}</b> {html.escape(row.title)}{" ✓ billed" * (row.drg == truth)}<br>'
@@ -256,7 +256,7 @@ def bars(table: pd.DataFrame, truth: str = "") -> str:
         f"{100 * row.probability:.1f} % · weight {row.relative_weight:.2f}</div>"
         for row in table.itertuples()
     ]
-    return _sheet("".join(rows))
+    return _sheet("".join([f"<b>{html.escape(heading)}</b>" * bool(heading), *rows]))
 
 
 def picture(text: str, explanation: Explanation, title: str) -> str:

@@ -106,7 +106,9 @@ def told(counts, mask_below: int, known=()) -> np.ndarray:
     """
     shown, fine = [np.atleast_1d(each) for each in known], []
     for count in map(np.atleast_1d, counts):
-        fine.append(not any(is_small(abs(count - other), mask_below).any() for other in shown))
+        fine.append(
+            not any(is_small(abs(count - other), mask_below).any() for other in reversed(shown))
+        )  # the last are the nearest
         if fine[-1]:
             shown.append(count)
     return np.array(fine, bool)

@@ -94,6 +94,36 @@ def printed_cohort(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns).rename_axis("Data").reset_index()
 
 
+def printed_sets(table: pd.DataFrame) -> pd.DataFrame:
+    """What `coder.judged` finds of several models, whose runs stand in the first column, as it is printed."""
+    shown = {"Model": [style_of(run)[0] for run in table["run"]], "Asked (%)": _in_print(100 * table["level"], "{:g}")}
+    for half in ("first", "second"):
+        ends = {f"{half}_lower": "lower", f"{half}_upper": "upper"}
+        shown[f"{half.title()} half (%)"] = with_interval(table[[half, *ends]].rename(columns=ends), ".1f", half, 100)
+    chance = 100 * table[["chance_lower", "chance_upper"]]
+    shown["By chance (%)"] = [f"{lower:.1f} to {upper:.1f}" for lower, upper in chance.to_numpy()]
+    shown["DRGs in a set"] = _in_print(table["size"], "{:.1f}")
+    for measure, name in {"one": "One DRG (%)", "one_right": "of these right (%)", "none": "No DRG (%)"}.items():
+        shown[name] = _in_print(100 * table[measure], "{:.1f}")
+    return pd.DataFrame(shown)
+
+
+def printed_sets_by_size(table: pd.DataFrame) -> pd.DataFrame:
+    """What `coder.by_size` finds, as it is printed."""
+    names = {"way": "Limit", "group": "Trained on (stays)", "drgs": "DRGs", "own": "with their own limit"}
+    ends = {"size_lower": "lower", "size_upper": "upper"}
+    return table.rename(columns=names)[[*names.values()]].assign(**{
+        "Test stays": _in_print(table["stays"], "{:,.0f}"),
+        "DRG in the set (%)": with_interval(table, ".1f", "coverage", 100),
+        "DRGs in a set": with_interval(table[["size", *ends]].rename(columns=ends), ".1f", "size"),
+    })  # fmt: skip
+
+
+def _in_print(values: pd.Series, form: str) -> list[str]:
+    """Numbers in print, a dash for a NaN."""
+    return values.map(form.format, na_action="ignore").fillna("–").tolist()
+
+
 def printed_costs(cost: pd.DataFrame, runs: dict[str, Predictions]) -> pd.DataFrame:
     """DRG-LLaMA's Supplementary Table 1 as it is printed; `cost` is as `results.costs` returns it."""
     shown = {

@@ -262,5 +262,6 @@ def test_a_second_make_does_nothing_and_a_touched_file_reruns_what_depends_on_it
         os.utime(touched, ns=(before, before))
     again = {"00-index", "05-train-tfidf", "05-train-tfidf-known", "05-train-tfidf-patients"}  # two are like the first
     again |= {"05-train-tfidf-half", "06-results", "08-size-and-length", "10-splits", "11-trust", "12-why", "15-seeds"}
+    again |= {"18-coder"}
     assert set(re.findall(r"study notebooks/params/smoke/([\w-]+)\.yaml", planned)) == again
     assert "drgstudy.report smoke" in planned

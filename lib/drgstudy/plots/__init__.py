@@ -5,6 +5,7 @@ Names, colours, markers and their order are the same in every figure. Each figur
 
 from drgstudy.plots.canvas import save
 from drgstudy.plots.case_mix import case_mix, cmi_by_hour, cmi_by_size, cmi_payments, weight_scatter
+from drgstudy.plots.coder import coding_costs, sets_by_size
 from drgstudy.plots.cohorts import (
     bars,
     course,
@@ -39,9 +40,10 @@ from drgstudy.plots.trust import coverage, reliability
 
 __all__ = [
     "ACCURACY_RANGES", "MODELS", "PUBLISHED", "accuracy_by_rank", "approaches", "bars", "beside_published", "by_share",
-    "case_density", "case_mix", "cases_by_accuracy", "claims", "cmi_by_hour", "cmi_by_size", "cmi_payments", "course", "coverage", "dials",
-    "differences", "drg_frequencies", "error_categories", "error_classes", "flow_diagram", "hardness", "in_order",
-    "learning_curve", "mdc_confusion", "measured_by_hour", "note_hours", "reliability", "save", "severity_confusion",
-    "split_effect", "strata", "strongest_words", "study_map", "style_of", "sweep", "threshold_curve", "weight_scatter", "word_counts",
+    "case_density", "case_mix", "cases_by_accuracy", "claims", "cmi_by_hour", "cmi_by_size", "cmi_payments",
+    "coding_costs", "course", "coverage", "dials", "differences", "drg_frequencies", "error_categories",
+    "error_classes", "flow_diagram", "hardness", "in_order", "learning_curve", "mdc_confusion", "measured_by_hour",
+    "note_hours", "reliability", "save", "sets_by_size", "severity_confusion", "split_effect", "strata",
+    "strongest_words", "study_map", "style_of", "sweep", "threshold_curve", "weight_scatter", "word_counts",
     "words_known",
 ]  # fmt: skip
