@@ -51,7 +51,9 @@ def mix_by_year(drg: pd.Series, year: pd.Series, draws: int, seed: int) -> tuple
     return pd.DataFrame({"distance": distance(counts.to_numpy()), "by_chance": chance}, counts.columns), float(p)
 
 
-def left_out_by_year(drgcodes: pd.DataFrame, mapping: pd.DataFrame, year: pd.Series, mask_below: int = 0) -> pd.DataFrame:
+def left_out_by_year(
+    drgcodes: pd.DataFrame, mapping: pd.DataFrame, year: pd.Series, mask_below: int = 0
+) -> pd.DataFrame:
     """How many billed MS-DRGs of each year have no DRG in version 34.
 
     Parameters
@@ -87,20 +89,14 @@ def by_year(hits: pd.Series, year: pd.Series, mask_below: int = 0, sums=()) -> p
     return pd.DataFrame({"value": hit / n, "lower": lower, "upper": upper}).mask(pd.Series(hide, n.index))
 
 
-def sentences(compared: pd.DataFrame, mix: pd.DataFrame, p: float, until: int) -> list[str]:
+def sentences(compared: pd.DataFrame, mix: pd.DataFrame, p: float) -> list[str]:
     """What came out, in sentences.
 
-    Parameters
-    ----------
-    compared : DataFrame
-        `comparisons.differences` of the runs "all years", "all years again" and "early years", the last against each.
-    mix, p
-        As `mix_by_year` returns them.
-    until : int
-        The last of the early years.
+    `compared` is from `comparisons.differences`, of one set of training stays against others; `mix` and `p` are from
+    `mix_by_year`.
     """
-    said = list(compared.loc[compared["metric"] == "acc_at_1", "sentence"])
-    beyond = mix.index[mix["distance"] > mix["by_chance"]]
-    verdict = "changes over the years" if p < 0.05 else "does not change more than chance would do"
-    listed = f"; beyond it: {', '.join(map(str, beyond))}" if len(beyond) else ""
-    return [*said, f"The case mix {verdict} (p {f'= {p:.2g}' if p >= 0.001 else '< 0.001'}{listed}); early is up to {until}."]
+    verdict = "changes with the years" if p < 0.05 else "changes no more than chance would do"
+    far = mix.index[mix["distance"] > mix["by_chance"]]
+    listed = f"; farther from all years’ than chance: {', '.join(map(str, far))}" if len(far) else ""
+    said = compared.loc[compared["metric"] == "acc_at_1", "sentence"]
+    return [*said, f"The case mix {verdict} (p {f'= {p:.2g}' if p >= 0.001 else '< 0.001'}{listed})."]

@@ -56,7 +56,11 @@ def people(folder: Path, *, third: bool = False) -> pd.DataFrame:
     table = {
         "sex": stays["gender"].map({"F": "female", "M": "male"}),
         "age": pd.cut(age, [*AGES, np.inf], right=False, labels=list(AGES.values())).astype("str"),
-        "race": said[race].str.extract("^(WHITE|BLACK|HISPANIC|ASIAN)")[0].str.capitalize().fillna("other").where(known),
+        "race": said[race]
+        .str.extract("^(WHITE|BLACK|HISPANIC|ASIAN)")[0]
+        .str.capitalize()
+        .fillna("other")
+        .where(known),
         "insurance": stays["insurance"].where(stays["insurance"] != ""),
         "language": said["language"].str.startswith("ENGL").map({True: "English", False: "other"}),
     }

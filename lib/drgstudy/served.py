@@ -14,15 +14,15 @@ from statsmodels.stats.multitest import multipletests
 from drgstudy import disclosure
 from drgstudy.bootstrap import resample_counts
 from drgstudy.calibration import calibration, chance_error
-from drgstudy.people import UNKNOWN
+from drgstudy.people import CHARACTERISTICS, UNKNOWN
 from drgstudy.tables import signed
 
 OUTCOMES = {
-    "accuracy": ("accuracy (points)", "named right", 1),
-    "overconfidence": ("overconfidence (points)", "overrated", 1),
-    "dollars": ("payment error of a stay ($)", "expected to be paid", 0),
+    "accuracy": ("accuracy", "points"),
+    "overconfidence": ("overconfidence", "points"),
+    "dollars": ("payment error of a stay", "dollars"),
 }
-"""What is compared: the name of its axis, its verb in a sentence, and digits. Each is a number of a stay, as `outcomes` has it."""
+"""What is compared, in words, and its unit. Each is a number of a stay, as `outcomes` has it."""
 ALPHA = 0.05
 
 
@@ -66,7 +66,13 @@ def shown_groups(labels: pd.DataFrame, hit: np.ndarray, mask_below: int) -> pd.D
 
 
 def by_group(
-    groups: pd.DataFrame, labels: pd.DataFrame, table: pd.DataFrame, confidence: np.ndarray, bins: int, resamples: int, seed: int
+    groups: pd.DataFrame,
+    labels: pd.DataFrame,
+    table: pd.DataFrame,
+    confidence: np.ndarray,
+    bins: int,
+    resamples: int,
+    seed: int,
 ) -> pd.DataFrame:
     """Each group's accuracy, overconfidence, calibration error and payment error, with 95 % intervals.
 
@@ -96,7 +102,9 @@ def by_group(
         n, its = int(among.sum()), confidence[among]
         hit, few = table.loc[among, "accuracy"].to_numpy() > 0, max(1, min(bins, n // 10))
         counts = resample_counts(n, resamples, seed)
-        found = calibration(its, hit, few, counts).loc[["accuracy", "overconfidence", "ece"], ["value", "lower", "upper"]]
+        found = calibration(its, hit, few, counts).loc[
+            ["accuracy", "overconfidence", "ece"], ["value", "lower", "upper"]
+        ]
         found.loc[["accuracy", "overconfidence"]] *= 100
         drawn = counts @ table.loc[among, "dollars"].to_numpy() / n
         found.loc["dollars"] = [table.loc[among, "dollars"].mean(), *np.quantile(drawn, [0.025, 0.975])]
@@ -177,7 +185,13 @@ def compared(
     for name, first, other in _pairs(groups):
         of = labels[name].to_numpy()
         raw, within = (_against(first, other, of, values, strata, patients) for strata in (everyone, drg))
-        about = {"characteristic": name, "group": other, "reference": first, "outcome": list(table), "raw": raw["value"]}
+        about = {
+            "characteristic": name,
+            "group": other,
+            "reference": first,
+            "outcome": list(table),
+            "raw": raw["value"],
+        }
         rows.append(within.rename(columns={"value": "within"}).assign(**about))
     columns = ["characteristic", "group", "reference", "outcome", "raw", "within", "lower", "upper", "p"]
     if not rows:
@@ -189,7 +203,13 @@ def compared(
 
 
 def false_alarms(
-    groups: pd.DataFrame, labels: pd.DataFrame, table: pd.DataFrame, drg: np.ndarray, patients: np.ndarray, draws: int, seed: int
+    groups: pd.DataFrame,
+    labels: pd.DataFrame,
+    table: pd.DataFrame,
+    drg: np.ndarray,
+    patients: np.ndarray,
+    draws: int,
+    seed: int,
 ) -> pd.DataFrame:
     """How often `compared` finds a difference where there is none: each characteristic is dealt out anew among patients.
 
@@ -207,7 +227,7 @@ def false_alarms(
         dealt = (rng.permutation(owned)[patients] for _ in range(draws if pairs else 0))
         p = [pd.concat(_against(*pair, to, values, drg, patients)["p"] for _, *pair in pairs).dropna() for to in dealt]
         if any(map(len, p)):
-            survives = [multipletests(each, ALPHA, method="holm")[0].any() for each in p if len(each)]
+            survives = [each.min() * len(each) < ALPHA for each in p if len(each)]  # Holm's first step
             single = (pd.concat(p) < ALPHA).mean()
             rows[name] = {"comparisons": max(map(len, p)), "single": single, "any": np.mean(survives)}
     return pd.DataFrame(rows.values(), rows, ["comparisons", "single", "any"]).rename_axis("characteristic")
@@ -226,3 +246,36 @@ def _pairs(groups: pd.DataFrame) -> list[tuple[str, str, str]]:
 def _against(first: str, other: str, of: np.ndarray, values: np.ndarray, strata: np.ndarray, patients: np.ndarray):
     some = (of == first) | (of == other)
     return difference(values[some], of[some] == other, strata[some], patients[some])
+
+
+def sentences(table: pd.DataFrame, alarms: pd.DataFrame) -> list[str]:
+    """What came out, in sentences; `table` is from `compared`, `alarms` from `false_alarms`."""
+    told = table.dropna(subset="p")
+    if told.empty:
+        return ["No two groups can be compared within DRGs: too few stays share one."]
+
+    def said(row) -> str:
+        what, unit = OUTCOMES[row.outcome]
+        digits = int(unit == "points")
+        value, lower, upper, raw = (signed(number, digits) for number in (row.within, row.lower, row.upper, row.raw))
+        return (
+            f"{row.group} against {row.reference} ({CHARACTERISTICS[row.characteristic].lower()}): {what} {value} {unit} "
+            f"within DRGs (95 % interval {lower} to {upper}), {raw} as it is"
+        )
+
+    found = [f"{said(row)}." for row in told[told["p_holm"] < ALPHA].itertuples()]
+    accuracy = told[told["outcome"] == "accuracy"]
+    if not found:
+        reach = signed(accuracy["lower"].min(), 0), signed(accuracy["upper"].max(), 0)
+        found = [
+            f"No difference within DRGs survives the correction for {len(told)} comparisons. That is not to say that all are "
+            f"served alike: the intervals of accuracy reach from {reach[0]} to {reach[1]} points."
+        ]
+    widest = accuracy.loc[accuracy["raw"].abs().idxmax()]
+    found.append(f"The largest difference in accuracy as it is: {said(widest)}.")
+    for name, row in alarms.iterrows():
+        found.append(
+            f"With {CHARACTERISTICS[name].lower()} dealt out anew among the patients, {100 * row['single']:.1f} % of the "
+            f"comparisons have p below 5 %, and in {100 * row['any']:.1f} % of the draws one survives the correction."
+        )
+    return found

@@ -11,7 +11,9 @@ from drgstudy.plots.canvas import canvas, stamped
 from drgstudy.plots.style import FAINT, INK, PALETTE
 
 
-def drift(right: dict[str, pd.DataFrame], mix: pd.DataFrame, left_out: pd.DataFrame, until: int, dataset: str) -> Figure:
+def drift(
+    right: dict[str, pd.DataFrame], mix: pd.DataFrame, left_out: pd.DataFrame, until: int, dataset: str
+) -> Figure:
     """Three panels by year: accuracy by what was trained on, distance of the case mix, and what harmonization left out.
 
     Parameters
@@ -66,7 +68,9 @@ def served(table: pd.DataFrame, names: dict[str, str], dataset: str) -> Figure:
         y = np.arange(len(rows))
         ax.plot(rows["raw"].astype(float), y, "o", color=PALETTE[0], mfc="white", ms=6)
         reach = [rows["within"] - rows["lower"], rows["upper"] - rows["within"]]
-        ax.errorbar(rows["within"].astype(float), y, xerr=np.array(reach, float), fmt="o", color=PALETTE[0], ms=5, lw=1.6)
+        ax.errorbar(
+            rows["within"].astype(float), y, xerr=np.array(reach, float), fmt="o", color=PALETTE[0], ms=5, lw=1.6
+        )
         ax.set(xlabel=label)
         ax.xaxis.set_major_locator(MaxNLocator(5))
     said = [f"{row.group} (against {row.reference})" for row in groups.itertuples()]
