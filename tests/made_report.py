@@ -20,7 +20,7 @@ from drgstudy.synthetic.icu import make_icu_hospital
 
 RANGES = {"SUBJECT_ID": (2, 99_999), "HADM_ID": (100_001, 199_999), "ICUSTAY_ID": (200_001, 299_999)}
 DENSITY = {"SUBJECT_ID": 0.47, "HADM_ID": 0.59, "ICUSTAY_ID": 0.61}  # of MIMIC-III's numbers in their ranges
-SMALL = {"resamples_sd": 5, "resamples_interval": 40, "resamples": 40, "draws": 3}
+SMALL = {"resamples_sd": 5, "resamples_interval": 40, "resamples": 40, "draws": 3, "relabelings": 3}
 
 
 def as_mimic_iii(folder, rng) -> dict[str, set[int]]:
@@ -111,7 +111,7 @@ PLACE = "/srv/author/models"
 
 
 def drg_llama(root, patch, patients: int, tail: float, seed: int = 3) -> study.Paths:
-    """Notebooks 01 to 11 of DRG-LLaMA's study (but for 04 and 05), on an unmarked hospital."""
+    """Notebooks 01 to 17 of DRG-LLaMA's study, but for those that train or ask a model (04, 05, 12 to 15), on an unmarked hospital."""
     paths, rng = study.Paths("secret"), np.random.default_rng(seed)
     synthetic.make_hospital(root / "iv", patients=patients, seed=seed, course_words=56, tail=tail)
     _unmark(root / "iv")
@@ -151,6 +151,8 @@ def drg_llama(root, patch, patients: int, tail: float, seed: int = 3) -> study.P
     }
     run_by_hand("10-splits", "secret", patch, runs=three[:2], **again)
     run_by_hand("11-trust", "secret", patch, runs=three)
+    run_by_hand("16-time", "secret", patch)
+    run_by_hand("17-served", "secret", patch)
     return paths
 
 

@@ -132,6 +132,8 @@ ANALYSES = {"06-results", "08-size-and-length", "10-splits", "11-trust", "12-why
         ("09-errors", {"01-hospital", "03-cohort", "05-train-llama"}),
         ("10-splits", {f"05-train-{run}{apart}" for run in ("llama", "caml", "tfidf") for apart in ("", "-known", "-patients")}),
         ("13-try-it", {"05-train-llama"}),
+        ("16-time", {"01-hospital", "02-harmonization", "03-cohort"}),
+        ("17-served", {"01-hospital", "03-cohort", "05-train-llama"}),
         ("21-early-cohort", {"20-icu"}),
         ("22-measurements", {"20-icu", "21-early-cohort"}),
         ("23-early-train-caml-ms", {"21-early-cohort"}),
@@ -190,7 +192,7 @@ TOUCHED = {  # and how many steps make runs again; which trainings a changed one
     "lib/drgstudy/models/lstm.py": 3,
     "lib/drgstudy/synthetic/hardness.py": 2,
     "notebooks/params/demo/05-train-tfidf-patients.yaml": 3,
-    "lib/drgstudy/disclosure.py": 48,
+    "lib/drgstudy/disclosure.py": 50,
 }
 
 
