@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy.stats import kruskal, random_table
+from scipy.stats import kruskal, mannwhitneyu, random_table
 from statsmodels.stats.proportion import proportion_confint
 
 from drgstudy import disclosure
@@ -89,14 +89,42 @@ def by_year(hits: pd.Series, year: pd.Series, mask_below: int = 0, sums=()) -> p
     return pd.DataFrame({"value": hit / n, "lower": lower, "upper": upper}).mask(pd.Series(hide, n.index))
 
 
-def sentences(compared: pd.DataFrame, mix: pd.DataFrame, p: float) -> list[str]:
+def told_apart(score: np.ndarray, late: np.ndarray) -> tuple[float, float]:
+    """How well a classifier's `score` (float, shape (n,)) tells the later stays (bool) from the early ones.
+
+    Returns
+    -------
+    auc : float
+        0.5 if the years do not differ in what was scored.
+    p : float
+        One-sided, of Mann and Whitney's test.
+
+    Notes
+    -----
+    Source: Lopez-Paz and Oquab 2017 (a classifier as a test of two samples).
+    """
+    test = mannwhitneyu(score[late], score[~late], alternative="greater")
+    return float(test.statistic / late.sum() / (~late).sum()), float(test.pvalue)
+
+
+def sentences(compared: pd.DataFrame, apart: tuple[float, float], mix: pd.DataFrame, p: float) -> list[str]:
     """What came out, in sentences.
 
-    `compared` is from `comparisons.differences`, of one set of training stays against others; `mix` and `p` are from
-    `mix_by_year`.
+    `compared` is from `comparisons.differences`, of one set of training stays against others; `apart` from `told_apart`;
+    `mix` and `p` from `mix_by_year`.
     """
+    auc, certain = apart
+    words = f"Later notes {'can' if certain < 0.05 else 'can’t'} be told from early ones by their words"
     verdict = "changes with the years" if p < 0.05 else "changes no more than chance would do"
     far = mix.index[mix["distance"] > mix["by_chance"]]
     listed = f"; farther from all years’ than chance: {', '.join(map(str, far))}" if len(far) else ""
     said = compared.loc[compared["metric"] == "acc_at_1", "sentence"]
-    return [*said, f"The case mix {verdict} (p {f'= {p:.2g}' if p >= 0.001 else '< 0.001'}{listed})."]
+    return [
+        *said,
+        f"{words} (AUC {auc:.2f}, {_in_print(certain)}).",
+        f"The case mix {verdict} ({_in_print(p)}{listed}).",
+    ]
+
+
+def _in_print(p: float) -> str:
+    return f"p = {p:.2g}" if p >= 0.001 else "p < 0.001"

@@ -31,7 +31,9 @@ def drift(
     for i, (name, table) in enumerate(right.items()):
         _points(top, table, PALETTE[i], "os"[i], 0.16 * (i - (len(right) - 1) / 2), name)
     top.set(ylabel="top-1 accuracy (%)")
-    figure.legend(*top.get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=2, title="trained on")
+    figure.legend(
+        *top.get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=2, title="trained on"
+    )
     middle.fill_between(mix.index, 0, mix["by_chance"], color="0.88", lw=0, label="by chance, in 95 of 100 draws")
     middle.plot(mix.index, mix["distance"], "D", color=INK, ms=5, label="this year")
     middle.set(ylabel="distance of the case\nmix from all years’ (%)", ylim=(0, None))
@@ -47,7 +49,9 @@ def drift(
 
 def _points(ax, table: pd.DataFrame, colour: str, marker: str, aside: float, name: str | None) -> None:
     reach = [table["value"] - table["lower"], table["upper"] - table["value"]]
-    ax.errorbar(table.index + aside, table["value"], reach, fmt=marker, color=colour, ms=5, lw=1.4, label=name, clip_on=False)
+    ax.errorbar(
+        table.index + aside, table["value"], reach, fmt=marker, color=colour, ms=5, lw=1.4, label=name, clip_on=False
+    )
 
 
 def served(table: pd.DataFrame, names: dict[str, str], dataset: str) -> Figure:
