@@ -84,7 +84,7 @@ def by_year(hits: pd.Series, year: pd.Series, mask_below: int = 0, sums=()) -> p
     counts = hits.groupby(year).agg(["sum", "size"])
     hit, n = counts["sum"].astype("int64"), counts["size"]
     known = [np.ones(len(n), bool), *(n.index.isin(some) for some in sums)]
-    hide = disclosure.hidden(hit, mask_below, known) | disclosure.hidden(n - hit, mask_below, known)
+    hide = disclosure.withheld(hit, mask_below, known) | disclosure.withheld(n - hit, mask_below, known)
     lower, upper = proportion_confint(hit, n, method="wilson")
     return pd.DataFrame({"value": hit / n, "lower": lower, "upper": upper}).mask(pd.Series(hide, n.index))
 

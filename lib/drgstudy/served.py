@@ -59,7 +59,7 @@ def shown_groups(labels: pd.DataFrame, hit: np.ndarray, mask_below: int) -> pd.D
     parts = []
     for name, of in labels.items():
         counts = pd.DataFrame({"stays": 1, "right": hit, "wrong": ~hit}).groupby(of.to_numpy()).sum().astype("int64")
-        hide = [disclosure.hidden(counts[each], mask_below, [np.ones(len(counts), bool)]) for each in counts]
+        hide = [disclosure.withheld(counts[each], mask_below, [np.ones(len(counts), bool)]) for each in counts]
         counts = counts.assign(shown=~np.any(hide, axis=0)).sort_values("stays", ascending=False, kind="stable")
         parts.append(counts.rename_axis("group").reset_index().assign(characteristic=name))
     return pd.concat(parts, ignore_index=True)[["characteristic", "group", "stays", "shown"]]

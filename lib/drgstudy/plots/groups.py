@@ -48,7 +48,8 @@ def drift(
 
 
 def _points(ax, table: pd.DataFrame, colour: str, marker: str, aside: float, name: str | None) -> None:
-    reach = [table["value"] - table["lower"], table["upper"] - table["value"]]
+    low, high = table["value"] - table["lower"], table["upper"] - table["value"]
+    reach = [low.clip(lower=0), high.clip(lower=0)]  # at 0 and 1 an end may miss the value by a rounding error
     ax.errorbar(
         table.index + aside, table["value"], reach, fmt=marker, color=colour, ms=5, lw=1.4, label=name, clip_on=False
     )
