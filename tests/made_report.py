@@ -157,7 +157,7 @@ def drg_llama(root, patch, patients: int, tail: float, seed: int = 3) -> study.P
 
 
 def early(root, patch, patients: int, tail: float, seed: int = 3) -> tuple[study.Paths, dict[str, set[int]]]:
-    """Notebooks 20 to 28 of the early-DRG study (but for 23), on an unmarked ICU with MIMIC-III's ids, and these ids."""
+    """Notebooks 20 to 29 of the early-DRG study (but for 23), on an unmarked ICU with MIMIC-III's ids, and these ids."""
     paths, rng = study.Paths("secret", "early"), np.random.default_rng(seed)
     make_icu_hospital(root / "iii", patients=patients, seed=seed, note_words=60, tail=tail)
     ids = as_mimic_iii(root / "iii", rng)
@@ -190,6 +190,7 @@ def early(root, patch, patients: int, tail: float, seed: int = 3) -> tuple[study
     run_by_hand("26-regression", "secret", patch)
     run_by_hand("27-attention", "secret", patch)
     run_by_hand("28-early-splits", "secret", patch)
+    run_by_hand("29-early-served", "secret", patch)
     return paths, ids
 
 

@@ -139,6 +139,7 @@ ANALYSES = {"06-results", "08-size-and-length", "10-splits", "11-trust", "12-why
         ("23-early-train-caml-ms", {"21-early-cohort"}),
         ("23-early-train-lstm-apr", {"21-early-cohort", "22-measurements"}),
         ("25-case-mix", {"21-early-cohort", "23-early-train-caml-ms", "23-early-train-caml-apr"}),
+        ("29-early-served", {"20-icu", "21-early-cohort", "23-early-train-caml-ms"}),
         ("28-early-splits", {"21-early-cohort", "23-early-train-caml-ms", "23-early-train-caml-ms-known"}),
     ],
 )  # fmt: skip
@@ -192,7 +193,7 @@ TOUCHED = {  # and how many steps make runs again; which trainings a changed one
     "lib/drgstudy/models/lstm.py": 3,
     "lib/drgstudy/synthetic/hardness.py": 2,
     "notebooks/params/demo/05-train-tfidf-patients.yaml": 3,
-    "lib/drgstudy/disclosure.py": 50,
+    "lib/drgstudy/disclosure.py": 51,
 }
 
 

@@ -54,11 +54,19 @@ def test_the_difference_within_strata_is_that_of_a_regression_with_a_constant_fo
 
 
 def test_mantel_haenszels_weights_by_hand():
-    """Stratum 0: 1 against 0 with weight 1·3/4; stratum 1: 0 against 1 with weight 1·1/2; stratum 2 has no member."""
-    values = np.array([1.0, 0, 0, 0, 0, 1, 9, 9])[:, None]
-    member = np.array([True, False, False, False, True, False, False, False])
-    found = served.difference(values, member, np.array([0, 0, 0, 0, 1, 1, 2, 2]), np.arange(8))
+    """Stratum 0: 1 against 0 with weight 1·3/4; stratum 1: 0 against 1 with weight 1·1/2; stratum 2 has no member. All tenfold."""
+    values = np.array([1.0, 0, 0, 0, 0, 1, 9, 9]).repeat(10)[:, None]
+    member = np.array([True, False, False, False, True, False, False, False]).repeat(10)
+    found = served.difference(values, member, np.array([0, 0, 0, 0, 1, 1, 2, 2]).repeat(10), np.arange(80))
     assert found["value"][0] == pytest.approx((0.75 * 1 + 0.5 * -1) / 1.25)
+
+
+def test_too_few_patients_are_compared_with_nobody():
+    """Nine patients, however often they come, or ten."""
+    values, member = np.random.default_rng(0).normal(size=(60, 1)), np.arange(60) < 30
+    for patients, told in ((9, False), (10, True)):
+        who = np.where(member, np.arange(60) % patients, np.arange(60))
+        assert served.difference(values, member, np.zeros(60, int), who).notna().all(axis=None) == told
 
 
 def test_what_only_the_case_mix_explains_is_large_as_it_is_and_gone_within_drgs(stays):
@@ -141,6 +149,20 @@ def test_nobody_is_compared_with_those_of_whom_it_is_not_known(stays):
     everyone = stays["drg"].to_numpy(), stays["patient"].to_numpy()
     assert served.false_alarms(groups[groups["characteristic"] == "language"], labels, outcomes, *everyone, 3, 1).empty
     assert served.sentences(table.reset_index().iloc[:0], pd.DataFrame())[0].startswith("No two groups")
+
+
+def test_in_print_a_group_that_is_not_shown_has_dashes(stays):
+    table, groups, labels, outcomes = judged(stays)
+    groups["shown"] = groups["characteristic"] == "age"
+    found = served.by_group(groups, labels, outcomes, stays["confidence"].to_numpy(), 10, 20, 1)
+    printed = served.printed(groups, found).set_index(["Of", "Group"])
+    assert (printed.loc["Language"] == "–").all(axis=None) and not (printed.loc["Age"] == "–").any(axis=None)
+    old = stays.loc[stays["age"] == "old", "hit"]
+    assert printed.loc[("Age", "old"), "Accuracy (%)"].startswith(f"{100 * old.mean():.1f} (")
+    nobody = groups.assign(shown=False)
+    assert (served.printed(nobody, found.iloc[:0]).iloc[:, 2:] == "–").all(axis=None)
+    rows = served.printed_differences(table.reset_index())
+    assert rows["Of"].tolist() == ["Age"] * 3 + ["Language"] * 3 and rows["p (Holm)"].between(0, 1).all()
 
 
 def test_figures_show_each_group_once_and_gaps_where_nothing_can_be_said(stays):

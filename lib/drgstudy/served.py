@@ -15,7 +15,7 @@ from drgstudy import disclosure
 from drgstudy.bootstrap import resample_counts
 from drgstudy.calibration import calibration, chance_error
 from drgstudy.people import CHARACTERISTICS, UNKNOWN
-from drgstudy.tables import signed
+from drgstudy.tables import by_index, signed, with_interval
 
 OUTCOMES = {
     "accuracy": ("accuracy", "points"),
@@ -24,6 +24,7 @@ OUTCOMES = {
 }
 """What is compared, in words, and its unit. Each is a number of a stay, as `outcomes` has it."""
 ALPHA = 0.05
+FEWEST = 10  # patients on either side of a comparison: the spread of fewer can't be known
 
 
 def outcomes(confidence: np.ndarray, hit: np.ndarray, dollars: np.ndarray) -> pd.DataFrame:
@@ -133,9 +134,9 @@ def difference(values: np.ndarray, member: np.ndarray, strata: np.ndarray, patie
     Returns
     -------
     DataFrame, one row for each outcome
-        value, lower, upper (95 % interval) and p (two-sided); NaN where no stratum has both kinds. The t distribution
-        has one degree of freedom less than the smaller side has patients, for a standard error from few patients is
-        uncertain.
+        value, lower, upper (95 % interval) and p (two-sided); NaN if fewer than `FEWEST` patients of one kind share a
+        stratum with the other. The t distribution has one degree of freedom less than the smaller side has patients,
+        for a standard error from few patients is uncertain.
 
     Notes
     -----
@@ -148,16 +149,16 @@ def difference(values: np.ndarray, member: np.ndarray, strata: np.ndarray, patie
 
     x, y = centred(member.astype(float)), np.column_stack([centred(column) for column in values.T])
     total, compared = (x**2).sum(), np.abs(x) > 1e-12
-    if not compared.any():
+    fewer = min(len(np.unique(patients[compared & (member == side)])) for side in (True, False))
+    if fewer < FEWEST:
         return pd.DataFrame(np.nan, range(values.shape[1]), ["value", "lower", "upper", "p"])
     value = x @ y / total
     score = x[:, None] * (y - x[:, None] * value)
     of_patients = np.column_stack([np.bincount(patients, column) for column in score.T])
-    fewer = min(len(np.unique(patients[compared & (member == side)])) for side in (True, False))
-    error = np.sqrt((of_patients**2).sum(axis=0) * fewer / max(fewer - 1, 1)) / total
-    reach = student.ppf(1 - ALPHA / 2, max(fewer - 1, 1)) * error
+    error = np.sqrt((of_patients**2).sum(axis=0) * fewer / (fewer - 1)) / total
+    reach = student.ppf(1 - ALPHA / 2, fewer - 1) * error
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * student.sf(np.abs(value) / error, max(fewer - 1, 1))
+        p = 2 * student.sf(np.abs(value) / error, fewer - 1)
     return pd.DataFrame({"value": value, "lower": value - reach, "upper": value + reach, "p": p})
 
 
@@ -177,8 +178,7 @@ def compared(
     -------
     DataFrame
         characteristic, group, reference, outcome; raw (the difference as it is); within, lower, upper and p (within
-        DRGs); p_holm, corrected for all rows by Holm's method. A group of which no stay shares a DRG with the
-        reference has no difference within DRGs.
+        DRGs); p_holm, corrected for all rows by Holm's method. All are NaN where `difference` has none.
     """
     everyone, rows = np.zeros(len(table), int), []
     drg, patients, values = _numbered(drg), _numbered(patients), table.to_numpy()
@@ -246,6 +246,38 @@ def _pairs(groups: pd.DataFrame) -> list[tuple[str, str, str]]:
 def _against(first: str, other: str, of: np.ndarray, values: np.ndarray, strata: np.ndarray, patients: np.ndarray):
     some = (of == first) | (of == other)
     return difference(values[some], of[some] == other, strata[some], patients[some])
+
+
+def printed(groups: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """`by_group` as it is printed; a dash for each number of a group that is not shown."""
+    index = pd.MultiIndex.from_frame(groups[["characteristic", "group"]])
+    of = {measure: rows.set_index(["characteristic", "group"]) for measure, rows in found.groupby("measure")}
+    forms = {
+        "Accuracy (%)": ("accuracy", ".1f"),
+        "Overconfidence (points)": ("overconfidence", "+.1f"),
+        "Payment error ($ a stay)": ("dollars", "+,.0f"),
+        "Calibration error": ("ece", ".3f"),
+    }
+    cells = {"Stays": groups["stays"].map("{:,}".format).where(groups["shown"]).set_axis(index)}
+    for heading, (measure, form) in forms.items():
+        cells[heading] = by_index(of[measure], form) if of else None
+    cells["By chance, at most"] = of["ece_by_chance"]["upper"].map("{:.3f}".format) if of else None
+    table = pd.DataFrame(cells, index).fillna("–").reset_index(names=["Of", "Group"])
+    return table.assign(Of=table["Of"].map(CHARACTERISTICS))
+
+
+def printed_differences(table: pd.DataFrame) -> pd.DataFrame:
+    """`compared` as it is printed."""
+    cells = {"Of": table["characteristic"].map(CHARACTERISTICS), "Group": table["group"], "Against": table["reference"]}
+    cells["Outcome"] = table["outcome"].map(axes())
+    cells["As it is"] = table["raw"].map("{:+,.1f}".format).astype("str").str.replace("-", "−")
+    cells["Within DRGs"] = with_interval(table, "+,.1f", "within")
+    return pd.DataFrame(cells | {"p (Holm)": table["p_holm"].astype(float).round(3)})
+
+
+def axes() -> dict[str, str]:
+    """The outcomes, in words with their units."""
+    return {name: f"{what} ({unit})" for name, (what, unit) in OUTCOMES.items()}
 
 
 def sentences(table: pd.DataFrame, alarms: pd.DataFrame) -> list[str]:
