@@ -31,7 +31,7 @@ def mix_by_year(drg: pd.Series, year: pd.Series, draws: int, seed: int) -> tuple
         By year: distance (total variation: the share of the stays that would need another DRG), and by_chance, below
         which 95 % of the draws lie. Few stays make any year look far off.
     p : float
-        Of the Kruskal–Wallis test of the year between the DRGs that have at least `LEAST` stays; NaN if they are not two.
+        Of the Kruskal–Wallis test of the year between the DRGs that have at least `LEAST` stays; 1 if they are not two.
         It finds trends, which the distances of single years may hide.
 
     Notes
@@ -47,7 +47,7 @@ def mix_by_year(drg: pd.Series, year: pd.Series, draws: int, seed: int) -> tuple
     drawn = random_table.rvs(of_drg, of_year, size=draws, random_state=np.random.default_rng(seed))
     chance = np.quantile(distance(drawn), 0.95, axis=0)
     groups = [when for _, when in year.groupby(drg) if len(when) >= LEAST]
-    p = kruskal(*groups).pvalue if len(groups) > 1 else np.nan
+    p = kruskal(*groups).pvalue if len(groups) > 1 else 1.0
     return pd.DataFrame({"distance": distance(counts.to_numpy()), "by_chance": chance}, counts.columns), float(p)
 
 
@@ -82,6 +82,7 @@ def by_year(hits: pd.Series, year: pd.Series, mask_below: int = 0, sums=()) -> p
     `sums` has sets of years, such as the later ones, of which it is told elsewhere how many stays are hits.
     """
     counts = hits.groupby(year).agg(["sum", "size"])
+    counts.index = counts.index.astype(int)
     hit, n = counts["sum"].astype("int64"), counts["size"]
     known = [np.ones(len(n), bool), *(n.index.isin(some) for some in sums)]
     hide = disclosure.withheld(hit, mask_below, known) | disclosure.withheld(n - hit, mask_below, known)

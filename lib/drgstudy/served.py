@@ -148,8 +148,8 @@ def difference(values: np.ndarray, member: np.ndarray, strata: np.ndarray, patie
         return of - (np.bincount(strata, of) / np.maximum(size, 1))[strata]
 
     x, y = centred(member.astype(float)), np.column_stack([centred(column) for column in values.T])
-    total, compared = (x**2).sum(), np.abs(x) > 1e-12
-    fewer = min(len(np.unique(patients[compared & (member == side)])) for side in (True, False))
+    total, informs = (x**2).sum(), np.abs(x) > 1e-12
+    fewer = min(len(np.unique(patients[informs & (member == side)])) for side in (True, False))
     if fewer < FEWEST:
         return pd.DataFrame(np.nan, range(values.shape[1]), ["value", "lower", "upper", "p"])
     value = x @ y / total
