@@ -20,7 +20,7 @@ from drgstudy.synthetic.icu import make_icu_hospital
 
 RANGES = {"SUBJECT_ID": (2, 99_999), "HADM_ID": (100_001, 199_999), "ICUSTAY_ID": (200_001, 299_999)}
 DENSITY = {"SUBJECT_ID": 0.47, "HADM_ID": 0.59, "ICUSTAY_ID": 0.61}  # of MIMIC-III's numbers in their ranges
-SMALL = {"resamples_sd": 5, "resamples_interval": 40, "resamples": 40, "draws": 3, "relabelings": 3}
+SMALL = {"resamples_sd": 5, "resamples_interval": 40, "resamples": 40, "draws": 3, "relabelings": 3, "trainings": 3}
 
 
 def as_mimic_iii(folder, rng) -> dict[str, set[int]]:

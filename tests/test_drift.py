@@ -85,13 +85,45 @@ def test_later_notes_are_told_from_early_ones_only_where_the_scores_differ():
     )
 
 
+def hits(rng, shares, n: int = 500) -> np.ndarray:
+    """Models of which each names a share of the same stays right; some stays are easier than others for all."""
+    ease = rng.normal(size=n)
+    noisy = ease + 0.5 * rng.normal(size=(len(shares), n))
+    return noisy > np.array([np.quantile(each, 1 - share) for each, share in zip(noisy, shares, strict=True)])[:, None]
+
+
+def test_a_training_that_falls_out_of_the_scatter_of_the_others_is_found_and_one_that_does_not_is_not():
+    rng = np.random.default_rng(1)
+    one, *others = hits(rng, [0.3, *rng.normal(0.45, 0.02, 10)])
+    worse = drift.gain(one, np.array(others))
+    assert worse["difference"] == pytest.approx(0.15, abs=0.03) and worse["lower"] > 0 and worse["p"] < 0.01
+    alarms = [
+        drift.gain(each[0], each[1:])["p"] < 0.05 for each in (hits(rng, rng.normal(0.45, 0.04, 8)) for _ in range(300))
+    ]
+    assert np.mean(alarms) < 0.09
+
+
+def test_the_gain_by_hand_and_its_mask():
+    early, drawn = (
+        np.array([True, False, False, False]),
+        np.array([[True, True, False, False], [True, True, True, False]]),
+    )
+    found = drift.gain(early, drawn)
+    assert found[["early", "all", "difference"]].tolist() == [0.25, 0.625, 0.375]
+    error = np.sqrt(np.var([0, 1, 0.5, 0], ddof=1) / 4 + np.var([0.5, 0.75], ddof=1) * 1.5)
+    assert found["upper"] == pytest.approx(0.375 + 12.7062 * error, abs=1e-4)
+    assert drift.gain(early, drawn, 3).isna().all()
+
+
 def test_sentences_say_what_was_found_and_what_not():
-    compared = pd.DataFrame({"metric": ["acc_at_1", "macro_f1"], "sentence": ["All is above early.", "-"]})
+    gained = pd.Series({"early": 0.3, "all": 0.45, "difference": 0.15, "lower": 0.1, "upper": 0.2, "p": 0.01})
     mix = pd.DataFrame({"distance": [0.3, 0.1], "by_chance": [0.2, 0.2]}, [2010, 2011])
-    first, second, third = drift.sentences(compared, (0.866, 0.0), mix, 0.0004)
-    assert first == "All is above early."
+    first, second, third = drift.sentences(gained, (0.866, 0.0), mix, 0.0004)
+    assert "30.0 %" in first and "that costs accuracy (+15.0 points, 95 % interval +10.0 to +20.0)" in first
     assert second == "Later notes can be told from early ones by their words (AUC 0.87, p < 0.001)."
     assert third == "The case mix changes with the years (p < 0.001; farther from all years’ than chance: 2010)."
-    _, second, third = drift.sentences(compared, (0.51, 0.2), mix[1:], 0.3)
+    first, second, third = drift.sentences(gained.replace(0.1, -0.1), (0.51, 0.2), mix[1:], 0.3)
     assert second == "Later notes can’t be told from early ones by their words (AUC 0.51, p = 0.2)."
     assert third == "The case mix changes no more than chance would do (p = 0.3)."
+    assert "it can’t be told whether that costs anything (+15.0 points, 95 % interval −10.0" in first
+    assert "small counts would follow" in drift.sentences(gained * np.nan, (0.51, 0.2), mix, 0.3)[0]
