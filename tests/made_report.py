@@ -20,7 +20,7 @@ from drgstudy.synthetic.icu import make_icu_hospital
 
 RANGES = {"SUBJECT_ID": (2, 99_999), "HADM_ID": (100_001, 199_999), "ICUSTAY_ID": (200_001, 299_999)}
 DENSITY = {"SUBJECT_ID": 0.47, "HADM_ID": 0.59, "ICUSTAY_ID": 0.61}  # of MIMIC-III's numbers in their ranges
-SMALL = {"resamples_sd": 5, "resamples_interval": 40, "resamples": 40, "draws": 3}
+SMALL = {"resamples_sd": 5, "resamples_interval": 40, "resamples": 40, "draws": 3, "relabelings": 3, "trainings": 3}
 
 
 def as_mimic_iii(folder, rng) -> dict[str, set[int]]:
@@ -152,6 +152,8 @@ def drg_llama(root, patch, patients: int, tail: float, seed: int = 3) -> study.P
     }
     run_by_hand("10-splits", "secret", patch, runs=three[:2], **again)
     run_by_hand("11-trust", "secret", patch, runs=three)
+    run_by_hand("16-time", "secret", patch)
+    run_by_hand("17-served", "secret", patch)
     run_by_hand(
         "14-claims", "secret", patch, bert_run="tfidf", larger_run="llama-13b", smaller_run="llama", shorter_run=""
     )
@@ -170,7 +172,7 @@ def drg_llama(root, patch, patients: int, tail: float, seed: int = 3) -> study.P
 
 
 def early(root, patch, patients: int, tail: float, seed: int = 3) -> tuple[study.Paths, dict[str, set[int]]]:
-    """Notebooks 20 to 30 of the early-DRG study (but for 23), on an unmarked ICU with MIMIC-III's ids, and these ids."""
+    """Notebooks 20 to 31 of the early-DRG study (but for 23), on an unmarked ICU with MIMIC-III's ids, and these ids."""
     paths, rng = study.Paths("secret", "early"), np.random.default_rng(seed)
     make_icu_hospital(root / "iii", patients=patients, seed=seed, note_words=60, tail=tail)
     ids = as_mimic_iii(root / "iii", rng)
@@ -205,6 +207,7 @@ def early(root, patch, patients: int, tail: float, seed: int = 3) -> tuple[study
     run_by_hand("28-early-splits", "secret", patch)
     run_by_hand("29-early-claims", "secret", patch)
     run_by_hand("30-early-coder", "secret", patch, runs=["caml-ms", "lstm-ms", "bert-ms"])
+    run_by_hand("31-early-served", "secret", patch)
     return paths, ids
 
 

@@ -149,3 +149,20 @@ def test_a_coverage_that_few_stays_reach_does_not_count():
     once = np.ones((1, 20), int)
     found = [calibration.coverage_at(confidence, hit, [0.9], once, 0, fewest)["value"][0.9] for fewest in (0, 5, 6)]
     assert found == [0.5, 0.5, 0]
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=8), st.integers(0, 15), st.integers(0, 255))
+def test_what_is_withheld_of_a_sum_is_not_few_together(counts, mask_below, bits):
+    counts, everyone = np.array(counts), np.ones(len(counts), bool)
+    some = everyone & (bits >> np.arange(len(counts)) & 1).astype(bool)
+    hide = disclosure.withheld(counts, mask_below, [everyone, some])
+    assert (disclosure.hidden(counts, mask_below, [everyone, some]) <= hide).all()
+    for among in (everyone, some):
+        left = counts[hide & among].sum()
+        assert not disclosure.is_small(left, mask_below) or not (~hide & among & (counts > 0)).any()
+
+
+def test_two_small_counts_that_are_few_together_take_the_next_with_them():
+    counts, everyone = np.array([60, 30, 4, 3]), np.ones(4, bool)
+    assert disclosure.hidden(counts, 11, [everyone]).tolist() == [False, False, True, True]
+    assert disclosure.withheld(counts, 11, [everyone]).tolist() == [False, True, True, True]

@@ -115,7 +115,22 @@ WEIGHTS = np.array([0.5, 1, 2, 8])
 PHRASES = {
     "llama": ("291 HEART FAILURE AND SHOCK WITH MCC", "logit", pd.Series({"heart failure": 2.0, "denies": -1.0}))
 }
+YEARS = pd.DataFrame(
+    {"value": [0.0, 0.5, np.nan], "lower": [0.01, 0.3, np.nan], "upper": [0.2, 0.7, np.nan]}, [2010, 2013, 2014]
+)
+MIX_BY_YEAR = pd.DataFrame({"distance": [0.3, 0.2], "by_chance": [0.25, 0.24]}, [2010, 2013])
+SERVED = pd.DataFrame(
+    {
+        "characteristic": "age",
+        "group": ["old", "young"],
+        "reference": "others",
+        "outcome": "accuracy",
+        "raw": [-9.0, 3.0],
+    }
+).assign(within=[-2.0, np.nan], lower=[-5.0, np.nan], upper=[1.0, np.nan])
 FIGURES = {
+    "drift": lambda: plots.drift({"early years": YEARS, "all years": YEARS}, MIX_BY_YEAR, YEARS, 2012, DATASET),
+    "served": lambda: plots.served(SERVED, {"accuracy": "accuracy (points)"}, DATASET),
     "sweep": lambda: plots.sweep(SWEEP, SWEEP.assign(size="13B"), DATASET),
     "splits": lambda: plots.split_effect(SPLITS, DATASET),
     "severity": lambda: plots.severity_confusion(SEVERITIES, DATASET),

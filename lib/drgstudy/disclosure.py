@@ -89,6 +89,15 @@ def hidden(counts, mask_below: int, sums=()) -> np.ndarray:
     return hide
 
 
+def withheld(counts, mask_below: int, sums=()) -> np.ndarray:
+    """As `hidden`, and further counts until those that are hidden of each sum are not few together."""
+    counts, hide = np.asarray(counts), hidden(counts, mask_below, sums)
+    for among in sums:
+        while is_small(counts[hide & among].sum(), mask_below) and (shown := ~hide & among & (counts > 0)).any():
+            hide.flat[np.where(shown, counts, counts.max() + 1).argmin()] = True
+    return hide
+
+
 def told(counts, mask_below: int, known=()) -> np.ndarray:
     """Which of some counts, each within the next or around it, may be told: no difference of two that are told is small.
 

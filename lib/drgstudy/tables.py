@@ -159,6 +159,11 @@ def with_interval(table: pd.DataFrame, form: str, value: str = "value", unit: fl
     return [cell.replace("-", "−") for cell in cells]
 
 
+def by_index(table: pd.DataFrame, form: str, unit: float = 1) -> pd.Series:
+    """As `with_interval`, by the table's index."""
+    return pd.Series(with_interval(table, form, unit=unit), table.index, dtype="str")
+
+
 def spread(mean: float, sd: float, digits: int = 2) -> str:
     """Mean and standard deviation as text, "1.23 (0.45)"; with a dash for a NaN, as the SD of one model is."""
     texts = [f"{value:.{digits}f}" if value == value else "–" for value in (mean, sd)]

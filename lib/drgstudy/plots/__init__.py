@@ -21,6 +21,7 @@ from drgstudy.plots.cohorts import (
 )  # fmt: skip
 from drgstudy.plots.diagrams import approaches, flow_diagram, study_map
 from drgstudy.plots.errors import error_categories, error_classes, mdc_confusion
+from drgstudy.plots.groups import drift, served
 from drgstudy.plots.results import (
     accuracy_by_rank,
     beside_published,
@@ -41,9 +42,9 @@ from drgstudy.plots.trust import coverage, reliability
 __all__ = [
     "ACCURACY_RANGES", "MODELS", "PUBLISHED", "accuracy_by_rank", "approaches", "bars", "beside_published", "by_share",
     "case_density", "case_mix", "cases_by_accuracy", "claims", "cmi_by_hour", "cmi_by_size", "cmi_payments",
-    "coding_costs", "course", "coverage", "dials", "differences", "drg_frequencies", "error_categories",
+    "coding_costs", "course", "coverage", "dials", "differences", "drg_frequencies", "drift", "error_categories",
     "error_classes", "flow_diagram", "hardness", "in_order", "learning_curve", "mdc_confusion", "measured_by_hour",
-    "note_hours", "reliability", "save", "sets_by_size", "severity_confusion", "split_effect", "strata",
+    "note_hours", "reliability", "save", "served", "sets_by_size", "severity_confusion", "split_effect", "strata",
     "strongest_words", "study_map", "style_of", "sweep", "threshold_curve", "weight_scatter", "word_counts",
     "words_known",
 ]  # fmt: skip
