@@ -107,7 +107,7 @@ CLAIMS = pd.DataFrame(
      "verdict": ["seen here", "undecided", "contradicted here"]}
 )  # fmt: skip
 SETS = pd.DataFrame(
-    {"way": ["one limit", "by DRG"], "group": "0–9", "coverage": [0.7, 0.9], "lower": 0.6, "upper": 0.95}
+    {"way": ["one limit", "by DRG"], "group": "0–9", "coverage": [0.7, 1.0], "lower": 0.6, "upper": [0.95, 1 - 2**-53]}
 )
 SETS = SETS.assign(size=5.0, size_lower=4.0, size_upper=6.0)
 COSTS = pd.DataFrame({"minutes": [30.0, 3000.0], "dollars": [0.0, 9000.0]})

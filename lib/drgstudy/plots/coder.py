@@ -23,7 +23,7 @@ def sets_by_size(table: pd.DataFrame, level: float, dataset: str) -> Figure:
         line = {"color": PALETTE[(0, 3)[way]], "marker": "oD"[way], "ls": "", "ms": 6, "capsize": 0, "label": name}
         for ax, value, ends in ((left, "coverage", ("lower", "upper")), (right, "size", ("size_lower", "size_upper"))):
             reach = [part[value] - part[ends[0]], part[ends[1]] - part[value]]
-            ax.errorbar(x, part[value], reach, **line)
+            ax.errorbar(x, part[value], np.clip(reach, 0, None), **line)  # the interval of 100 % may end a bit below it
     for ax in (left, right):
         ax.set_xticks(range(len(groups)), groups)
         ax.set(xlabel="training stays of the DRG", xlim=(-0.5, len(groups) - 0.5))
