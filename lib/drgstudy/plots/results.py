@@ -168,7 +168,7 @@ def by_share(table: pd.DataFrame, n: int, dataset: str) -> Figure:
         ax.plot(mean.index * n, mean, color=colour, marker=marker, label=name)
     ticks = sorted(table["share"].unique())
     ax.set(xscale="log", xlabel="training stays (logarithmic)", ylabel="top-1 accuracy")
-    ax.set_xticks([share * n for share in ticks], [f"{share * n:,.0f}\n({share:.0%})" for share in ticks])
+    ax.set_xticks([share * n for share in ticks], [f"{share * n:,.0f}\n({100 * share:.0f} %)" for share in ticks])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.legend(frameon=False)
