@@ -179,7 +179,7 @@ def test_the_notebook_runs_under_torchrun_and_is_written_once(root, tmp_path, ti
     run = {f"runs/two/{name}" for name in ("run.json", "predictions.npz")}
     adapter = {f"runs/two/adapter/{name}" for name in ("README.md", "adapter_config.json", "adapter_model.safetensors")}
     given = {"stays.parquet", "stays.made.json", "flow.json", "flow.made.json"}
-    assert written == run | adapter | given | {"executed/05-train-two.ipynb"}
+    assert written == run | adapter | given | {"executed/05-train-two.ipynb", "seconds/05-train-two.json"}
     assert read_json(root / "data/tiny/runs/two/run.json")["cost"]["processes"] == 2
     settings = LLAMA | {"base": str(tiny_llama), "batch_size": 8, "head": "probe"}
     alone = models.build("llama", settings, ["190", "193", "280", "470"], tmp_path, 7)

@@ -155,7 +155,7 @@ def test_of_two_makes_the_second_waits_and_makes_again_only_what_has_changed(ste
     assert f"smoke/03-cohort: waiting for process {first.pid} on {HERE}\n" in said
     assert (tmp_path / "log").read_text().split() == ["begin", "end"] * (2 if changed else 1)
     assert ("smoke/03-cohort was made by another process" in said) != changed
-    assert files(tmp_path / "data") == ["smoke/executed/03-cohort.ipynb"]
+    assert files(tmp_path / "data") == ["smoke/executed/03-cohort.ipynb", "smoke/seconds/03-cohort.json"]
 
 
 def test_what_this_make_finds_old_is_made_again(step, tmp_path):
@@ -180,7 +180,7 @@ def test_a_killed_runs_kernel_is_waited_for(step, tmp_path):
         assert second.returncode == 0, said
     assert f"waiting for process {first.pid}" in said
     assert (tmp_path / "log").read_text().split() == ["begin", "end", "again"]
-    assert files(tmp_path / "data") == ["smoke/executed/03-cohort.ipynb"]
+    assert files(tmp_path / "data") == ["smoke/executed/03-cohort.ipynb", "smoke/seconds/03-cohort.json"]
 
 
 def test_processes_of_one_distributed_run_do_not_wait_for_each_other(step, tmp_path):

@@ -191,8 +191,12 @@ def test_ctrl_c_lets_a_cell_tidy_up(smoke_params, tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGINT)
 
     threading.Thread(target=ctrl_c, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        study.run_notebook(smoke_params("profile: smoke"))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker of pytest-xdist ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            study.run_notebook(smoke_params("profile: smoke"))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert tidied.exists() and not list((tmp_path / "data" / "smoke" / "executed").iterdir())
 
 

@@ -21,6 +21,7 @@ Cohorts
     cohort          labelled discharge stays and their splits
     icu_cohort      the early-DRG study's ICU stays, their notes and folds
     measurements    hourly measurements
+    people          whose stay it was, and when: sex, age, race, insurance, language, year
     synthetic       a hospital and its ICU in MIMIC's shapes
 
 Models
@@ -51,6 +52,10 @@ What is said
     comparisons     differences, and the sentences that say them
     findings        what is said of case mix, weights and trust
     claims          the papers' claims, and a verdict for each
+    levels          right DRG, right base DRG, right MDC
+    drift           what changes by year
+    served          who is served worse
+    coder           sets of DRGs with a guaranteed coverage, and what answering alone saves and misbills
     cards           what each model and the data are, for who meets them without the report
     report          the pages
     guard           the search for leaks

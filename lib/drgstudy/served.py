@@ -297,14 +297,17 @@ def sentences(table: pd.DataFrame, alarms: pd.DataFrame) -> list[str]:
 
     found = [f"{said(row)}." for row in told[told["p_holm"] < ALPHA].itertuples()]
     accuracy = told[told["outcome"] == "accuracy"]
-    if not found:
+    if not found and accuracy.empty:
+        found = [f"No difference within DRGs survives the correction for {len(told)} comparisons."]
+    elif not found:
         reach = signed(accuracy["lower"].min(), 0), signed(accuracy["upper"].max(), 0)
         found = [
             f"No difference within DRGs survives the correction for {len(told)} comparisons. That is not to say that all are "
             f"served alike: the intervals of accuracy reach from {reach[0]} to {reach[1]} points."
         ]
-    widest = accuracy.loc[accuracy["raw"].abs().idxmax()]
-    found.append(f"The largest difference in accuracy as it is: {said(widest)}.")
+    if not accuracy.empty:
+        widest = accuracy.loc[accuracy["raw"].abs().idxmax()]
+        found.append(f"The largest difference in accuracy as it is: {said(widest)}.")
     for name, row in alarms.iterrows():
         found.append(
             f"With {CHARACTERISTICS[name].lower()} dealt out anew among the patients, {100 * row['single']:.1f} % of the "

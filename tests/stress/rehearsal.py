@@ -167,4 +167,4 @@ def kill_in_a_training(run: Run, folder: Path) -> None:
 
 def went_on_at(run: str, said: str) -> int:
     """The per cent of its training at which a run began, from what make has said."""
-    return int(re.search(rf"train-{run} ….*?training: +(\d+)%", said, re.DOTALL)[1])
+    return int(re.search(rf"train-{run} [^\n]*….*?training: +(\d+)%", said, re.DOTALL)[1])
