@@ -113,6 +113,7 @@ def test_a_quantised_model_learns_and_comes_back_while_its_base_stays(wider_llam
     frozen = {n: p.detach().clone() for n, p in model.net.named_parameters() if not p.requires_grad}
     assert not model.accelerated and sum(p.dtype in (torch.uint8, torch.int8) for p in frozen.values()) == 2 * 7
     assert bits == 8 or sum(isinstance(m, Linear4bit) for m in model.net.modules()) == tuned * 4
+    assert not any(getattr(module, "support_avx512bf16_for_cpu", False) for module in model.net.modules())
     cost = model.fit(texts, np.array(y))
     outputs = model.predict(texts)
     assert (outputs.argmax(1) == y).all() and cost["dtype"] == f"float32, stored in {bits} bits"

@@ -105,6 +105,11 @@ def load(auto_class, base: str, **options):
         body = f"{model.base_model_prefix}."  # what is not in it is the head, which no pretrained model has
         if absent := sorted(name for name in found["missing_keys"] if name.startswith(body) and "pooler" not in name):
             raise ValueError(f"its weights lack {absent[0]}")  # transformers would draw them at random
+        for layer in model.modules():
+            # Where a CPU is fast at it, bitsandbytes packs 4-bit weights when the model is asked, and a layer with packed
+            # weights passes no gradient on when it is trained again.
+            if hasattr(layer, "support_avx512bf16_for_cpu"):
+                layer.support_avx512bf16_for_cpu = False
         return model
 
 
