@@ -11,9 +11,13 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import settings
 
 from drgstudy.flow import write_rows
 from drgstudy.study import ROOT
+
+settings.register_profile("untimed", deadline=None)  # two workers and the smoke study share two cores
+settings.load_profile("untimed")
 
 NOTES = [
     "admitted with chest pain and nstemi treated with heparin",
