@@ -53,8 +53,8 @@ def test_a_python_that_is_new_enough_is_found_behind_an_old_one(machine):
 
 
 def test_the_makefile_tries_the_same_pythons():
-    makefile = (SOURCE.parents[2] / "Makefile").read_text()
-    assert f"for python in {' '.join(doctor.PYTHONS)};" in makefile
+    for name in ("Makefile", "lib/environment.mk"):
+        assert f"for python in {' '.join(doctor.PYTHONS)};" in (SOURCE.parents[2] / name).read_text()
 
 
 def test_debian_without_venv_and_an_environment_without_pip(machine):

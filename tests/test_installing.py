@@ -31,13 +31,15 @@ def wheel(folder: Path, name: str, version: str) -> Path:
 
 @pytest.fixture
 def clone(tmp_path):
-    """The Makefile in a folder with blanks and more in its name, beside a small project and a lock of two packages."""
+    """The Makefile and its part in a folder with blanks and more in its name, beside a small project and a lock of two packages."""
     folder = tmp_path / "Tom's (new) disk & co"
     folder.mkdir()
     (tmp_path / "wheels").mkdir()
     for name in ("papermill", "torch", "extra"):
         wheel(tmp_path / "wheels", name, "1")
-    shutil.copy(ROOT / "Makefile", folder)
+    (folder / "lib").mkdir()
+    for name in ("Makefile", "lib/environment.mk"):
+        shutil.copy(ROOT / name, folder / name)
     (folder / "requirements.lock").write_text("papermill==1\ntorch==1\n")
     (folder / "requirements-bits.lock").write_text("extra==1\n")
     (folder / "pyproject.toml").write_text('[build-system]\nrequires = []\nbuild-backend = "b"\nbackend-path = ["."]\n')
@@ -119,7 +121,7 @@ def test_without_a_python_that_fits_make_says_which_ones_do(clone, script):
     ],
 )
 def test_pythons_and_machines_for_which_the_lock_has_wheels(version, machine, fits, monkeypatch):
-    code = re.search(r"^FITS := (.*?)^NEEDED", (ROOT / "Makefile").read_text(), re.M | re.S)[1].replace("\\\n", "")
+    code = re.search(r"^FITS := (.*?)^NEEDED", (ROOT / "lib/environment.mk").read_text(), re.M | re.S)[1].replace("\\\n", "")
     for name, value in {"sys.version_info": version, "sys.platform": machine[0]}.items():
         monkeypatch.setattr(name, value)
     monkeypatch.setattr("platform.machine", lambda: machine[1])

@@ -165,7 +165,8 @@ def test_help_and_clean_need_no_gnu_tools(copy, tools, tmp_path_factory):
 
 def test_no_recipe_has_what_only_gnu_tools_know():
     gnu = r"sed -\w*[rE]|\\t/|date -[rd]|find .*-(m..depth|mmin|printf)|grep -\w*P|readlink -f|xargs -r|stat -c|\[\[|&>|mktemp"
-    found = [line for line in (ROOT / "Makefile").read_text().splitlines() if re.search(gnu, line)]
+    lines = [line for name in ("Makefile", "lib/environment.mk") for line in (ROOT / name).read_text().splitlines()]
+    found = [line for line in lines if re.search(gnu, line)]
     assert not found and re.search(gnu, r"@sed -nE 's/^a/\1\t/p'")
 
 
