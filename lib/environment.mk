@@ -21,7 +21,7 @@ FITS := import platform, sys; sys.exit( \
 NEEDED := a Python 3.11, 3.12 or 3.13, with venv, that is not an Intel Mac's (for which there is no PyTorch), is needed
 BRING_PIP = $(PYTHON) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m ensurepip >/dev/null 2>&1 || { \
   echo "error: $(ENV) has no pip, and its Python brings none; install pip into it" >&2; exit 1; }
-LARGE := $(if $(wildcard /dev/nvidiactl /dev/dxg /System),, (no GPU is seen: README says how to do without CUDA's libraries))
+LARGE := $(if $(wildcard /dev/nvidiactl /dev/dxg /System),, (no GPU is seen: docs/running.md says how to do without CUDA's libraries))
 export PYTHONPATH := $(CURDIR)/lib
 # What a site sets for all its Pythons would have packages installed elsewhere, or read from elsewhere.
 unexport PYTHONHOME PYTHONEXECUTABLE PYTHONPLATLIBDIR PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_DRY_RUN

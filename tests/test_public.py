@@ -85,7 +85,8 @@ def test_no_registry_is_named(name):
 
 
 def test_every_link_of_the_papers_for_readers_leads_somewhere():
-    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/adding.md"):
+    docs = [f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md")]
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "cluster/README.md", *docs):
         for link in re.findall(r"\]\(([^)#]+)", text(name)):
             assert link.startswith("https://") or (ROOT / name).parent.joinpath(link).exists(), f"{name}: {link}"
 

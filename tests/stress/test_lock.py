@@ -1,4 +1,4 @@
-"""Has the registry a wheel of every pinned package for each Python and machine that README names? It is asked, by pip."""
+"""Has the registry a wheel of every pinned package for each Python and machine that README and docs/running.md name? It is asked, by pip."""
 
 import re
 import subprocess
