@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from drgstudy import claims, cohort, drgs, plots, results, study
+from drgstudy import claims, cohort, drgs, evidence, plots, results, study, tables
 from drgstudy.bootstrap import difference
 from drgstudy.labels import TwoLabels
 from drgstudy.metrics import Scores
@@ -157,7 +157,7 @@ def hospital():
 
 @pytest.fixture(scope="module")
 def measured(hospital):
-    return claims.drg_llama(hospital[0], hospital[1], 40, 3)
+    return evidence.drg_llama(hospital[0], hospital[1], 40, 3)
 
 
 def test_every_claim_of_drg_llama_is_measured(measured):
@@ -210,7 +210,7 @@ def test_intervals_are_those_of_the_same_difference_elsewhere(hospital, measured
 
 def test_a_claim_that_cannot_be_asked_says_why(hospital):
     made, stays, _ = hospital
-    alone = claims.drg_llama({"llama": made["llama"]}, stays, 5, 3)
+    alone = evidence.drg_llama({"llama": made["llama"]}, stays, 5, 3)
     assert alone["llama-bert-f1"] == alone["two-level"] == alone["longer-costs"] == "this profile names no run for it"
     assert isinstance(alone["auc-high"], pd.Series) and isinstance(alone["frequent-easier"], pd.Series)
     few = stays["drg_v34"].isin(made["llama"].labels[:30])
@@ -220,12 +220,12 @@ def test_a_claim_that_cannot_be_asked_says_why(hospital):
     perfect = 9 * np.eye(30, dtype="float32")[llama.truth[kept]]
     run = llama.run | {"cost": {}}
     small = Predictions(llama.stay_ids[kept], llama.truth[kept], llama.labels[:30], perfect, run)
-    said = claims.drg_llama({"llama": small, "smaller": small, "larger": small}, stays[few], 5, 3)
+    said = evidence.drg_llama({"llama": small, "smaller": small, "larger": small}, stays[few], 5, 3)
     assert said["frequent-easier"] == "the cohort has no more than 30 DRGs"
     assert "none has one below 20 %" in said["training-cases"]
     assert said["larger-costs"] == "no time of training is on record"
     none = Predictions(llama.stay_ids[kept], llama.truth[kept], llama.labels[:30], -perfect, run)
-    assert claims.drg_llama({"llama": none}, stays[few], 5, 3)["surgical-right"] == "no DRG is always named right"
+    assert evidence.drg_llama({"llama": none}, stays[few], 5, 3)["surgical-right"] == "no DRG is always named right"
 
 
 def test_what_would_give_small_counts_away_is_not_told(hospital):
@@ -235,12 +235,12 @@ def test_what_would_give_small_counts_away_is_not_told(hospital):
     nearly[:4] *= -1  # four stays are wrong
     run = made["llama"].run | {"run": "nearly"}
     sure = Predictions(made["llama"].stay_ids, made["llama"].truth, made["llama"].labels, nearly, run)
-    found = claims.drg_llama(made | {"llama": sure, "larger": sure, "longer": sure}, stays, 5, 3, mask_below=11)
+    found = evidence.drg_llama(made | {"llama": sure, "larger": sure, "longer": sure}, stays, 5, 3, mask_below=11)
     few = "small counts of stays would follow from it"
     told = [claim for claim, said in found.items() if not isinstance(said, str) or said != few]
     assert not {"llama-bert-top1", "llama-caml-top5", "two-level", "frequent-easier", "larger-top1"} & set(told)
     assert {"llama-bert-f1", "bert-caml-top1", "bert-caml-f1", "words-level", "auc-high"} <= set(told)
-    open_data = claims.drg_llama(made | {"llama": sure}, stays, 5, 3)
+    open_data = evidence.drg_llama(made | {"llama": sure}, stays, 5, 3)
     assert (
         open_data["llama-bert-top1"]["difference"]
         == (n - 4) / n - Scores(made["bert"].logits, made["bert"].truth).evaluate()["acc_at_1"]
@@ -286,8 +286,8 @@ def icu(monkeypatch, tmp_path):
                 said[run, hour] = [Predictions(ids, truth, labels, each.astype("float32"), about) for each in logits]
                 (paths.runs / run / "fold-1" / f"hour{hour:+03d}").mkdir(parents=True)
         said[f"w-{system}"] = held[system][["stay_id", "weight"]].rename(columns={"weight": "true"})
-    monkeypatch.setattr(claims, "read_rows", lambda file, schema: schema.validate(held[file.stem]))
-    for module in (claims, results):
+    monkeypatch.setattr(evidence, "read_rows", lambda file, schema: schema.validate(held[file.stem]))
+    for module in (evidence, results):
         monkeypatch.setattr(module, "read_folds", lambda paths, run, hours=48: said[run, hours])
     monkeypatch.setattr(
         results,
@@ -299,7 +299,7 @@ def icu(monkeypatch, tmp_path):
 
 def test_every_claim_of_the_early_paper_is_measured_and_is_what_a_plain_loop_makes_of_it(icu):
     paths, held, said = icu
-    found = claims.early(paths, ROLES, 30, 3)
+    found = evidence.early(paths, ROLES, 30, 3)
     assert sorted(found) == sorted(LISTED.index[LISTED["paper"] == "early DRG"])
     assert not [claim for claim, effect in found.items() if isinstance(effect, str)]
     value = {claim: effect if isinstance(effect, float) else effect["difference"] for claim, effect in found.items()}
@@ -335,7 +335,7 @@ def test_every_claim_of_the_early_paper_is_measured_and_is_what_a_plain_loop_mak
 
 def test_folds_and_overlapping_stays_are_drawn_together(icu):
     paths, held, said = icu
-    found = claims.early(paths, ROLES, 30, 3)["notes-ms-f1"]
+    found = evidence.early(paths, ROLES, 30, 3)["notes-ms-f1"]
     n = len(np.union1d(held["ms"]["stay_id"], held["apr"]["stay_id"]))
     assert n == 230
     rng, folds = np.random.default_rng(3), np.random.default_rng([3, 0])
@@ -352,7 +352,7 @@ def test_what_the_early_profile_lacks_is_said(icu):
     paths = icu[0]
     for hour in (-6, 24):
         (paths.runs / "caml-ms" / "fold-1" / f"hour{hour:+03d}").rmdir()
-    found = claims.early(paths, ROLES | {"ms_bert": "", "apr_measured": "", "ms_weight": ""}, 5, 3)
+    found = evidence.early(paths, ROLES | {"ms_bert": "", "apr_measured": "", "ms_weight": ""}, 5, 3)
     for claim in ("bert-early-auc", "notes-apr-f1", "regression-ms"):
         assert found[claim] == "this profile names no run for it"
     assert found["cmi-admission-ms"] == "this profile asks no model at hour −6"
@@ -365,7 +365,7 @@ def test_of_the_early_study_too_small_counts_are_not_told(icu):
     model = said["caml-ms", 48][0]
     model.logits[:] = 9 * np.eye(len(model.labels))[model.truth]
     model.logits[:3] *= -1  # one fold's model has three stays wrong
-    found = claims.early(paths, ROLES, 5, 3, mask_below=11)
+    found = evidence.early(paths, ROLES, 5, 3, mask_below=11)
     few = "small counts of stays would follow from it"
     for claim in ("notes-ms-f1", "ms-apr-f1", "circulatory-easier", "early-frequent-easier"):
         assert found[claim] == few
@@ -378,3 +378,22 @@ def test_the_figure_has_a_row_for_each_claim_with_an_interval(hospital, measured
     shown = [label.get_text().replace("\n", " ") for ax in figure.axes for label in ax.get_yticklabels()]
     assert sorted(shown) == sorted(table.loc[table["lower"].notna(), "claim"])
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {*claims.VERDICTS[:3], "published"}
+
+
+# --- beside other hospitals
+def test_verdicts_of_other_profiles_stand_beside_those_of_this_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(study.places, "ROOT", tmp_path)
+    asked = dict.fromkeys(LISTED.index[LISTED["paper"] == "DRG-LLaMA"], "not asked")
+    seen, unclear = effect(0.2, 0.01, 0.18, 0.22), effect(0.1, 0.2, -0.3, 0.5)
+    here = claims.judge("DRG-LLaMA", asked | {"base-easier": seen, "cc-easier": seen})
+    there = claims.judge("DRG-LLaMA", asked | {"base-easier": unclear, "frequent-easier": seen})
+    file = study.Paths("easier").report / "numbers.json"
+    file.parent.mkdir(parents=True)
+    study.write_json(file, {"claims": {"claims": tables.nested(there.reset_index(), ["id"])}})
+    shown = claims.beside(here, ["easier", "harder"], "claims")
+    assert shown.to_dict("list") == {
+        "Claim": LISTED.loc[["base-easier", "frequent-easier"], "claim"].tolist(),
+        "here": ["seen here: +0.200 (+0.180 to +0.220)", "not applicable here"],
+        "easier": ["undecided: +0.100 (−0.300 to +0.500)", "seen here: +0.200 (+0.180 to +0.220)"],
+    }
+    assert claims.beside(here, ["harder"], "claims").empty and claims.beside(here, ["easier"], "early_claims").empty

@@ -121,7 +121,9 @@ def test_without_a_python_that_fits_make_says_which_ones_do(clone, script):
     ],
 )
 def test_pythons_and_machines_for_which_the_lock_has_wheels(version, machine, fits, monkeypatch):
-    code = re.search(r"^FITS := (.*?)^NEEDED", (ROOT / "lib/environment.mk").read_text(), re.M | re.S)[1].replace("\\\n", "")
+    code = re.search(r"^FITS := (.*?)^NEEDED", (ROOT / "lib/environment.mk").read_text(), re.M | re.S)[1].replace(
+        "\\\n", ""
+    )
     for name, value in {"sys.version_info": version, "sys.platform": machine[0]}.items():
         monkeypatch.setattr(name, value)
     monkeypatch.setattr("platform.machine", lambda: machine[1])

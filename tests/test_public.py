@@ -79,7 +79,9 @@ def test_ci_calls_the_script_that_this_project_calls():
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o100
 
 
-@pytest.mark.parametrize("name", ["Dockerfile", ".dockerignore", ".github/workflows/ci.yml", "Makefile", "lib/environment.mk", ".ci/run"])
+@pytest.mark.parametrize(
+    "name", ["Dockerfile", ".dockerignore", ".github/workflows/ci.yml", "Makefile", "lib/environment.mk", ".ci/run"]
+)
 def test_no_registry_is_named(name):
     assert not re.search(r"https?://|--(extra-)?index-url|docker\.io|ghcr\.io", text(name))
 

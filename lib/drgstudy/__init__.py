@@ -52,6 +52,7 @@ What is said
     comparisons     differences, and the sentences that say them
     findings        what is said of case mix, weights and trust
     claims          the papers' claims, and a verdict for each
+    evidence        what they claim, measured on this run's predictions
     levels          right DRG, right base DRG, right MDC
     drift           what changes by year
     served          who is served worse

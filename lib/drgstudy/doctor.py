@@ -123,7 +123,11 @@ def check_processor(env):
     found = f"{cores} cores, {platform.machine()}, {', '.join(names) or ('Arm' if arm else 'without AVX2')}"
     if "AMX" in names:
         return OK, found, ""
-    return (OK if names or arm else NOTE), found, "without AMX a report takes several times as long as docs/running.md says"
+    return (
+        (OK if names or arm else NOTE),
+        found,
+        "without AMX a report takes several times as long as docs/running.md says",
+    )
 
 
 def check_gpu(env):
