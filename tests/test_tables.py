@@ -164,6 +164,18 @@ def test_holms_correction_by_hand(paths):
     assert table["p_holm"].to_numpy() == pytest.approx(np.maximum.accumulate(steps).clip(max=1))
 
 
+def test_a_further_pair_is_compared_by_itself_and_corrected_with_the_others(paths):
+    scores = {run: scores_of(paths, run)[0] for run in RUNS}
+    more = [("tfidf", "mine"), ("tfidf", "never ran")]
+    table = comparisons.differences(scores, "llama", 60, 42, more=more).set_index(["of", "run", "metric"])
+    assert set(table.index.droplevel("metric")) == {("llama", "tfidf"), ("llama", "mine"), ("tfidf", "mine")}
+    first, second = (scores[run].evaluate()["macro_f1"] for run in ("tfidf", "mine"))
+    row = table.loc["tfidf", "mine", "macro_f1"]
+    assert row["difference"] == pytest.approx(first - second) and row["sentence"].startswith("TF-IDF + LR")
+    steps = table["p"].sort_values() * np.arange(len(table), 0, -1)  # Holm's, over all three pairs
+    assert table["p_holm"].sort_values().to_numpy() == pytest.approx(np.maximum.accumulate(steps.to_numpy()).clip(max=1))
+
+
 def test_means_over_folds_are_compared_and_the_sentences_say_so(paths):
     ours, theirs = (scores_of(paths, run)[0] for run in ("llama", "mine"))
     table = comparisons.differences({"a": [ours, theirs], "b": [theirs], "c": [theirs, theirs]}, "a", 40, 1).set_index(

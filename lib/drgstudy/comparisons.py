@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -23,37 +24,41 @@ BOTH = [False, True]
 
 
 def differences(
-    scores: dict[str, Scores | list[Scores]], run: str, resamples: int, seed: int, mask_below: int = 0
-) -> pd.DataFrame:
+    scores: dict[str, Scores | list[Scores]], run: str, resamples: int, seed: int, mask_below: int = 0,
+    more: Sequence[tuple[str, str]] = (),
+) -> pd.DataFrame:  # fmt: skip
     """`run` minus each other run on the same resamples of all test stays; NaN where a small count would follow.
 
     Parameters
     ----------
     scores : dict of run to Scores, or to a list of them
         Of a list, such as the models of all folds, the mean is compared.
+    more : sequence of (run, other)
+        Further pairs to compare; those of which a run has no scores are left out.
 
     Returns
     -------
     DataFrame
-        run and model (of the other), metric, difference, lower and upper (95 % interval), p, p_holm, models (of `run`
-        and of the other, "5 and 2"; "" if each has one), sentence. p_holm is corrected for all rows by Holm's method:
-        if those below 0.05 count, the chance of even one false difference among them is at most 5 %.
+        of (the first run), run and model (of the other), metric, difference, lower and upper (95 % interval), p, p_holm,
+        models (of the first and of the other, "5 and 2"; "" if each has one), sentence. p_holm is corrected for all rows
+        by Holm's method: if those below 0.05 count, the chance of even one false difference among them is at most 5 %.
     """
-    columns = ["run", "model", "metric", "difference", "lower", "upper", "p"]
-    others = progress([other for other in scores if other != run], desc="comparing")
-    parts = {other: difference(scores[run], scores[other], resamples, seed) for other in others}
+    columns = ["of", "run", "model", "metric", "difference", "lower", "upper", "p"]
+    pairs = [(run, other) for other in scores if other != run] + [pair for pair in more if scores.keys() >= {*pair}]
+    parts = {
+        (of, other): difference(scores[of], scores[other], resamples, seed)
+        for of, other in progress(pairs, desc="comparing")
+    }
     if not parts:
         return pd.DataFrame(columns=[*columns, "p_holm", "models", "sentence"])
-    table = pd.concat(parts, names=["run", "metric"]).reset_index()
+    table = pd.concat(parts, names=["of", "run", "metric"]).reset_index()
     table = table.assign(model=[style_of(other)[0] for other in table["run"]])[columns]
     table["p_holm"] = multipletests(table["p"], method="holm")[1]
-    table["models"] = [_models(scores[run], scores[other]) for other in table["run"]]
+    table["models"] = [_models(scores[row.of], scores[row.run]) for row in table.itertuples()]
     untold = {name: _untold(one, mask_below) for name, one in scores.items()}
-    masked = [
-        metric in untold[run] | untold[other] for metric, other in zip(table["metric"], table["run"], strict=True)
-    ]
+    masked = [row.metric in untold[row.of] | untold[row.run] for row in table.itertuples()]
     table.loc[masked, ["difference", "lower", "upper", "p", "p_holm"]] = np.nan
-    return table.assign(sentence=[difference_sentence(style_of(run)[0], row) for row in table.itertuples()])
+    return table.assign(sentence=[difference_sentence(style_of(row.of)[0], row) for row in table.itertuples()])
 
 
 def _listed(scores: Scores | list[Scores]) -> list[Scores]:
