@@ -173,7 +173,9 @@ def test_a_further_pair_is_compared_by_itself_and_corrected_with_the_others(path
     row = table.loc["tfidf", "mine", "macro_f1"]
     assert row["difference"] == pytest.approx(first - second) and row["sentence"].startswith("TF-IDF + LR")
     steps = table["p"].sort_values() * np.arange(len(table), 0, -1)  # Holm's, over all three pairs
-    assert table["p_holm"].sort_values().to_numpy() == pytest.approx(np.maximum.accumulate(steps.to_numpy()).clip(max=1))
+    assert table["p_holm"].sort_values().to_numpy() == pytest.approx(
+        np.maximum.accumulate(steps.to_numpy()).clip(max=1)
+    )
 
 
 def test_means_over_folds_are_compared_and_the_sentences_say_so(paths):
