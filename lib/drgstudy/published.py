@@ -84,9 +84,29 @@ def cases() -> pd.DataFrame:
 
 def listed(name: str) -> pd.DataFrame:
     """The DRGs in a table of DRG-LLaMA: "Table 4", or "Supplementary Table 2" to "4", these with the titles of v34."""
-    rows = pd.read_csv(REFERENCE / "published_drgs.csv", dtype=str)
+    rows = _drgs()
     rows = rows[rows["table"] == name].reset_index(drop=True)
     if name.startswith("Supplementary"):
         rows = rows[["drg", "type", "train_cases"]]
         rows.insert(1, "title", rows["drg"].map(drgs.v34()["title"]))
     return rows
+
+
+def confused() -> dict[frozenset[str], str]:
+    """Where DRG-LLaMA gives an example of two DRGs that are hard to tell apart, by the two codes.
+
+    Notes
+    -----
+    Source: DRG-LLaMA, Table 4 (ten errors) and Supplementary Results 4.3 (671 and 668).
+    """
+    rows = _drgs().dropna(subset="predicted_drg")
+    places = rows["table"] + (", case " + rows["case"]).fillna("")
+    return {
+        frozenset([true, code]): place
+        for place, true, predicted in zip(places, rows["drg"], rows["predicted_drg"], strict=True)
+        for code in predicted.split("/")
+    }
+
+
+def _drgs() -> pd.DataFrame:
+    return pd.read_csv(REFERENCE / "published_drgs.csv", dtype=str)
