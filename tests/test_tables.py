@@ -242,9 +242,9 @@ def by_drg_share(paths) -> float:
 
 
 def test_the_texts_numbers_stand_beside_the_published_ones():
-    table = tables.text_table({"train_stays": 1234, "top_50": 38.04, "median_cases": 12.5}, "mine").set_index(
-        "Quantity"
-    )
+    table = tables.text_table(
+        {"train_stays": 1234, "top_50": 38.04, "median_cases": 12.5, "v34_two_way_cc_mcc": 43}, "mine"
+    ).set_index("Quantity")
     assert table.columns.tolist() == ["MIMIC-IV (published)", "mine (this run)"] and len(table) == len(published.TEXT)
     rows = {
         "Training stays": ["236,192", "1,234"],
@@ -254,6 +254,8 @@ def test_the_texts_numbers_stand_beside_the_published_ones():
         "Median cases, top-5 above 80 %": ["309", "–"],
         "Median cases, top-5 below 20 %": ["17", "–"],
         "Figure 2a: degrees of freedom of the spline": ["6.35", "–"],
+        "Patients in the tables": ["299,712", "–"],
+        "Bases split in two: CC/MCC, neither": ["44", "43"],
         "p of that difference, two-sided t-test": ["0.51", "–"],
     }
     assert {quantity: table.loc[quantity].tolist() for quantity in rows} == rows

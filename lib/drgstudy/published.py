@@ -9,10 +9,18 @@ from drgstudy.study import REFERENCE
 
 FILES = {"DRG-LLaMA": "published_tables.csv", "Early DRG": "published_early.csv"}
 TEXT = {  # what DRG-LLaMA's text and captions quote: wording, format, and the published value's row and column
+    "admissions": ("Hospital stays in the tables", ",.0f", "MIMIC-IV", "n_admissions"),
+    "patients": ("Patients in the tables", ",.0f", "MIMIC-IV", "n_patients"),
     "train_stays": ("Training stays", ",.0f", "Cohort", "n_train"),
     "test_stays": ("Test stays", ",.0f", "Cohort", "n_test"),
     "train_labels": ("DRGs in the training set", ",.0f", "Training set", "n_labels"),
     "test_labels": ("DRGs in the test set", ",.0f", "Test set", "n_labels"),
+    "v34_drgs": ("DRGs of version 34", ",.0f", "MS-DRG v34", "n_drgs"),
+    "v34_bases": ("Base DRGs of version 34", ",.0f", "MS-DRG v34", "n_base_drgs"),
+    "v34_three_way": ("Bases split in three: MCC, CC, neither", ",.0f", "MS-DRG v34", "n_three_way"),
+    "v34_two_way_cc_mcc": ("Bases split in two: CC/MCC, neither", ",.0f", "MS-DRG v34", "n_two_way_cc_mcc"),
+    "v34_two_way_mcc": ("Bases split in two: MCC, no MCC", ",.0f", "MS-DRG v34", "n_two_way_mcc"),
+    "v34_unsplit": ("Bases that are not split", ",.0f", "MS-DRG v34", "n_unsplit"),
     "train_words": ("Mean words of a training stay", ".0f", "Training set", "mean_words"),
     "test_words": ("Mean words of a test stay", ".0f", "Test set", "mean_words"),
     "words_p": ("p of that difference, two-sided t-test", ".2f", "Training against test set", "p_words"),
