@@ -560,3 +560,31 @@ def test_a_value_is_printed_with_its_interval_and_a_true_minus():
     assert tables.with_interval(table, "+.2f", "mean") == ["+0.12 (−0.03 to +0.27)", "−0.25 (+0.50 to +1.00)"]
     shares = table.rename(columns={"mean": "value"})
     assert tables.with_interval(shares, ".1f", unit=100) == ["12.5 (−3.1 to 27.0)", "−25.0 (50.0 to 100.0)"]
+
+
+def run_of(run: str, stay_ids: list[int], right: list[bool]) -> Predictions:
+    """A run's predictions of stays, of which every other one has the second label."""
+    truth = np.array(stay_ids) % 2
+    logits = np.eye(2, dtype="float32")[np.where(right, truth, 1 - truth)]
+    return Predictions(np.array(stay_ids), truth, np.array(["291", "871"]), logits, {"run": run})
+
+
+def test_clinicians_known_and_new_are_compared_on_common_stays_alone():
+    known = run_of("tfidf", [5, 1, 2, 3, 9], [True, True, True, False, False])
+    new = run_of("tfidf-clinicians", [1, 2, 3, 5, 8], [True, False, False, True, True])
+    table, said = comparisons.clinicians_effect(known, new, 40, 1)
+    row = table.set_index("metric").loc["acc_at_1"]
+    assert row[["together", "apart", "difference"]].tolist() == [0.75, 0.5, 0.25]  # of the stays 1, 2, 3 and 5
+    assert said == "4 of the 5 test stays of TF-IDF + LR are test stays under both splits."
+    apart = run_of("tfidf-clinicians", [11, 12], [True, False])
+    with pytest.raises(study.StudyError, match="no common test stay"):
+        comparisons.clinicians_effect(known, apart, 40, 1)
+
+
+def test_of_common_stays_no_accuracy_is_told_that_leaves_few_of_all():
+    """Of 40 test stays 30 are common; of the other ten, all right, it would follow that ten are."""
+    known = run_of("tfidf", list(range(40)), [n % 2 == 0 or n >= 30 for n in range(40)])
+    new = run_of("tfidf-clinicians", list(range(30)), [n % 3 < 2 for n in range(30)])
+    table, said = comparisons.clinicians_effect(known, new, 40, 1, 11)
+    assert "acc_at_1" not in set(table["metric"]) and "macro_f1" in set(table["metric"])
+    assert said.startswith("Few, or all but few, of the 40")

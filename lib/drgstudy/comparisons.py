@@ -15,9 +15,10 @@ from statsmodels.stats.multitest import multipletests
 
 from drgstudy import disclosure, published
 from drgstudy.bootstrap import difference
-from drgstudy.metrics import METRICS, Scores, share
+from drgstudy.metrics import METRICS, TOP, Scores, share
 from drgstudy.plots.style import style_of
-from drgstudy.study import progress
+from drgstudy.predictions import Predictions
+from drgstudy.study import StudyError, progress
 from drgstudy.tables import signed
 
 BOTH = [False, True]
@@ -169,11 +170,51 @@ def _means(scores: Scores | list[Scores]) -> pd.Series:
     return pd.DataFrame([one.evaluate() for one in _listed(scores)]).mean()
 
 
-def leakage_sentence(row) -> str:
-    """A sentence on a row of `split_effect`: does the model score higher where it knows the patients?"""
+def clinicians_effect(
+    known: Predictions, new: Predictions, resamples: int, seed: int, mask_below: int = 0
+) -> tuple[pd.DataFrame, str]:
+    """What knowing the clinicians of a stay is worth to a model, on the stays that both of two runs were tested on.
+
+    Parameters
+    ----------
+    known, new : Predictions
+        Of one model: trained on other stays of these stays' clinicians, too; and on stays of other clinicians alone.
+
+    Returns
+    -------
+    table : DataFrame
+        As `split_effect` returns it; together is `known`.
+    said : str
+        How many stays are compared.
+
+    Raises
+    ------
+    StudyError
+        If no stay was tested on by both.
+    """
+    common, scores, hidden = np.intersect1d(known.stay_ids, new.stay_ids), [], set()
+    if not len(common):
+        raise StudyError(
+            f"runs {known.run['run']!r} and {new.run['run']!r} have no common test stay; leave one of them out"
+        )
+    for made in (new, known):
+        at, left = pd.Index(made.stay_ids).get_indexer(common), ~np.isin(made.stay_ids, common)
+        scores.append(Scores(made.logits[at], made.truth[at]))
+        for k in TOP:  # of all test stays it is told elsewhere how many are right
+            right = Scores(made.logits, made.truth).in_top(k)[left]
+            if disclosure.is_small(np.array([right.sum(), (~right).sum()]), mask_below).any():
+                hidden.add(f"acc_at_{k}")
+    table = split_effect(*({new.run["run"]: one} for one in scores), resamples, seed, mask_below)
+    n, whole = disclosure.part(len(common), len(known.stay_ids), mask_below), len(known.stay_ids)
+    said = f"{n} of the {whole:,} test stays of {style_of(known.run['run'])[0]} are test stays under both splits."
+    return table[~table["metric"].isin(hidden)], said[0].upper() + said[1:]
+
+
+def leakage_sentence(row, whom: str = "patients") -> str:
+    """A sentence on a row of `split_effect`: does the model score higher where it knows the patients, or others?"""
     amount = _amount(row)
     certain = row.p_holm < 0.05 and row.difference > 0
-    verdict = "scores higher where it knows the patients" if certain else "shows no certain leakage"
+    verdict = f"scores higher where it knows the {whom}" if certain else "shows no certain leakage"
     return f"{row.model} {verdict} in {METRICS[row.metric]} ({amount})."
 
 

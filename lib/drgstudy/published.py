@@ -47,6 +47,20 @@ TEXT = {  # what DRG-LLaMA's text and captions quote: wording, format, and the p
     "spline_r2": ("Figure 2a: R² of the spline", ".3f", "Smoothing spline", "r2"),
 }
 
+EARLY_TEXT = {  # what the early-DRG paper's text quotes: wording, sign of a bound, format, the published value's set and metric
+    "targets": ("DRGs of the official rules that a model may name", "", ",.0f", "Target space", "n_drgs"),
+    "drgs": ("DRGs that occur in the cohort", "", ",.0f", "Cohort", "n_drgs"),
+    "words": ("Mean words of a stay after 48 hours (published: tokens)", "", ",.0f", "Cohort", "mean_tokens"),
+    "macro_auc": ("CAML, all DRGs: macro-AUC", "> ", ".2f", "All DRGs", "macro_auc_above"),
+    "micro_auc": ("CAML, all DRGs: micro-AUC", "> ", ".2f", "All DRGs", "micro_auc_above"),
+    "p": ("CAML against LSTM: largest p of the paper’s t-tests", "< ", ".1g", "All DRGs", "p_against_caml_below"),
+    "cmi_24": ("Error of the case-mix index at 24 hours, %", "", ".2f", "Test cohort", "cmi_error_percent_24h"),
+    "cmi_later": ("Its largest later, %", "< ", ".1f", "Test cohort", "cmi_error_percent_after_24h_below"),
+    "cmi_few": ("Its largest at 24 hours in smaller populations, %", "< ", ".1f", "Smaller populations", "cmi_error_percent_24h_below"),
+    "mae": ("Mean absolute error of the regression", "< ", ".2f", "All DRGs", "mae_below"),
+    "payment": ("500 stays, index 3.15, off by 5 %: dollars", "", ",.0f", "Payment example", "payment_difference_dollars"),
+}  # fmt: skip
+
 
 def table(name: str, study: str = "DRG-LLaMA") -> pd.DataFrame:
     """One published table in long form, or the numbers that a paper's text quotes.
