@@ -202,6 +202,6 @@ def test_the_early_texts_numbers_stand_beside_the_published_ones():
     assert found["DRGs that occur in the cohort", "APR-DRG"] == ["908", "–"]
     assert found["Mean words of a stay after 48 hours (published", "both"] == ["2,000", "103"]
     assert found["Error of the case-mix index at 24 hours, %", "APR-DRG"] == ["12.79", "4.92"]
-    assert found["Its largest later, %", "MS-DRG"] == ["< 5.0", "–"]
+    assert found["The largest error at a later hour, %", "MS-DRG"] == ["< 5.0", "–"]
     assert found["CAML against LSTM", "MS-DRG"] == ["< 0.01", "0.0004"]
     assert found["500 stays, index 3.15, off by 5 %", "both"] == ["472,500", "472,500"]

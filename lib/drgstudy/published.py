@@ -55,8 +55,8 @@ EARLY_TEXT = {  # what the early-DRG paper's text quotes: wording, sign of a bou
     "micro_auc": ("CAML, all DRGs: micro-AUC", "> ", ".2f", "All DRGs", "micro_auc_above"),
     "p": ("CAML against LSTM: largest p of the paper’s t-tests", "< ", ".1g", "All DRGs", "p_against_caml_below"),
     "cmi_24": ("Error of the case-mix index at 24 hours, %", "", ".2f", "Test cohort", "cmi_error_percent_24h"),
-    "cmi_later": ("Its largest later, %", "< ", ".1f", "Test cohort", "cmi_error_percent_after_24h_below"),
-    "cmi_few": ("Its largest at 24 hours in smaller populations, %", "< ", ".1f", "Smaller populations", "cmi_error_percent_24h_below"),
+    "cmi_later": ("The largest error at a later hour, %", "< ", ".1f", "Test cohort", "cmi_error_percent_after_24h_below"),
+    "cmi_few": ("The largest at 24 hours in smaller populations, %", "< ", ".1f", "Smaller populations", "cmi_error_percent_24h_below"),
     "mae": ("Mean absolute error of the regression", "< ", ".2f", "All DRGs", "mae_below"),
     "payment": ("500 stays, index 3.15, off by 5 %: dollars", "", ",.0f", "Payment example", "payment_difference_dollars"),
 }  # fmt: skip
