@@ -25,7 +25,7 @@ def test_the_list_is_read_with_its_bounds_and_units():
     signs = LISTED.loc[known].eval("published - bound").map(np.sign)
     assert (
         (signs == LISTED.loc[known, "direction"].map({"above": 1, "below": -1}))
-        .drop(["two-level", "words-level"])
+        .drop(["two-level", "cc-base-level", "words-level"])
         .all()
     )
 
@@ -186,6 +186,7 @@ def test_each_is_what_a_plain_loop_makes_of_the_stays(hospital, measured):
         np.mean([two[i, :340].argmax() == base[i] for i in rows]) - np.mean(drg)
     )
     assert value["cc-easier"] == pytest.approx(np.mean([two[i, 340:].argmax() == cc[i] for i in rows]) - np.mean(drg))
+    assert value["cc-base-level"] == pytest.approx(value["cc-easier"] - value["base-easier"])
     assert value["two-level"] == pytest.approx(np.mean(drg) - np.mean(right))
     top = set(stays["drg_v34"].value_counts().sort_index().sort_values(ascending=False, kind="stable").index[:30])
     some = [is_right for is_right, code in zip(right, labels[truth], strict=True) if code in top]

@@ -124,3 +124,17 @@ def test_fiscal_2013_facts(system, drg, title, mdc, weight):
 def test_fiscal_2013_knows_two_systems():
     with pytest.raises(StudyError, match="expected 'ms' or 'apr', got 'MS-DRG'"):
         drgs.fiscal_2013("MS-DRG")
+
+
+def test_bases_are_split_as_cms_titles_say():
+    """154, 43, 66 and 77: they make up 340 bases and 757 DRGs. The paper's text has 44 and 65."""
+    found = drgs.splits()
+    assert found == {
+        "drgs": 757,
+        "bases": 340,
+        "three_way": 154,
+        "two_way_cc_mcc": 43,
+        "two_way_mcc": 66,
+        "unsplit": 77,
+    }
+    assert sum(found[kind] * n for kind, n in zip(list(found)[2:], (3, 2, 2, 1), strict=True)) == found["drgs"]

@@ -127,3 +127,10 @@ def test_sentences_say_what_was_found_and_what_not():
     assert third == "The case mix changes no more than chance would do (p = 0.3)."
     assert "it can’t be told whether that costs anything (+15.0 points, 95 % interval −10.0" in first
     assert "small counts would follow" in drift.sentences(gained * np.nan, (0.51, 0.2), mix, 0.3)[0]
+
+
+def test_tfidf_learns_what_words_say_and_leaves_nothing(tmp_path):
+    train = pd.Series(["sepsis bacteremia", "fracture hip", "sepsis fever", "hip pain"] * 3)
+    test = pd.Series(["a hip", "of sepsis"])
+    said = drift.tfidf_says(train, np.array([1, 0, 1, 0] * 3), ["470", "871"], test, 1, tmp_path)
+    assert said.dtype == np.float32 and said.argmax(axis=1).tolist() == [0, 1] and not list(tmp_path.iterdir())

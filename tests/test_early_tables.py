@@ -184,3 +184,24 @@ def test_regression_is_nearer_only_where_its_interval_says_so():
         "is nearer than the weight of the top-1 DRG" in said[0] and "can’t be told from the expected weight" in said[1]
     )
     assert "published: under 1.51" in said[2]
+
+
+def test_the_early_texts_numbers_stand_beside_the_published_ones():
+    ours = {
+        "early_drgs_ms": 44,
+        "early_words": 103.4,
+        "early_cmi_24_apr": 4.918,
+        "early_p_ms": 0.0004,
+        "early_payment": 472500.0,
+    }
+    table = tables.early_text_table(ours, "mine")
+    assert table.columns.tolist() == ["Quantity", "System", "MIMIC-III (published)", "mine (this run)"]
+    assert len(table) == 2 * len(published.EARLY_TEXT) - 2  # two numbers are of both systems
+    found = {(row[0].split(":")[0], row[1]): row[2:] for row in table.to_numpy().tolist()}
+    assert found["DRGs that occur in the cohort", "MS-DRG"] == ["611", "44"]
+    assert found["DRGs that occur in the cohort", "APR-DRG"] == ["908", "–"]
+    assert found["Mean words of a stay after 48 hours (published", "both"] == ["2,000", "103"]
+    assert found["Error of the case-mix index at 24 hours, %", "APR-DRG"] == ["12.79", "4.92"]
+    assert found["The largest error at a later hour, %", "MS-DRG"] == ["< 5.0", "–"]
+    assert found["CAML against LSTM", "MS-DRG"] == ["< 0.01", "0.0004"]
+    assert found["500 stays, index 3.15, off by 5 %", "both"] == ["472,500", "472,500"]

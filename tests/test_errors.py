@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drgstudy import drgs, errors
+from drgstudy import drgs, errors, published
 from drgstudy.metrics import Scores
 from drgstudy.study import REFERENCE, StudyError
 from drgstudy.synthetic import hardness
@@ -54,6 +54,51 @@ def test_each_error_has_the_one_class_that_its_facts_say(pairs):
         assert ("medical instead" in found) == ((one["type"], other["type"]) == ("surgical", "medical"))
         assert ("surgical instead" in found) == ((one["type"], other["type"]) == ("medical", "surgical"))
         assert found in ("", *errors.CLASSES)
+
+
+def judged_as(counts: dict[tuple[str, str], int]) -> pd.DataFrame:
+    """As `errors.judge` returns it: so many stays of the first DRG that were called the second."""
+    true, predicted = zip(*[pair for pair, n in counts.items() for _ in range(n)], strict=True)
+    return pd.DataFrame({"true_drg": true, "predicted_drg": predicted, "class": errors.classify(true, predicted)})
+
+
+def test_pairs_of_drgs_are_counted_in_both_directions_by_hand():
+    found = errors.confusions(judged_as({("291", "292"): 3, ("292", "291"): 5, ("291", "291"): 9, ("690", "871"): 2}))
+    assert found.to_dict("list") == {
+        "drg": ["292", "690"], "other": ["291", "871"], "there": [5, 2], "back": [3, 0], "errors": [8, 2],
+        "share": [0.8, 0.2], "apart_in": ["severity", "MDC"],
+    }  # fmt: skip
+
+
+@settings(max_examples=30)
+@given(
+    st.dictionaries(
+        st.tuples(*[st.sampled_from(["291", "292", "308", "690", "871"])] * 2), st.integers(1, 40), min_size=3
+    )
+)
+def test_of_pairs_that_are_told_no_small_count_follows(counts):
+    counts |= {("291", "292"): 12}
+    whole, told = (errors.confusions(judged_as(counts), least) for least in (0, 11))
+    wrong = {pair: n for pair, n in counts.items() if len(set(pair)) == 2}
+    assert whole["errors"].sum() == sum(wrong.values()) and whole["share"].sum() == pytest.approx(1)
+    shown = {}
+    for row in told.itertuples():
+        shown |= {(row.drg, row.other): row.there, (row.other, row.drg): row.back}
+    shown = {pair: n for pair, n in shown.items() if n == n and n}
+    assert all(wrong[pair] == n and n >= 11 for pair, n in shown.items())
+    mdc = V34["mdc"]
+    for same in (lambda pair: "all", lambda pair: pair[0], lambda pair: (mdc[pair[0]], mdc[pair[1]])):
+        left = {}
+        for pair, n in wrong.items():
+            left[same(pair)] = left.get(same(pair), 0) + n - shown.get(pair, 0)
+        assert not any(0 < n < 11 and any(same(pair) == group for pair in shown) for group, n in left.items())
+
+
+def test_the_papers_examples_are_pairs_of_v34():
+    found = published.confused()
+    assert found[frozenset(["671", "668"])] == "Supplementary Results 4.3" and len(found) == 12
+    assert found[frozenset(["291", "208"])] == found[frozenset(["291", "207"])] == "Table 4, case 1"
+    assert {code for pair in found for code in pair} <= set(V34.index)
 
 
 def test_every_class_occurs_and_every_mdc_has_a_name():

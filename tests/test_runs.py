@@ -402,7 +402,7 @@ OF = {
     "bert": {"bert", "bert-ms", "bert-apr"},
     "caml": {"caml", "caml-known", "caml-patients", "caml-ms", "caml-apr", "caml-ms-weight", "caml-apr-weight", "caml-ms-known"},
     "lstm": {"lstm-ms", "lstm-apr"},
-    "tfidf": {"tfidf", "tfidf-known", "tfidf-patients"},
+    "tfidf": {"tfidf", "tfidf-clinicians", "tfidf-known", "tfidf-patients"},
     "tree": {"tree", "titles"},
 }  # fmt: skip
 DECODERS = OF["llama"] | OF["tree"]

@@ -164,6 +164,20 @@ def test_holms_correction_by_hand(paths):
     assert table["p_holm"].to_numpy() == pytest.approx(np.maximum.accumulate(steps).clip(max=1))
 
 
+def test_a_further_pair_is_compared_by_itself_and_corrected_with_the_others(paths):
+    scores = {run: scores_of(paths, run)[0] for run in RUNS}
+    more = [("tfidf", "mine"), ("tfidf", "never ran")]
+    table = comparisons.differences(scores, "llama", 60, 42, more=more).set_index(["of", "run", "metric"])
+    assert set(table.index.droplevel("metric")) == {("llama", "tfidf"), ("llama", "mine"), ("tfidf", "mine")}
+    first, second = (scores[run].evaluate()["macro_f1"] for run in ("tfidf", "mine"))
+    row = table.loc["tfidf", "mine", "macro_f1"]
+    assert row["difference"] == pytest.approx(first - second) and row["sentence"].startswith("TF-IDF + LR")
+    steps = table["p"].sort_values() * np.arange(len(table), 0, -1)  # Holm's, over all three pairs
+    assert table["p_holm"].sort_values().to_numpy() == pytest.approx(
+        np.maximum.accumulate(steps.to_numpy()).clip(max=1)
+    )
+
+
 def test_means_over_folds_are_compared_and_the_sentences_say_so(paths):
     ours, theirs = (scores_of(paths, run)[0] for run in ("llama", "mine"))
     table = comparisons.differences({"a": [ours, theirs], "b": [theirs], "c": [theirs, theirs]}, "a", 40, 1).set_index(
@@ -228,9 +242,9 @@ def by_drg_share(paths) -> float:
 
 
 def test_the_texts_numbers_stand_beside_the_published_ones():
-    table = tables.text_table({"train_stays": 1234, "top_50": 38.04, "median_cases": 12.5}, "mine").set_index(
-        "Quantity"
-    )
+    table = tables.text_table(
+        {"train_stays": 1234, "top_50": 38.04, "median_cases": 12.5, "v34_two_way_cc_mcc": 43}, "mine"
+    ).set_index("Quantity")
     assert table.columns.tolist() == ["MIMIC-IV (published)", "mine (this run)"] and len(table) == len(published.TEXT)
     rows = {
         "Training stays": ["236,192", "1,234"],
@@ -240,6 +254,8 @@ def test_the_texts_numbers_stand_beside_the_published_ones():
         "Median cases, top-5 above 80 %": ["309", "–"],
         "Median cases, top-5 below 20 %": ["17", "–"],
         "Figure 2a: degrees of freedom of the spline": ["6.35", "–"],
+        "Patients in the tables": ["299,712", "–"],
+        "Bases split in two: CC/MCC, neither": ["44", "43"],
         "p of that difference, two-sided t-test": ["0.51", "–"],
     }
     assert {quantity: table.loc[quantity].tolist() for quantity in rows} == rows
@@ -544,3 +560,31 @@ def test_a_value_is_printed_with_its_interval_and_a_true_minus():
     assert tables.with_interval(table, "+.2f", "mean") == ["+0.12 (−0.03 to +0.27)", "−0.25 (+0.50 to +1.00)"]
     shares = table.rename(columns={"mean": "value"})
     assert tables.with_interval(shares, ".1f", unit=100) == ["12.5 (−3.1 to 27.0)", "−25.0 (50.0 to 100.0)"]
+
+
+def run_of(run: str, stay_ids: list[int], right: list[bool]) -> Predictions:
+    """A run's predictions of stays, of which every other one has the second label."""
+    truth = np.array(stay_ids) % 2
+    logits = np.eye(2, dtype="float32")[np.where(right, truth, 1 - truth)]
+    return Predictions(np.array(stay_ids), truth, np.array(["291", "871"]), logits, {"run": run})
+
+
+def test_clinicians_known_and_new_are_compared_on_common_stays_alone():
+    known = run_of("tfidf", [5, 1, 2, 3, 9], [True, True, True, False, False])
+    new = run_of("tfidf-clinicians", [1, 2, 3, 5, 8], [True, False, False, True, True])
+    table, said = comparisons.clinicians_effect(known, new, 40, 1)
+    row = table.set_index("metric").loc["acc_at_1"]
+    assert row[["together", "apart", "difference"]].tolist() == [0.75, 0.5, 0.25]  # of the stays 1, 2, 3 and 5
+    assert said == "4 of the 5 test stays of TF-IDF + LR are test stays under both splits."
+    apart = run_of("tfidf-clinicians", [11, 12], [True, False])
+    with pytest.raises(study.StudyError, match="no common test stay"):
+        comparisons.clinicians_effect(known, apart, 40, 1)
+
+
+def test_of_common_stays_no_accuracy_is_told_that_leaves_few_of_all():
+    """Of 40 test stays 30 are common; of the other ten, all right, it would follow that ten are."""
+    known = run_of("tfidf", list(range(40)), [n % 2 == 0 or n >= 30 for n in range(40)])
+    new = run_of("tfidf-clinicians", list(range(30)), [n % 3 < 2 for n in range(30)])
+    table, said = comparisons.clinicians_effect(known, new, 40, 1, 11)
+    assert "acc_at_1" not in set(table["metric"]) and "macro_f1" in set(table["metric"])
+    assert said.startswith("Few, or all but few, of the 40")

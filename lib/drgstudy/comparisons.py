@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,46 +15,51 @@ from statsmodels.stats.multitest import multipletests
 
 from drgstudy import disclosure, published
 from drgstudy.bootstrap import difference
-from drgstudy.metrics import METRICS, Scores, share
+from drgstudy.metrics import METRICS, TOP, Scores, share
 from drgstudy.plots.style import style_of
-from drgstudy.study import progress
+from drgstudy.predictions import Predictions
+from drgstudy.study import StudyError, progress
 from drgstudy.tables import signed
 
 BOTH = [False, True]
 
 
 def differences(
-    scores: dict[str, Scores | list[Scores]], run: str, resamples: int, seed: int, mask_below: int = 0
-) -> pd.DataFrame:
+    scores: dict[str, Scores | list[Scores]], run: str, resamples: int, seed: int, mask_below: int = 0,
+    more: Sequence[tuple[str, str]] = (),
+) -> pd.DataFrame:  # fmt: skip
     """`run` minus each other run on the same resamples of all test stays; NaN where a small count would follow.
 
     Parameters
     ----------
     scores : dict of run to Scores, or to a list of them
         Of a list, such as the models of all folds, the mean is compared.
+    more : sequence of (run, other)
+        Further pairs to compare; those of which a run has no scores are left out.
 
     Returns
     -------
     DataFrame
-        run and model (of the other), metric, difference, lower and upper (95 % interval), p, p_holm, models (of `run`
-        and of the other, "5 and 2"; "" if each has one), sentence. p_holm is corrected for all rows by Holm's method:
-        if those below 0.05 count, the chance of even one false difference among them is at most 5 %.
+        of (the first run), run and model (of the other), metric, difference, lower and upper (95 % interval), p, p_holm,
+        models (of the first and of the other, "5 and 2"; "" if each has one), sentence. p_holm is corrected for all rows
+        by Holm's method: if those below 0.05 count, the chance of even one false difference among them is at most 5 %.
     """
-    columns = ["run", "model", "metric", "difference", "lower", "upper", "p"]
-    others = progress([other for other in scores if other != run], desc="comparing")
-    parts = {other: difference(scores[run], scores[other], resamples, seed) for other in others}
+    columns = ["of", "run", "model", "metric", "difference", "lower", "upper", "p"]
+    pairs = [(run, other) for other in scores if other != run] + [pair for pair in more if scores.keys() >= {*pair}]
+    parts = {
+        (of, other): difference(scores[of], scores[other], resamples, seed)
+        for of, other in progress(pairs, desc="comparing")
+    }
     if not parts:
         return pd.DataFrame(columns=[*columns, "p_holm", "models", "sentence"])
-    table = pd.concat(parts, names=["run", "metric"]).reset_index()
+    table = pd.concat(parts, names=["of", "run", "metric"]).reset_index()
     table = table.assign(model=[style_of(other)[0] for other in table["run"]])[columns]
     table["p_holm"] = multipletests(table["p"], method="holm")[1]
-    table["models"] = [_models(scores[run], scores[other]) for other in table["run"]]
+    table["models"] = [_models(scores[row.of], scores[row.run]) for row in table.itertuples()]
     untold = {name: _untold(one, mask_below) for name, one in scores.items()}
-    masked = [
-        metric in untold[run] | untold[other] for metric, other in zip(table["metric"], table["run"], strict=True)
-    ]
+    masked = [row.metric in untold[row.of] | untold[row.run] for row in table.itertuples()]
     table.loc[masked, ["difference", "lower", "upper", "p", "p_holm"]] = np.nan
-    return table.assign(sentence=[difference_sentence(style_of(run)[0], row) for row in table.itertuples()])
+    return table.assign(sentence=[difference_sentence(style_of(row.of)[0], row) for row in table.itertuples()])
 
 
 def _listed(scores: Scores | list[Scores]) -> list[Scores]:
@@ -164,11 +170,51 @@ def _means(scores: Scores | list[Scores]) -> pd.Series:
     return pd.DataFrame([one.evaluate() for one in _listed(scores)]).mean()
 
 
-def leakage_sentence(row) -> str:
-    """A sentence on a row of `split_effect`: does the model score higher where it knows the patients?"""
+def clinicians_effect(
+    known: Predictions, new: Predictions, resamples: int, seed: int, mask_below: int = 0
+) -> tuple[pd.DataFrame, str]:
+    """What knowing the clinicians of a stay is worth to a model, on the stays that both of two runs were tested on.
+
+    Parameters
+    ----------
+    known, new : Predictions
+        Of one model: trained on other stays of these stays' clinicians, too; and on stays of other clinicians alone.
+
+    Returns
+    -------
+    table : DataFrame
+        As `split_effect` returns it; together is `known`.
+    said : str
+        How many stays are compared.
+
+    Raises
+    ------
+    StudyError
+        If no stay was tested on by both.
+    """
+    common, scores, hidden = np.intersect1d(known.stay_ids, new.stay_ids), [], set()
+    if not len(common):
+        raise StudyError(
+            f"runs {known.run['run']!r} and {new.run['run']!r} have no common test stay; leave one of them out"
+        )
+    for made in (new, known):
+        at, left = pd.Index(made.stay_ids).get_indexer(common), ~np.isin(made.stay_ids, common)
+        scores.append(Scores(made.logits[at], made.truth[at]))
+        for k in TOP:  # of all test stays it is told elsewhere how many are right
+            right = Scores(made.logits, made.truth).in_top(k)[left]
+            if disclosure.is_small(np.array([right.sum(), (~right).sum()]), mask_below).any():
+                hidden.add(f"acc_at_{k}")
+    table = split_effect(*({new.run["run"]: one} for one in scores), resamples, seed, mask_below)
+    n, whole = disclosure.part(len(common), len(known.stay_ids), mask_below), len(known.stay_ids)
+    said = f"{n} of the {whole:,} test stays of {style_of(known.run['run'])[0]} are test stays under both splits."
+    return table[~table["metric"].isin(hidden)], said[0].upper() + said[1:]
+
+
+def leakage_sentence(row, whom: str = "patients") -> str:
+    """A sentence on a row of `split_effect`: does the model score higher where it knows the patients, or others?"""
     amount = _amount(row)
     certain = row.p_holm < 0.05 and row.difference > 0
-    verdict = "scores higher where it knows the patients" if certain else "shows no certain leakage"
+    verdict = f"scores higher where it knows the {whom}" if certain else "shows no certain leakage"
     return f"{row.model} {verdict} in {METRICS[row.metric]} ({amount})."
 
 

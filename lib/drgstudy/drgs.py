@@ -81,6 +81,23 @@ def v34() -> pd.DataFrame:
     return table
 
 
+def splits() -> dict[str, int]:
+    """How many DRGs v34 has, how many base DRGs, and how many of these are split by severity in each way.
+
+    Returns
+    -------
+    dict of str to int
+        drgs, bases, three_way, two_way_cc_mcc ("with CC/MCC" against "without"), two_way_mcc and unsplit.
+
+    Notes
+    -----
+    Source: DRG-LLaMA, Discussion, which gives 44 and 65 for the two kinds of two-way splits. CMS's titles give 43 and 66.
+    """
+    kinds = v34().groupby("base")["cc_label"].agg(lambda labels: tuple(sorted(labels))).value_counts()
+    of = {"three_way": (0, 1, 2), "two_way_cc_mcc": (0, 1), "two_way_mcc": (2, 3), "unsplit": (4,)}
+    return {"drgs": len(v34()), "bases": int(kinds.sum())} | {name: int(kinds[labels]) for name, labels in of.items()}
+
+
 @cache
 def fiscal_2013(system: str) -> pd.DataFrame:
     """The codes and weights of fiscal year 2013, for the early-DRG study; shared, so copy them before changing them.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from scipy.stats import kruskal, mannwhitneyu, random_table
@@ -11,6 +14,7 @@ from statsmodels.stats.proportion import proportion_confint
 from drgstudy import disclosure
 from drgstudy.cohort import is_ms_drg
 from drgstudy.harmonize import standard_code
+from drgstudy.models import tfidf
 from drgstudy.tables import signed
 
 LEAST = 5  # stays of a DRG whose years are compared with those of others
@@ -90,6 +94,30 @@ def by_year(hits: pd.Series, year: pd.Series, mask_below: int = 0, sums=()) -> p
     hide = disclosure.withheld(hit, mask_below, known) | disclosure.withheld(n - hit, mask_below, known)
     lower, upper = proportion_confint(hit, n, method="wilson")
     return pd.DataFrame({"value": hit / n, "lower": lower, "upper": upper}).mask(pd.Series(hide, n.index))
+
+
+def tfidf_says(
+    train: pd.Series, y: np.ndarray, outputs: list[str], test: pd.Series, seed: int, folder: Path
+) -> np.ndarray:
+    """The logits that TF-IDF gives to `test` texts after training on `train` texts: float32, shape (test, outputs).
+
+    Terms are hashed, so that a training takes seconds; nothing of the model is kept.
+
+    Parameters
+    ----------
+    train, test : Series of str
+    y : array of int, shape (train,)
+        Positions in `outputs`.
+    outputs : list of str
+        What each output stands for.
+    seed : int
+    folder : Path
+        Where the model may lie meanwhile, for it has learned from notes.
+    """
+    with tempfile.TemporaryDirectory(dir=folder) as beside:
+        model = tfidf.Model(tfidf.Settings(features=2**18), outputs, Path(beside), seed)
+        model.fit(train.tolist(), y)
+        return model.predict(test.tolist())
 
 
 def told_apart(score: np.ndarray, late: np.ndarray) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import log_softmax
 
-from drgstudy import drgs, sheets
+from drgstudy import disclosure, drgs, sheets
 from drgstudy.harmonize import standard_code
 from drgstudy.metrics import TOP
 from drgstudy.predictions import Predictions
@@ -154,6 +154,47 @@ def by_mdc(judged: pd.DataFrame) -> pd.DataFrame:
     occurring = [mdc for mdc in MDC if mdc in {*true, *predicted}]
     counts = pd.crosstab(true, predicted).reindex(index=occurring, columns=occurring, fill_value=0)
     return counts.rename(index=MDC, columns=MDC).rename_axis("true MDC").rename_axis("predicted MDC", axis=1)
+
+
+def confusions(judged: pd.DataFrame, mask_below: int = 0) -> pd.DataFrame:
+    """Which two DRGs are taken for one another, those with most errors first.
+
+    Parameters
+    ----------
+    judged : DataFrame
+        As `judge` returns it; at least one prediction is wrong.
+    mask_below : int
+        Smaller counts are NaN, and so are larger ones that would give them away: of all errors, of those of a DRG, of a
+        class and of two MDCs it is told elsewhere how many they are. Pairs of which nothing is left are left out.
+
+    Returns
+    -------
+    DataFrame
+        drg and other (str, v34 codes); there, the stays of drg that were taken for the other; back, those of the other that
+        were taken for drg, which are no more of those that are told; errors, their sum; share of all errors (0 to 1);
+        apart_in, the highest level at which the two differ ("severity", "base DRG" or "MDC").
+    """
+    wrong = judged[judged["class"] != ""]
+    cells = wrong.groupby(["true_drg", "predicted_drg", "class"]).size().rename("stays").reset_index()
+    mdc = drgs.v34()["mdc"]
+    groups = [cells["true_drg"], cells["class"], cells["true_drg"].map(mdc) + cells["predicted_drg"].map(mdc)]
+    sums = [(group == name).to_numpy() for group in groups for name in group.unique()]
+    hide = disclosure.withheld(cells["stays"], mask_below, [np.ones(len(cells), bool), *sums])
+    there = cells.assign(stays=cells["stays"].mask(hide)).set_index(["true_drg", "predicted_drg"])["stays"]
+    back = there.reindex(there.index.swaplevel(), fill_value=0).to_numpy()
+    level = (
+        cells["class"]
+        .str.split("[,:]")
+        .str[0]
+        .map({"Right base": "severity", "Right MDC": "base DRG", "Wrong MDC": "MDC"})
+    )
+    table = (
+        pd.DataFrame({"there": there, "back": back, "errors": there + back}).rename_axis(["drg", "other"]).reset_index()
+    )
+    table = table.assign(share=table["errors"] / len(wrong), apart_in=level, told=table[["there", "back"]].sum(axis=1))
+    commoner = table["there"].fillna(0) - table["back"].fillna(0)
+    once = (commoner > 0) | ((commoner == 0) & (table["told"] > 0) & (table["drg"] < table["other"]))
+    return table[once].sort_values("told", ascending=False, kind="stable", ignore_index=True).drop(columns="told")
 
 
 def categorise(errors: pd.DataFrame, facts: pd.DataFrame) -> pd.Series:

@@ -112,7 +112,7 @@ def drg_llama(
     found["auc-high"] = draws.difference([models.min(axis=1).to_frame("auc")]).loc["auc"]
 
     right = scores.in_top(1)
-    found |= dict.fromkeys(["base-easier", "cc-easier", "two-level"], _NO_RUN)
+    found |= dict.fromkeys(["base-easier", "cc-easier", "cc-base-level", "two-level"], _NO_RUN)
     if "two" in made:
         two = made["two"]
         space = TwoLabels(stays["drg_v34"], stays.loc[stays[split] == "train", "drg_v34"])
@@ -122,7 +122,13 @@ def drg_llama(
             for said, part in zip(np.split(two.outputs, [space.n_bases], 1), parts, strict=True)
         )
         drg = space.infer(two.outputs, "mapped") == labels[truth]
-        for claim, above, below in ("base-easier", base, drg), ("cc-easier", cc, drg), ("two-level", drg, right):
+        contrasts = {
+            "base-easier": (base, drg),
+            "cc-easier": (cc, drg),
+            "cc-base-level": (cc, base),
+            "two-level": (drg, right),
+        }
+        for claim, (above, below) in contrasts.items():
             told = _told(mask_below, above, below)
             found[claim] = draws.difference(share(above), share(below)).loc["share"] if told else _FEW
     sets = results.drg_sets(labels, stays["drg_v34"].value_counts(), [30])

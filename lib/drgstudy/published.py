@@ -9,10 +9,18 @@ from drgstudy.study import REFERENCE
 
 FILES = {"DRG-LLaMA": "published_tables.csv", "Early DRG": "published_early.csv"}
 TEXT = {  # what DRG-LLaMA's text and captions quote: wording, format, and the published value's row and column
+    "admissions": ("Hospital stays in the tables", ",.0f", "MIMIC-IV", "n_admissions"),
+    "patients": ("Patients in the tables", ",.0f", "MIMIC-IV", "n_patients"),
     "train_stays": ("Training stays", ",.0f", "Cohort", "n_train"),
     "test_stays": ("Test stays", ",.0f", "Cohort", "n_test"),
     "train_labels": ("DRGs in the training set", ",.0f", "Training set", "n_labels"),
     "test_labels": ("DRGs in the test set", ",.0f", "Test set", "n_labels"),
+    "v34_drgs": ("DRGs of version 34", ",.0f", "MS-DRG v34", "n_drgs"),
+    "v34_bases": ("Base DRGs of version 34", ",.0f", "MS-DRG v34", "n_base_drgs"),
+    "v34_three_way": ("Bases split in three: MCC, CC, neither", ",.0f", "MS-DRG v34", "n_three_way"),
+    "v34_two_way_cc_mcc": ("Bases split in two: CC/MCC, neither", ",.0f", "MS-DRG v34", "n_two_way_cc_mcc"),
+    "v34_two_way_mcc": ("Bases split in two: MCC, no MCC", ",.0f", "MS-DRG v34", "n_two_way_mcc"),
+    "v34_unsplit": ("Bases that are not split", ",.0f", "MS-DRG v34", "n_unsplit"),
     "train_words": ("Mean words of a training stay", ".0f", "Training set", "mean_words"),
     "test_words": ("Mean words of a test stay", ".0f", "Test set", "mean_words"),
     "words_p": ("p of that difference, two-sided t-test", ".2f", "Training against test set", "p_words"),
@@ -38,6 +46,20 @@ TEXT = {  # what DRG-LLaMA's text and captions quote: wording, format, and the p
     "spline_df": ("Figure 2a: degrees of freedom of the spline", ".2f", "Smoothing spline", "df"),
     "spline_r2": ("Figure 2a: R² of the spline", ".3f", "Smoothing spline", "r2"),
 }
+
+EARLY_TEXT = {  # what the early-DRG paper's text quotes: wording, sign of a bound, format, the published value's set and metric
+    "targets": ("DRGs of the official rules that a model may name", "", ",.0f", "Target space", "n_drgs"),
+    "drgs": ("DRGs that occur in the cohort", "", ",.0f", "Cohort", "n_drgs"),
+    "words": ("Mean words of a stay after 48 hours (published: tokens)", "", ",.0f", "Cohort", "mean_tokens"),
+    "macro_auc": ("CAML, all DRGs: macro-AUC", "> ", ".2f", "All DRGs", "macro_auc_above"),
+    "micro_auc": ("CAML, all DRGs: micro-AUC", "> ", ".2f", "All DRGs", "micro_auc_above"),
+    "p": ("CAML against LSTM: largest p of the paper’s t-tests", "< ", ".1g", "All DRGs", "p_against_caml_below"),
+    "cmi_24": ("Error of the case-mix index at 24 hours, %", "", ".2f", "Test cohort", "cmi_error_percent_24h"),
+    "cmi_later": ("The largest error at a later hour, %", "< ", ".1f", "Test cohort", "cmi_error_percent_after_24h_below"),
+    "cmi_few": ("The largest at 24 hours in smaller populations, %", "< ", ".1f", "Smaller populations", "cmi_error_percent_24h_below"),
+    "mae": ("Mean absolute error of the regression", "< ", ".2f", "All DRGs", "mae_below"),
+    "payment": ("500 stays, index 3.15, off by 5 %: dollars", "", ",.0f", "Payment example", "payment_difference_dollars"),
+}  # fmt: skip
 
 
 def table(name: str, study: str = "DRG-LLaMA") -> pd.DataFrame:
@@ -84,9 +106,29 @@ def cases() -> pd.DataFrame:
 
 def listed(name: str) -> pd.DataFrame:
     """The DRGs in a table of DRG-LLaMA: "Table 4", or "Supplementary Table 2" to "4", these with the titles of v34."""
-    rows = pd.read_csv(REFERENCE / "published_drgs.csv", dtype=str)
+    rows = _drgs()
     rows = rows[rows["table"] == name].reset_index(drop=True)
     if name.startswith("Supplementary"):
         rows = rows[["drg", "type", "train_cases"]]
         rows.insert(1, "title", rows["drg"].map(drgs.v34()["title"]))
     return rows
+
+
+def confused() -> dict[frozenset[str], str]:
+    """Where DRG-LLaMA gives an example of two DRGs that are hard to tell apart, by the two codes.
+
+    Notes
+    -----
+    Source: DRG-LLaMA, Table 4 (ten errors) and Supplementary Results 4.3 (671 and 668).
+    """
+    rows = _drgs().dropna(subset="predicted_drg")
+    places = rows["table"] + (", case " + rows["case"]).fillna("")
+    return {
+        frozenset([true, code]): place
+        for place, true, predicted in zip(places, rows["drg"], rows["predicted_drg"], strict=True)
+        for code in predicted.split("/")
+    }
+
+
+def _drgs() -> pd.DataFrame:
+    return pd.read_csv(REFERENCE / "published_drgs.csv", dtype=str)

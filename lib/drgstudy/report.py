@@ -77,6 +77,12 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
         source = numbers["results"]["dataset"]["name"]
         beside = f"MIMIC-IV (published) beside {source}"
         tables.write_table(tables.text_table(numbers["text"], source), paths.report / "tables", "text-numbers", beside)
+    if "early_cohort" in numbers:
+        source = numbers["early_cohort"]["dataset"]["name"]
+        quoted = tables.early_text_table(numbers["text"], source)
+        tables.write_table(
+            quoted, paths.report / "tables", "early-text-numbers", f"MIMIC-III (published) beside {source}"
+        )
     pages = Environment(loader=PackageLoader("drgstudy"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     pages.tests["words"] = lambda cell: (
         re.search("[A-Za-z]{3}", cell) is not None

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from drgstudy import drgs, provenance
+from drgstudy import drgs, provenance, published
 from drgstudy.metrics import METRICS
 from drgstudy.plots.style import style_of
 from drgstudy.predictions import Predictions
-from drgstudy.published import TEXT
+from drgstudy.published import EARLY_TEXT, TEXT
 from drgstudy.results import EARLY_METRICS
 from drgstudy.study import REFERENCE, Paths, atomic, source_of
 
@@ -150,6 +150,21 @@ def text_table(numbers: dict, dataset: str) -> pd.DataFrame:
         ours = f"{numbers[key]:{form}}" if key in numbers else "–"
         rows.append((wording, f"{values[tuple(place)]:{form}}", ours))
     return pd.DataFrame(rows, columns=["Quantity", "MIMIC-IV (published)", f"{dataset} (this run)"])
+
+
+def early_text_table(numbers: dict, dataset: str) -> pd.DataFrame:
+    """The numbers that the early-DRG paper's text quotes (`published.EARLY_TEXT`), published and ours, by DRG system.
+
+    Ours are keyed "early_drgs_ms" and the like, or "early_words" where the paper gives one number for both systems; a dash
+    where we have none.
+    """
+    theirs, rows = published.table("Text", "Early DRG").fillna({"system": ""}), []
+    for key, (wording, sign, form, drg_set, metric) in EARLY_TEXT.items():
+        for quoted in theirs[(theirs["drg_set"] == drg_set) & (theirs["metric"] == metric)].itertuples():
+            ours = numbers.get(f"early_{key}_{quoted.system}".rstrip("_"), np.nan)
+            here = "–" if np.isnan(ours) else f"{ours:{form}}"
+            rows.append((wording, drgs.SYSTEMS.get(quoted.system, "both"), f"{sign}{quoted.value:{form}}", here))
+    return pd.DataFrame(rows, columns=["Quantity", "System", "MIMIC-III (published)", f"{dataset} (this run)"])
 
 
 def with_interval(table: pd.DataFrame, form: str, value: str = "value", unit: float = 1) -> list[str]:

@@ -72,9 +72,11 @@ def test_each_run_predicts_every_test_stay(study, run):
     predictions = read_predictions(PATHS.runs / run, PATHS.stays)
     stays = read_rows(PATHS.stays, cohort.STAYS)
     test = stays[stays[predictions.run["split"]] == "test"]
-    assert predictions.run["split"] == {"patients": "split_patients", "known": "split_known"}.get(
-        run.split("-")[-1], "split"
-    )
+    assert predictions.run["split"] == {
+        "patients": "split_patients",
+        "known": "split_known",
+        "clinicians": "split_clinicians",
+    }.get(run.split("-")[-1], "split")
     assert (predictions.outputs is not None) == (run == "llama-two")
     assert predictions.stay_ids.tolist() == test["stay_id"].tolist()
     assert predictions.labels[predictions.truth].tolist() == test["drg_v34"].tolist()
@@ -261,7 +263,13 @@ def test_a_second_make_does_nothing_and_a_touched_file_reruns_what_depends_on_it
         planned = make("--dry-run", "report").stdout
     finally:
         os.utime(touched, ns=(before, before))
-    again = {"00-index", "05-train-tfidf", "05-train-tfidf-known", "05-train-tfidf-patients"}  # two are like the first
+    again = {
+        "00-index",
+        "05-train-tfidf",
+        "05-train-tfidf-clinicians",
+        "05-train-tfidf-known",
+        "05-train-tfidf-patients",
+    }  # three are like the first
     again |= {"05-train-tfidf-half", "06-results", "08-size-and-length", "10-splits", "11-trust", "12-why", "15-seeds"}
     again |= {"18-coder"}
     assert set(re.findall(r"study notebooks/params/smoke/([\w-]+)\.yaml", planned)) == again
