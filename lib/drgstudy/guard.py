@@ -56,7 +56,7 @@ _WHOSE = r"subject|patient|(?:icu[ _-]?)?stay|hadm|icustay"
 _NAMED = rf"(?i)(?<![a-z])(?:(?:{_WHOSE}|hospital|admission|note|case)[ _-]*ids?|(?:{_WHOSE})[ _-]*(?:no\.|nr\.|number)"
 _COLUMN = re.compile(rf"{_NAMED}|{_WHOSE})")
 _WORD = re.compile(r"(?i)case")  # a name of ids only where they are long: tables have a case 1, a case 2, …
-_PDF = b"%PDF-1.4\n%\xac\xdc \xab\xba\n"  # as matplotlib begins it; any other can't be read here, and is a leak
+_PDF = b"%PDF-1.4\n%\xac\xdc \xab\xba\n"  # as matplotlib begins it
 _STRING = re.compile(rb"(?s)\((?:\\.|[^\\()])*\)")
 _SHOW = re.compile(rb"(?s)(?:\((?:\\.|[^\\()])*\)|\[(?:\((?:\\.|[^\\()])*\)|[-\d.\s])*\])\s*T[jJ]")
 _ID = re.compile(r"(?<![A-Za-z0-9.#])(?<!cell-id=)(\d{6,10})(?:\.0+)?(?![A-Za-z0-9]|\.\d)")
@@ -204,7 +204,7 @@ def _texts(data: bytes) -> Iterator[str]:
             for name in archive.namelist():
                 yield name
                 yield from _texts(archive.read(name))
-    elif data.startswith(_PDF):
+    elif data[:4] == b"%PDF":
         yield from _shown(data)
     elif (text := _text(data)) is not None:
         yield from _documents(text)
@@ -222,6 +222,8 @@ def _texts(data: bytes) -> Iterator[str]:
 
 def _shown(data: bytes) -> Iterator[str]:
     """The texts of a figure in PDF: of its metadata, and of each stream a line for each command that shows letters."""
+    if not data.startswith(_PDF):
+        raise ValueError("a PDF that another program wrote")
     stream = re.compile(rb"stream\r?\n(.*?)\r?\nendstream", re.DOTALL)
     streams = [_SHOW.findall(zlib.decompress(part)) for part in stream.findall(data)]
     for commands in [_STRING.findall(stream.sub(b"", data)), *streams]:
