@@ -2,7 +2,8 @@
 
 It searches all files under ``reports/<profile>``, all executed notebooks, and those of ``notebooks`` that are not as git
 holds them, hidden ones too. They are decoded first: HTML, JSON, SVG, CSV and Markdown without their escapes and tags,
-embedded data, archives, metadata of images, figures in PDF, and file names. Pixels and encrypted data are not read. It searches for
+embedded data, archives, metadata of images, figures in PDF, and file names. Pixels and encrypted data are not read.
+It searches for
 
 - text: any 40 characters in a row of the cohort's notes, of which at least half are letters or digits (both notes and
   tables draw lines of dashes). Whitespace and case do not matter. What a table of data/reference, a template or a

@@ -113,7 +113,7 @@ def bands(heights: list[float], titles: list[str]) -> tuple[Figure, list]:
 
 
 def stamped(figure: Figure, dataset: str, caption: str) -> Figure:
-    """Give a figure its caption, and write the dataset's name into its lower right corner, on a strip that is kept free."""
+    """Give a figure its caption, and write the dataset's name, unless it is there, on a strip at its lower end."""
     figure.set_label(caption)
     if not any(text.get_gid() == "dataset" for text in figure.texts):
         mm = MM / figure.get_figheight()

@@ -32,7 +32,8 @@ def sets_by_size(table: pd.DataFrame, level: float, dataset: str) -> Figure:
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     wide = table.groupby("way", sort=False)["size"].agg(["min", "max"]).round(1)
     said = [f"{way} {row['min']:g} to {row['max']:g}" for way, row in wide.dropna().iterrows()]
-    caption = f"Sets that are to hold the DRG of {100 * level:g} % of the stays, by training stays of the DRG. DRGs in a set: {'; '.join(said)}."
+    caption = f"Sets that are to hold the DRG of {100 * level:g} % of the stays, by its training stays. "
+    caption += f"DRGs in a set: {'; '.join(said)}."
     return stamped(figure, dataset, caption)
 
 
@@ -58,5 +59,6 @@ def coding_costs(curves: dict[str, pd.DataFrame], price: float, dataset: str) ->
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     figure.legend(loc="outside upper center", ncols=5)
-    caption = f"Dollars misbilled by minutes of coding saved, of 100 stays; below the dashed line ${price:g} a minute is worth more."
+    caption = "Dollars misbilled by minutes of coding saved, of 100 stays. "
+    caption += f"Below the dashed line the minutes, at ${price:g} each, are worth more."
     return stamped(figure, dataset, caption)

@@ -48,6 +48,8 @@ def learning_curve(histories: dict[str, list[dict]], dataset: str) -> Figure:
         log = pd.DataFrame(histories[run]).set_index("step")
         if "loss" in log:  # else too short a run to have logged any
             log["loss"].dropna().plot(ax=ax, color=style_of(run)[1], marker=".")
+        else:
+            ax.set_yticks([])
         number = "eval_mean_absolute_error" in log
         loss = "mean squared error" if number else "nats"
         ax.set(title=style_of(run)[0], xlabel="step", ylabel=f"training loss ({loss})")
@@ -62,10 +64,10 @@ def learning_curve(histories: dict[str, list[dict]], dataset: str) -> Figure:
 
 
 def forest(table: pd.DataFrame, reference: str, dataset: str) -> Figure:
-    """Top-1 accuracy and macro-F1 of all models on all DRGs, with 95 % intervals; a line goes through one of the models.
+    """Top-1 accuracy and macro-F1 of all models on all DRGs, with 95 % intervals; a line goes through one of them.
 
-    `table` is as `results.table1` returns it. `reference` is the run at which the line stands, the plainest model; there
-    is none if it did not run.
+    `table` is as `results.table1` returns it. `reference` is the run at which the line stands, the plainest model;
+    there is none if it did not run.
     """
     rows = table[table["drg_set"] == "All DRGs"]
     figure, axes = canvas("two columns", 13 + 4.8 * rows["run"].nunique(), columns=2, sharey=True)
@@ -139,7 +141,7 @@ def _intervals(rows: Iterable) -> str:
 
 
 def claims(table: pd.DataFrame, dataset: str) -> Figure:
-    """Each claim that has an interval, as a difference from what it is compared with: left the published size, right ours.
+    """Each claim that has an interval, as a difference from its reference: left the published size, right ours.
 
     `table` is from `claims.judge`. Claims of one unit share an axis; a grey beam is what counts as level.
     """
@@ -265,8 +267,8 @@ def split_effect(table: pd.DataFrame, dataset: str) -> Figure:
 def accuracy_by_rank(drgs: pd.DataFrame, spline: SmoothingSpline, weighted: Callable, dataset: str) -> Figure:
     """Figure 2a: top-5 accuracy of each DRG by its rank in training cases, with the smoothing spline and its interval.
 
-    `drgs` is as `results.by_drg` returns it, and a dot's area is proportional to its column test_cases; `spline` is fitted to
-    its columns rank and acc_at_5, and `weighted`, the second line, to the stays behind them (`spline.binomial_curve`).
+    `drgs` is as `results.by_drg` returns it, and a dot's area is proportional to its column test_cases. `spline` is fitted
+    to its columns rank and acc_at_5, and `weighted`, the second line, to the stays behind them (`spline.binomial_curve`).
     """
     figure, ax = canvas("two columns", 80)
     drgs = drgs[drgs["rank"].notna()]
@@ -287,8 +289,8 @@ def accuracy_by_rank(drgs: pd.DataFrame, spline: SmoothingSpline, weighted: Call
     figure.legend(loc="outside upper center", ncols=3)
     ends = spline.curve(np.array([spline.x[0], spline.x[-1]])).clip(0, 1)
     caption = (
-        f"Top-5 accuracy of {len(drgs):,} DRGs by rank in training cases. The spline goes from {100 * ends[0]:.0f} % at the most "
-        f"frequent DRG to {100 * ends[1]:.0f} % at the rarest (df {spline.df:.2f}, R² {spline.r2:.3f})."
+        f"Top-5 accuracy of {len(drgs):,} DRGs by rank in training cases. The spline goes from {100 * ends[0]:.0f} % "
+        f"at the most frequent DRG to {100 * ends[1]:.0f} % at the rarest (df {spline.df:.2f}, R² {spline.r2:.3f})."
     )
     return stamped(figure, dataset, caption)
 
@@ -296,8 +298,8 @@ def accuracy_by_rank(drgs: pd.DataFrame, spline: SmoothingSpline, weighted: Call
 def cases_by_accuracy(drgs: pd.DataFrame, dataset: str) -> Figure:
     """Figure 2b: training cases of the DRGs by range of top-5 accuracy: a dot each, and a box for at least five of them.
 
-    `drgs` is as `results.by_drg` returns it, or `results.masked_by_drg`: a DRG without numbers is not drawn. Whiskers reach
-    1.5 interquartile ranges.
+    `drgs` is as `results.by_drg` returns it, or `results.masked_by_drg`: a DRG without numbers is not drawn. Whiskers
+    reach 1.5 interquartile ranges.
     """
     figure, ax = canvas("one column", 66)
     groups = {name: drgs.loc[drgs["acc_range"] == name, "train_cases"].astype(float) for name in ACCURACY_RANGES}
