@@ -34,9 +34,8 @@ def save(
     caption under the report's further figures. Authors whose legend names the data take `dataset_on_face` away.
     """
     stamped(figure, dataset, caption or figure.get_label())
-    if not dataset_on_face:
-        figure.findobj(lambda artist: artist.get_gid() == "dataset")[0].remove()
-        figure.get_layout_engine().set(rect=(0, 0, 1, 1))
+    for name_of_data in figure.findobj(lambda artist: artist.get_gid() == "dataset"):
+        name_of_data.set_visible(dataset_on_face)
     source, said = dataset or None, [figure.get_label(), f"Data: {dataset}." if dataset else ""]
     caption = " ".join(filter(None, said)) if said[0] else None
     about = {"Source": source, "Description": caption}
@@ -49,7 +48,8 @@ def save(
     for suffix, of in metadata.items():
         with atomic(Path(folder) / f"{name}.{suffix}") as beside:
             figure.savefig(beside, metadata=of)
-            {"png": _shrink, "svg": _plain, "pdf": bool}[suffix](beside)
+            if suffix != "pdf":
+                _shrink(beside) if suffix == "png" else _plain(beside)
     return figure
 
 
