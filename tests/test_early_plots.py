@@ -57,7 +57,7 @@ FIGURES = {
     "course": (lambda: plots.course(STAY, pd.Series({"heart rate": "beats/min", "sodium": "mEq/L"}), DATASET), ["sodium (mEq/L)"]),
     "models": (lambda: beside(), ["MS-DRG: CAML", "APR-DRG: LSTM", "0.871", "macro-F1"]),
     "hours": (lambda: plots.cmi_by_hour(both(lambda: casemix.errors_by_hour(TRUE, GUESSES)), PAPER, dict.fromkeys(SYSTEMS, 3.0), DATASET), ["a guess that reads nothing", "published, ± SD"]),
-    "sizes": (lambda: plots.cmi_by_size(both(sizes), {"ms": 8, "apr": 15}, DATASET), ["at 48 hours", "published: under 15 %", "more than the cohort’s 30 stays"]),
+    "sizes": (lambda: plots.cmi_by_size(both(sizes), {"ms": 8, "apr": 15}, DATASET), ["at 48 hours", "published, of MIMIC-III: under 15 %", "more than the cohort’s 30)"]),
     "payments": (lambda: plots.cmi_payments(both(lambda: casemix.payments(TRUE, GUESSES, np.arange(50))), 6000.0, DATASET), ["true, 50 stays", "payment (million $)"]),
     "regression": (lambda: plots.weight_scatter(dict.fromkeys(SYSTEMS, (TRUE, WAYS)), DATASET), ["regression", "APR-DRG: predicted weight"]),
 }  # fmt: skip
@@ -81,6 +81,14 @@ def test_one_model_has_no_whisker_and_the_first_day_a_row_of_its_own():
     figure = beside()
     said = texts(figure)
     assert said.count("MS-DRG: CAML") >= 2 and "nan" not in said
+
+
+def test_the_published_error_has_panels_of_its_own_on_equal_axes():
+    theirs, ours = FIGURES["hours"][0]().subfigs
+    for above, below in zip(theirs.axes, ours.axes, strict=True):
+        assert above.get_ylim() == below.get_ylim() and above.get_xlim() == below.get_xlim()
+        assert [text.get_text() for text in above.get_legend().get_texts()] == ["published, ± SD"]
+        assert not any("published" in text.get_text() for text in below.get_legend().get_texts())
 
 
 def test_a_weight_below_the_axis_is_drawn_at_its_end():

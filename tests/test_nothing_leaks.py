@@ -71,6 +71,14 @@ def png(**texts) -> bytes:
     return file.getvalue()
 
 
+def pdf(text: str, **about) -> bytes:
+    figure, file = plt.figure(), io.BytesIO()
+    figure.text(0, 0, text)
+    plt.close(figure)
+    figure.savefig(file, format="pdf", metadata=about)
+    return file.getvalue()
+
+
 def jpeg(text: str) -> bytes:
     exif, file = Image.Exif(), io.BytesIO()
     exif[0x010E] = text
@@ -109,6 +117,8 @@ PLACES = {
     "CSV cell": ("tables/t.csv", pd.DataFrame({"a": [f'x "{COURSE[48:110]}" y']}).to_csv()),
     "Markdown": ("tables/t.md", f"| a | {LEAK.replace(' ', ' | ')} |"),
     "SVG comment": ("figures/f.svg", SVG),
+    "PDF text": ("figures/f.pdf", pdf(LEAK)),
+    "PDF metadata": ("figures/f.pdf", pdf("", Subject=f"({LEAK} − \\)")),
     "PNG tEXt": ("figures/f.png", png(text=LEAK)),
     "PNG zTXt": ("figures/f.png", png(textz=LEAK)),
     "PNG iTXt": ("figures/f.png", png(itxt=LEAK)),
@@ -227,7 +237,9 @@ def test_check_names_the_file_and_quotes_nothing(profile):
     assert str(STAYS[0]) not in str(error.value) and "ceftriaxone" not in str(error.value)
 
 
-@pytest.mark.parametrize("opaque", [bytes(range(256)) * 9, pd.DataFrame({"a": [1]}).to_parquet(), png()[:-30]])
+@pytest.mark.parametrize(
+    "opaque", [bytes(range(256)) * 9, pd.DataFrame({"a": [1]}).to_parquet(), png()[:-30], b"%PDF-1.7\n\x80"]
+)
 def test_what_cannot_be_read_is_refused(profile, opaque):
     write(profile.report / "model.bin", opaque)
     assert [(leak.file.name, leak.kind.split(",")[0]) for leak in guard.leaks("secret")] == [

@@ -364,9 +364,10 @@ def test_every_template_escapes_and_every_page_extends_the_strict_one():
 
 def test_two_dollars_in_a_phrase_are_no_formula(tmp_path):
     words = pd.Series({r"$\frac{1}$ and $5": 1.0})
-    figure = plots.strongest_words({"llama": (r"$\nothing{$", "logit", words)}, "a dataset")
+    figure = plots.strongest_words({"llama": (r"$\nothing{$", "logit", words)}, "$x$", "a dataset")
     figure.savefig(tmp_path / "words.svg")
     assert figure.axes[0].get_yticklabels()[0].get_text() == r"\$\frac{1}\$ and \$5"
+    assert figure.get_suptitle() == r"One stay, billed as \$x\$"
 
 
 # --- sheets that people open

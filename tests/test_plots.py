@@ -1,14 +1,18 @@
 """The figures: what stands on their face, and that equal figures are equal bytes."""
 
+import html
 import re
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import font_manager
 from PIL import Image
 
-from drgstudy import drgs, errors, metrics, plots
+from drgstudy import calibration, drgs, errors, guard, metrics, plots
+from drgstudy.plots.style import FONTS
 from drgstudy.spline import binomial_curve, smoothing_spline
 
 DATASET = "synthetic hospital, seed 3"
@@ -50,6 +54,7 @@ BY_DRG = pd.DataFrame(
     {
         "rank": range(1, 13),
         "train_cases": np.geomspace(3000, 3, 12).astype(int),
+        "test_cases": range(24, 0, -2),
         "acc_at_5": [1, 1, 0.9, 0.85, 1, 0.8, 0.5, 0.4, 0.1, 0, 1, 0],
         "acc_range": ["> 80"] * 5 + ["60–80", "40–60", "40–60", "< 20", "< 20", "> 80", "< 20"],
     }
@@ -80,6 +85,7 @@ SWEEP = pd.DataFrame(
 SPLITS = pd.DataFrame(
     [
         {"run": run, "model": plots.style_of(run)[0], "metric": metric, "together": 0.6, "apart": 0.5}
+        | {"difference": -0.1, "lower": -0.3, "upper": 0.1}
         for run in ("llama", "tfidf")
         for metric in metrics.METRICS
     ]
@@ -92,6 +98,7 @@ RELIABLE = pd.DataFrame(
     {"confidence": [0.2, 0.8], "accuracy": [0.3, 0.7], "stays": [9, 10], "lower": [0.1, 0.5], "upper": [0.5, 0.9]}
 )
 COVERED = pd.DataFrame({"threshold": [0.9, 0.5], "coverage": [0.5, 1.0], "accuracy": [0.9, 0.6]})
+COVERED = calibration.coverage_interval(COVERED, 20)
 MIX = pd.DataFrame(
     [
         {"run": run, "model": run, "way": way, "measure": measure, "value": 3.0, "lower": 1.0, "upper": 5.0}
@@ -147,7 +154,7 @@ FIGURES = {
     "stay weights": lambda: plots.weight_scatter(
         {"LLaMA": (WEIGHTS, {"top-1": WEIGHTS, "expected": WEIGHTS + 1})}, DATASET
     ),
-    "strongest words": lambda: plots.strongest_words(PHRASES, DATASET),
+    "strongest words": lambda: plots.strongest_words(PHRASES, "293 HEART FAILURE AND SHOCK", DATASET),
     "dials": lambda: plots.dials({0.1: pd.Series([5, 3]), 1.0: pd.Series([4, 2, 2])}, {62: STAYS["words"]}, DATASET),
     "hardness": lambda: plots.hardness(HARD, DATASET),
     "no curve": lambda: plots.hardness(HARD | {"curve": []}, DATASET),
@@ -164,6 +171,7 @@ FIGURES = {
     "models": lambda: plots.beside_published(
         PUBLISHED, OURS, metrics.METRICS, ["MIMIC-IV (published)", f"{DATASET} (this run)"], DATASET
     ),
+    "forest": lambda: plots.forest(OURS, "caml", DATASET),
     "differences": lambda: plots.differences(OURS[OURS["run"] != "llama"], "DRG-LLaMA", DATASET),
     "2a": lambda: plots.accuracy_by_rank(BY_DRG, SPLINE, WEIGHTED, DATASET),
     "2b": lambda: plots.cases_by_accuracy(BY_DRG, DATASET),
@@ -193,15 +201,109 @@ def test_saving_twice_gives_equal_bytes_and_one_dataset_name(tmp_path):
         figure = FIGURES["2a"]()
         assert plots.save(figure, tmp_path / folder, "figure", DATASET) is figure
     assert words_on(figure).count(DATASET) == 1
-    for file in ("figure.png", "figure.svg"):
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["figure.pdf", "figure.png", "figure.svg"]
+    for file in ("figure.png", "figure.svg", "figure.pdf"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["figure.png", "figure.svg"]
     svg = (tmp_path / "a" / "figure.svg").read_text()
     assert "date" not in svg and f"<dc:source>{DATASET}</dc:source>" in svg
+    caption = f"{figure.get_label()} Data: {DATASET}."
+    assert caption.startswith("Top-5 accuracy of 12 DRGs") and f"<dc:description>{caption}</dc:description>" in svg
     clips = set(re.findall(r"url\(#(.+?)\)", svg))
     assert clips and clips == {f"clip{i}" for i in range(len(clips))} <= set(re.findall(r'id="(.+?)"', svg))
     with Image.open(tmp_path / "a" / "figure.png") as image:
-        assert image.text == {"Source": DATASET}
+        assert image.text == {"Source": DATASET, "Description": caption}
+    pdf = (tmp_path / "a" / "figure.pdf").read_bytes()
+    assert b"Date" not in pdf and b"/FontFile2" in pdf  # TrueType, no outlines
+    assert any(caption in text and DATASET in text for text in guard._texts(pdf))
+
+
+@pytest.mark.parametrize(("name", "width"), [("forest", 183), ("2b", 89)])
+def test_a_journal_can_print_a_figure_as_it_is(name, width, tmp_path):
+    """A column's or a page's width, text as text in the project's own font, and 300 dots an inch."""
+    figure = FIGURES[name]()
+    plots.save(figure, tmp_path, "figure", DATASET)
+    svg = (tmp_path / "figure.svg").read_text()
+    assert float(re.search(r'<svg .*?width="([\d.]+)pt"', svg, re.DOTALL)[1]) == pytest.approx(
+        width / 25.4 * 72, abs=0.01
+    )
+    assert set(re.findall(r"'Liberation Sans'[^;\"]*", svg)) == {"'Liberation Sans', Arial, Helvetica, sans-serif"}
+    shown = [html.unescape(text) for text in re.findall("<text[^>]*>(.*?)</text>", svg)]
+    assert DATASET in shown and "DejaVu" not in svg
+    assert {text.get_fontname() for text in figure.findobj(plt.Text)} == {"Liberation Sans"}
+    assert {text.get_fontsize() for text in figure.findobj(plt.Text) if text.get_text()} == {6, 7}
+    with Image.open(tmp_path / "figure.png") as image:
+        assert image.width == pytest.approx(width / 25.4 * 300, abs=1) and round(image.info["dpi"][0]) == 300
+
+
+def test_the_font_is_the_projects_own_and_its_licence_lies_beside_it():
+    files = {Path(font_manager.findfont(f"Liberation Sans{which}")) for which in ("", ":bold", ":italic")}
+    assert {file.parent for file in files} == {FONTS} and len(files) == 3
+    assert "SIL OPEN FONT LICENSE Version 1.1" in (FONTS / "OFL.txt").read_text()
+
+
+def test_authors_take_the_datasets_name_off_the_face_but_not_out_of_the_file(tmp_path):
+    figure = plots.save(FIGURES["forest"](), tmp_path, "figure", DATASET, "Models.", dataset_on_face=False)
+    svg = (tmp_path / "figure.svg").read_text()
+    assert not any(DATASET in text for text in words_on(figure))
+    assert f"<dc:source>{DATASET}</dc:source>" in svg and f"Models. Data: {DATASET}." in svg
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_has_a_caption_and_no_hyphen_for_a_minus(name):
+    figure = FIGURES[name]()
+    assert figure.get_label().endswith(".") and len(figure.get_label()) > 20 and "nan" not in figure.get_label()
+    assert [text for text in [*words_on(figure), figure.get_label()] if re.search(r"(?<![\w-])-\d", text)] == []
+
+
+def test_the_forest_names_every_model_in_order_and_its_line_stands_at_the_plainest():
+    figure = FIGURES["forest"]()
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["DRG-LLaMA", "CAML", "new-model"]
+    for ax, metric in zip(figure.axes, ("acc_at_1", "macro_f1"), strict=True):
+        value = OURS[(OURS["run"] == "caml") & (OURS["metric"] == metric)]["value"].item()
+        assert [set(line.get_xdata()) for line in ax.lines if line.get_linestyle() == "--"] == [{value}]
+        assert "dashed: CAML" in ax.get_xlabel() and f"{value:.3f}" in {text.get_text() for text in ax.texts}
+    without = plots.forest(OURS, "tfidf", DATASET)
+    assert not any(line.get_linestyle() == "--" for ax in without.axes for line in ax.lines)
+
+
+@pytest.mark.parametrize("name", ["forest", "models", "differences", "splits", "case mix"])
+def test_numbers_stand_beside_the_panel_where_no_line_strikes_them_through(name):
+    figure = FIGURES[name]()
+    figure.draw_without_rendering()
+    numbers = [(ax, text) for ax in figure.findobj(plt.Axes) for text in ax.texts]
+    assert numbers
+    for ax, text in numbers:
+        assert text.get_window_extent().x0 > ax.get_window_extent().x1
+
+
+def test_published_and_ours_share_no_panel_and_axes_that_look_alike_are_alike():
+    theirs, ours = FIGURES["models"]().subfigs
+    for above, below in zip(theirs.axes, ours.axes, strict=True):
+        assert above.get_xlim() == below.get_xlim()
+    left, right = FIGURES["claims"]().axes[:2]
+    assert left.get_xlim() == right.get_xlim() and left.get_facecolor() != right.get_facecolor()
+    theirs, ours = ({line.get_marker() for line in ax.lines} for ax in (left, right))
+    assert theirs == {"|", "None"} and "|" not in ours
+    assert "axes of its own" in " ".join(words_on(FIGURES["sweep"]()))
+
+
+def test_what_a_patient_adds_is_drawn_with_its_interval():
+    ax = FIGURES["splits"]().axes[0]
+    assert [line.get_xdata()[0] for line in ax.lines if len(line.get_xdata()) == 2][1:] == [-0.3, -0.3]
+
+
+def test_coverage_has_a_panel_a_model_with_its_band_and_the_others_in_grey():
+    figure = plots.coverage({"caml": COVERED, "llama": COVERED}, [0.8], DATASET)
+    assert [ax.get_title() for ax in figure.axes] == ["DRG-LLaMA", "CAML"]
+    for ax in figure.axes:
+        assert len(ax.collections) == 1 and {line.get_color() for line in ax.lines} >= {"0.8"}
+    assert COVERED["upper"].tolist() == pytest.approx([0.9821, 0.7812], abs=1e-3)
+
+
+@pytest.mark.parametrize("n", [1, 5, 7])
+def test_no_panel_of_the_reliability_is_empty(n):
+    figure = plots.reliability({str(i): RELIABLE for i in range(n)}, {str(i): 0.1 for i in range(n)}, DATASET)
+    assert len(figure.axes) == n and all(ax.lines for ax in figure.axes)
 
 
 @pytest.mark.parametrize("extremes", [[90_000], [5_000, 90_000], [10**7] * 3])
@@ -270,12 +372,17 @@ def test_figure_2a_shows_every_drg_and_the_splines_df_and_r2():
     assert "each test stay counts as one" in words_on(figure)
     second = next(line for line in figure.axes[0].lines if line.get_label() == "each test stay counts as one")
     np.testing.assert_allclose(second.get_ydata(), WEIGHTED(second.get_xdata()))
-    dots = max(figure.axes[0].lines, key=lambda line: line.get_marker() == "o")
-    assert np.array_equal(dots.get_xydata(), BY_DRG[["rank", "acc_at_5"]].to_numpy())
+    dots = figure.axes[0].collections[1]
+    assert np.array_equal(dots.get_offsets(), BY_DRG[["rank", "acc_at_5"]].to_numpy())
+    assert np.ptp(dots.get_sizes() / BY_DRG["test_cases"]) < 1e-9  # areas, not widths
+    assert "DRG of 24 test stays" in words_on(figure)
 
 
 def test_figure_2b_counts_the_drgs_of_each_range_even_if_there_is_none():
     ticks = [tick.get_text() for tick in FIGURES["2b"]().axes[0].get_xticklabels()]
+    axes = FIGURES["2b"]().axes[0]
+    drawn = np.concatenate([line.get_ydata() for line in axes.lines if line.get_marker() == "o"])
+    assert sorted(drawn) == sorted(BY_DRG["train_cases"]) and len(axes.patches) == 1  # a box of six, none of three
     assert ticks == ["< 20 %\n3 DRGs", "20–40 %\n0 DRGs", "40–60 %\n2 DRGs", "60–80 %\n1 DRG", "> 80 %\n6 DRGs"]
 
 
@@ -308,6 +415,8 @@ def test_the_hardness_figure_tells_documentation_attack_and_sizes():
     words = words_on(plots.hardness(HARD, DATASET))
     assert any("documentation" in word and "(0.84)" in word for word in words)
     assert any("attack" in word and "(0.27)" in word for word in words) and {"350", "2,800"} <= set(words)
+    (alone,) = FIGURES["no curve"]().axes
+    assert alone.get_xlabel() == "top-1 accuracy (%)" and len(alone.get_xticks()) > 2
 
 
 def test_the_study_map_names_every_notebook():

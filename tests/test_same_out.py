@@ -99,7 +99,14 @@ def test_two_processes_write_the_same_bytes(studies):
     different = [name for name in compared if len({(root / name).read_bytes() for root in studies}) > 1]
     assert different == []
     kinds = ["numbers.json", "stays.parquet", "drgs.parquet", "flow.json", "lstm.npy", "table-1.csv", "figure-2a.png"]
-    kinds += ["figure-2a.svg", "discharge.csv.gz", "CHARTEVENTS.csv.gz", "adapter_config.json", "vocabulary.json"]
+    kinds += [
+        "figure-2a.svg",
+        "figure-2a.pdf",
+        "discharge.csv.gz",
+        "CHARTEVENTS.csv.gz",
+        "adapter_config.json",
+        "vocabulary.json",
+    ]
     assert set(kinds) <= {Path(name).name for name in compared}
     assert sum(name.endswith("predictions.npz") for name in compared) == len(RUNS)
 

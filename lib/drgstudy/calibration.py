@@ -126,6 +126,13 @@ def coverage(confidence: np.ndarray, hit: np.ndarray, count: np.ndarray | None =
     )
 
 
+def coverage_interval(curve: pd.DataFrame, n: int) -> pd.DataFrame:
+    """A curve of `coverage` of `n` stays with lower and upper, the 95 % Wilson interval of the accuracy at each point."""
+    stays = (curve["coverage"] * n).round()
+    lower, upper = proportion_confint((curve["accuracy"] * stays).round(), stays, method="wilson")
+    return curve.assign(lower=lower, upper=upper)
+
+
 def coverage_at(
     confidence: np.ndarray, hit: np.ndarray, targets: list[float], counts: np.ndarray, seed: int, fewest: int = 0
 ) -> pd.DataFrame:

@@ -2,7 +2,8 @@
 
 It searches all files under ``reports/<profile>``, all executed notebooks, and those of ``notebooks`` that are not as git
 holds them, hidden ones too. They are decoded first: HTML, JSON, SVG, CSV and Markdown without their escapes and tags,
-embedded data, archives, metadata of images, and file names. Pixels and encrypted data are not read. It searches for
+embedded data, archives, metadata of images, figures in PDF, and file names. Pixels and encrypted data are not read.
+It searches for
 
 - text: any 40 characters in a row of the cohort's notes, of which at least half are letters or digits (both notes and
   tables draw lines of dashes). Whitespace and case do not matter. What a table of data/reference, a template or a
@@ -31,6 +32,7 @@ import sys
 import tarfile
 import unicodedata
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -55,6 +57,9 @@ _WHOSE = r"subject|patient|(?:icu[ _-]?)?stay|hadm|icustay"
 _NAMED = rf"(?i)(?<![a-z])(?:(?:{_WHOSE}|hospital|admission|note|case)[ _-]*ids?|(?:{_WHOSE})[ _-]*(?:no\.|nr\.|number)"
 _COLUMN = re.compile(rf"{_NAMED}|{_WHOSE})")
 _WORD = re.compile(r"(?i)case")  # a name of ids only where they are long: tables have a case 1, a case 2, …
+_PDF = b"%PDF-1.4\n%\xac\xdc \xab\xba\n"  # as matplotlib begins it
+_STRING = re.compile(rb"(?s)\((?:\\.|[^\\()])*\)")
+_SHOW = re.compile(rb"(?s)(?:\((?:\\.|[^\\()])*\)|\[(?:\((?:\\.|[^\\()])*\)|[-\d.\s])*\])\s*T[jJ]")
 _ID = re.compile(r"(?<![A-Za-z0-9.#])(?<!cell-id=)(\d{6,10})(?:\.0+)?(?![A-Za-z0-9]|\.\d)")
 _NAMED_ID = re.compile(  # a mere "stay 12" may be the twelfth
     rf"{_NAMED}|(?:{_WHOSE}|case)(?=(?:[\W_]|is|was|ids?|no|number)*\d{{4}}))"
@@ -200,6 +205,8 @@ def _texts(data: bytes) -> Iterator[str]:
             for name in archive.namelist():
                 yield name
                 yield from _texts(archive.read(name))
+    elif data[:4] == b"%PDF":
+        yield from _shown(data)
     elif (text := _text(data)) is not None:
         yield from _documents(text)
     else:
@@ -212,6 +219,22 @@ def _texts(data: bytes) -> Iterator[str]:
             for name, value in image.info.items():
                 if isinstance(value, str):
                     yield from _documents(f"{name} {value}")
+
+
+def _shown(data: bytes) -> Iterator[str]:
+    """The texts of a figure in PDF: of its metadata, and of each stream a line for each command that shows letters."""
+    if not data.startswith(_PDF):
+        raise ValueError("a PDF that another program wrote")
+    stream = re.compile(rb"stream\r?\n(.*?)\r?\nendstream", re.DOTALL)
+    streams = [_SHOW.findall(zlib.decompress(part)) for part in stream.findall(data)]
+    for commands in [_STRING.findall(stream.sub(b"", data)), *streams]:
+        lines = [b"".join(part[1:-1] for part in _STRING.findall(command)) for command in commands]
+        lines = [re.sub(rb"(?s)\\(.)", rb"\1", line) for line in lines]
+        wide = [b"\0" in line or line[:2] == b"\xfe\xff" for line in lines]
+        said = zip(lines, wide, strict=True)
+        yield from _documents(
+            "\n".join(line.decode("utf-16-be" if two else "latin-1", "replace") for line, two in said)
+        )
 
 
 def _text(data: bytes) -> str | None:

@@ -199,7 +199,7 @@ def test_of_credentialed_data_no_note_text_leaves_the_ignored_folder(study, tmp_
                 cwd=NOTEBOOKS, progress_bar=False,
             )  # fmt: skip
         cells = [cell for file in tmp_path.glob("*.ipynb") for cell in json.loads(file.read_text())["cells"]]
-        written = [file.read_text() for file in paths.report.rglob("*") if file.is_file() and file.suffix != ".png"]
+        written = [file.read_text() for file in paths.report.rglob("*") if file.is_file() and file.suffix not in (".png", ".pdf")]
         shown = html.unescape(" ".join([*written, *(str(cell.get("outputs", "")) for cell in cells)]))
         words = read_rows(paths.stays, cohort.STAYS)["text"].str.split()
         for text in words:

@@ -7,14 +7,14 @@ from matplotlib.figure import Figure
 
 from drgstudy.drgs import SYSTEMS
 from drgstudy.plots.canvas import arrow, canvas, stamped, text_box
-from drgstudy.plots.style import FAINT, INK, OURS, PALETTE, THEIRS
+from drgstudy.plots.style import FAINT, INK, OURS, PALETTE, SMALL, THEIRS
 from drgstudy.study import studies
 
 
 def study_map() -> Figure:
     """Every study as a chain of files, each with the notebook that makes it, from the entries of ``studies.yaml``."""
     known = studies()
-    figure, ax = canvas(10, 1.6 * len(known))
+    figure, ax = canvas("two columns", 27 * len(known))
     ax.axis("off")
     for y, study in enumerate(known):
         ax.text(-0.4, 0.85 - 1.7 * y, study.name, va="bottom", weight="bold")
@@ -22,14 +22,14 @@ def study_map() -> Figure:
             if x:
                 arrow(ax, (x - 0.59, -1.7 * y), (x - 0.41, -1.7 * y))
             text_box(ax, x, -1.7 * y, file, THEIRS, width=0.8)
-            ax.text(x, 0.4 - 1.7 * y, notebook, ha="center", va="bottom", color=FAINT, fontsize=9)
+            ax.text(x, 0.4 - 1.7 * y, notebook, ha="center", va="bottom", color=FAINT, fontsize=SMALL)
     ax.set(xlim=(-0.45, 4.45), ylim=(1.3 - 1.7 * len(known), 1.15))
     return figure
 
 
 def approaches() -> Figure:
     """Figure 3: one network, and two ways from its hidden state to a DRG; the example is DRGs 291 to 293."""
-    figure, ax = canvas(9.5, 6.4)
+    figure, ax = canvas("two columns", 118)
     ax.axis("off")
     ax.set(xlim=(0, 9.5), ylim=(0, 6.4))
     trunk = {
@@ -42,10 +42,10 @@ def approaches() -> Figure:
         text_box(ax, 1.15 + 2.4 * i, 5.85, text, fill, width=2, height=0.9)
         if i:
             arrow(ax, (2.4 * i - 0.25, 5.85), (2.4 * i + 0.15, 5.85))
-    ax.plot([8.35, 8.35, 0.2, 0.2], [5.4, 5.15, 5.15, 1.65], color=FAINT, lw=1.1)
+    ax.plot([8.35, 8.35, 0.2, 0.2], [5.4, 5.15, 5.15, 1.65], color=FAINT, lw=0.7)
     for y, name, loss in ((4.8, "Single label", "CE(DRG)"), (3.3, "Two labels", "CE(base DRG) + ½ CE(CC/MCC label)")):
-        ax.text(0.4, y, name, va="center", weight="bold", color=INK, fontsize=10)
-        ax.text(9.35, y, f"loss: {loss}", ha="right", va="center", color=FAINT, fontsize=9)
+        ax.text(0.4, y, name, va="center", weight="bold", color=INK)
+        ax.text(9.35, y, f"loss: {loss}", ha="right", va="center", color=FAINT)
 
     heads = {4.1: "One linear head\na logit for each DRG", 1.65: "One linear head\n340 + 5 logits"}
     for y, text in heads.items():
@@ -68,12 +68,12 @@ def approaches() -> Figure:
         for i, text in enumerate((title, *shares)):
             row = y + height / 2 - 0.17 - 0.19 * i
             fade = INK if i == 0 or text in own else FAINT
-            ax.text(2.6, row, text, va="center", color=fade, fontsize=9 if i == 0 else 8)
+            ax.text(2.6, row, text, va="center", color=fade, fontsize=7 if i == 0 else SMALL)
             if i:
                 style = {"color": PALETTE[0]} if text in own else {"fc": "white", "ec": FAINT, "hatch": "////"}
                 ax.barh(row, 1.15 * shares[text], left=4.75, height=0.11, lw=0.6, **style)
     arrow(ax, (5.9, 4.1), (7.95, 4.1))
-    ax.text(6.9, 4.17, "the likeliest", ha="center", va="bottom", color=FAINT, fontsize=9)
+    ax.text(6.9, 4.17, "the likeliest", ha="center", va="bottom", color=FAINT, fontsize=SMALL)
     for y, text in (
         (2.4, "(a) likeliest label\nthat this base has\nin the training set"),
         (1, "(b) likeliest of all,\nmapped into the\nbase’s own labels"),
@@ -89,7 +89,10 @@ def approaches() -> Figure:
     ):
         text_box(ax, x, y, f"DRG {code}\n{label}", THEIRS, width=1.4, height=0.8)
     note = "Coloured boxes: what is trained, and the answers. Probabilities are invented; hatched: not a label of this base DRG."
-    ax.text(9.35, 0.1, note, ha="right", color=FAINT, fontsize=8)
+    figure.set_label(
+        "One network and two ways from its hidden state to a DRG: one head over all DRGs, or a base DRG and a CC/MCC label."
+    )
+    ax.text(9.35, 0.1, note, ha="right", color=FAINT, fontsize=SMALL)
     return figure
 
 
@@ -104,7 +107,7 @@ def flow_diagram(flow: dict, dataset: str) -> Figure:
     """
     chains = {name: flow[name] for name in ("notes", "drg_rows", *SYSTEMS) if name in flow}
     depth, meet = max(map(len, chains.values())), "splits" in flow
-    figure, ax = canvas(8.5, 0.7 * depth + (1.6 if meet else 0.6))
+    figure, ax = canvas("two columns", 14 * depth + (30 if meet else 12))
     ax.axis("off")
     for (name, chain), side, align in zip(chains.items(), (-1, 1), ("right", "left"), strict=True):
         gap = (depth - 1) / (len(chain) - 1)
@@ -115,7 +118,7 @@ def flow_diagram(flow: dict, dataset: str) -> Figure:
             if i:
                 arrow(ax, (side, y + gap - 0.28), (side, y + 0.28))
                 change = f"{abs(step['removed']):,} {'left out' if step['removed'] >= 0 else 'added'}"
-                ax.text(side * 1.06, y + gap / 2, change, ha=align, va="center", color=FAINT, fontsize=9)
+                ax.text(side * 1.06, y + gap / 2, change, ha=align, va="center", color=FAINT)
         if meet:
             arrow(ax, (side, 0.72 - depth), (side * 0.3, 0.28 - depth))
         else:
@@ -127,4 +130,8 @@ def flow_diagram(flow: dict, dataset: str) -> Figure:
             arrow(ax, (x / 3, -0.28 - depth), (x, -0.72 - depth))
             text_box(ax, x, -1 - depth, f"{name}\n{stays:,} stays, {labels:,} DRGs", OURS, width=1.4)
     ax.set(xlim=(-1.8, 1.8), ylim=(-1.3 - depth, 0.3) if meet else (0.6 - depth, 0.8))
-    return stamped(figure, dataset)
+    if meet:
+        kept = f"{flow['stays']:,} stays with {flow['labels']:,} DRGs"
+    else:
+        kept = "; ".join(f"{SYSTEMS[name]} {chain[-1]['kept']:,}" for name, chain in chains.items())
+    return stamped(figure, dataset, f"What each step of the cohort kept. In the cohort: {kept}.")

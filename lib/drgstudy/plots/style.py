@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.font_manager import fontManager
 
 from drgstudy.drgs import SYSTEMS
 
@@ -33,21 +35,42 @@ INK, FAINT = "0.15", "0.42"
 THEIRS, OURS = "#e9eef6", "#fdf3e1"
 """Backgrounds of published results and of this run's; the report uses them too."""
 
+LINES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)), ":")
+"""Styles of lines, for figures in which models cross: grey is enough to tell them apart."""
+FONTS = Path(__file__).parent / "fonts"
+SMALL = 6  # pt: values and remarks; all other words are set in 7
+
+for _file in sorted(FONTS.glob("*.ttf")):
+    fontManager.addfont(_file)
+fontManager.ttflist.sort(key=lambda font: Path(font.fname).parent != FONTS)  # before another version on the machine
 plt.rcdefaults()  # the user's matplotlibrc is ignored
 sns.set_theme(
     style="ticks",
     rc={
-        "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters, hence the same bytes, everywhere
+        "font.family": [
+            "Liberation Sans",
+            "DejaVu Sans",
+        ],  # ships with the project; matplotlib's own has all other signs
+        "svg.fonttype": "none",  # text stays text
+        "pdf.fonttype": 42,
         "svg.hashsalt": "drgstudy",
-        "figure.dpi": 90,
-        "savefig.dpi": 150,
-        "figure.constrained_layout.h_pad": 0.08,
-        "figure.constrained_layout.w_pad": 0.08,
+        "figure.dpi": 130,
+        "savefig.dpi": 300,
+        "figure.constrained_layout.h_pad": 0.04,
+        "figure.constrained_layout.w_pad": 0.04,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.titleweight": "bold",
-        **dict.fromkeys(["font.size", "axes.labelsize", "axes.titlesize", "legend.fontsize"], 10),
-        **dict.fromkeys(["xtick.labelsize", "ytick.labelsize"], 9),
+        "axes.unicode_minus": True,
+        "lines.linewidth": 1.2,
+        "lines.markersize": 4,
+        "hatch.linewidth": 0.6,
+        "legend.frameon": False,
+        **dict.fromkeys(["font.size", "axes.labelsize", "axes.titlesize", "legend.fontsize"], 7),
+        **dict.fromkeys(["xtick.labelsize", "ytick.labelsize", "figure.titlesize", "legend.title_fontsize"], 7),
+        **dict.fromkeys(["axes.linewidth", "patch.linewidth", "xtick.major.width", "ytick.major.width"], 0.6),
+        **dict.fromkeys(["xtick.major.size", "ytick.major.size"], 2.5),
+        **dict.fromkeys(["axes.labelpad", "axes.titlepad", "xtick.major.pad", "ytick.major.pad"], 3),
     },
 )
 

@@ -9,19 +9,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from drgstudy.plots.canvas import canvas, stamped
-from drgstudy.plots.style import FAINT, PALETTE, in_order, style_of
+from drgstudy.plots.style import FAINT, PALETTE, SMALL, in_order, style_of
 
 
-def strongest_words(panels: dict[str, tuple[str, str, pd.Series]], dataset: str) -> Figure:
+def strongest_words(panels: dict[str, tuple[str, str, pd.Series]], billed: str, dataset: str) -> Figure:
     """The phrases that moved one stay's prediction, a panel for each run: blue for the DRG, hatched orange against it.
 
+    `billed` names the DRG under which the stay was billed.
     `panels` holds for each run the panel's subtitle, the unit of the scores, and the scores by phrase, which are as
     `attribution.strongest` returns them.
     """
     rows = -(-len(panels) // 2)
-    figure, grid = canvas(10, 3.1 * rows, rows=rows, columns=min(2, len(panels)), squeeze=False)
+    figure, grid = canvas("two columns", 8 + 46 * rows, rows=rows, columns=min(2, len(panels)), squeeze=False)
     for ax in grid.flat[len(panels) :]:
-        ax.axis("off")
+        ax.remove()
     for ax, run in zip(grid.flat, in_order(panels), strict=False):
         subtitle, unit, scores = panels[run]
         for y, score in enumerate(scores):
@@ -29,13 +30,16 @@ def strongest_words(panels: dict[str, tuple[str, str, pd.Series]], dataset: str)
                 {"color": PALETTE[0]} if score > 0 else {"facecolor": "white", "edgecolor": PALETTE[3], "hatch": "////"}
             )
             ax.barh(y, score, height=0.65, **style)
-        ax.axvline(0, color=FAINT, lw=1)
+        ax.axvline(0, color=FAINT, lw=0.8)
         ax.set_yticks(range(len(scores)), [_plain(phrase, 32) for phrase in scores.index])
         ax.set(ylim=(len(scores) - 0.4, -0.6), xlabel=unit)
         title = _plain(f"{style_of(run)[0]}: {subtitle}", 68)
-        ax.set_title(textwrap.fill(title, 36), loc="left", fontsize=9)
+        ax.set_title(textwrap.fill(title, 52), loc="left", fontsize=SMALL)
         ax.xaxis.set_major_locator(MaxNLocator(4))
-    return stamped(figure, dataset)
+    figure.suptitle(f"One stay, billed as {_plain(billed, 90)}")
+    said = ", ".join(f"{style_of(run)[0]} {panels[run][0].split()[0]}" for run in in_order(panels))
+    caption = f"The phrases that moved the answers for one stay, billed as {billed}. The models say: {said}."
+    return stamped(figure, dataset, caption)
 
 
 def _plain(text: str, width: int) -> str:
