@@ -16,6 +16,7 @@ from PIL import Image
 
 from drgstudy import plots, trainings
 from drgstudy.study import graph, results_only, study_of
+from drgstudy.study.status import plain
 
 TRAININGS = {"name": "trainings", "page": "pages/trainings.html", "title": "All trainings, side by side", "of_run": ""}
 """What the index lists in place of the trainings' own pages."""
@@ -111,18 +112,9 @@ def _parameters(notebook) -> list[dict]:
                 name, default = node.targets[0].id, ast.literal_eval(node.value)
                 comment = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode().strip(" #")
                 value = given.get(name, default)
-                row = {"name": name, "value": _plain(value), "default": _plain(default), "what": comment}
+                row = {"name": name, "value": plain(value), "default": plain(default), "what": comment}
                 found.append(row | {"changed": value != default})
     return found
-
-
-def _plain(value) -> str:
-    """A parameter's value for readers: of several, one after the other."""
-    if isinstance(value, dict):
-        return "; ".join(f"{key} {_plain(each)}" for key, each in value.items()) or "none"
-    if isinstance(value, list):
-        return ", ".join(map(_plain, value)) or "none"
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value) if value != "" else "none"
 
 
 def _fold(notebook) -> None:
