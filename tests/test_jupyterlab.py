@@ -11,8 +11,13 @@ import nbformat
 import pytest
 from playwright.sync_api import sync_playwright
 
-from drgstudy.study import NOTEBOOKS
+from drgstudy.study import NOTEBOOKS, write_json
 
+# All cells are on the page, not only those that the window shows; and nothing is asked of the network.
+SETTINGS = {
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+}
 # What a page of JupyterLab shows of a notebook: its numbers of executed cells, its errors, its pictures.
 LOOK = """() => {
     const found = selector => [...document.querySelectorAll(".jp-Notebook " + selector)];
@@ -42,9 +47,17 @@ def lab(tmp_path_factory):
     environment = os.environ | folders | {"IPYTHONDIR": str(home / "ipython"), "JUPYTER_PLATFORM_DIRS": "1"}
     environment = {key: value for key, value in environment.items() if not key.startswith("DRGSTUDY_PROGRESS")}
     (home / "notebooks").mkdir()
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--ServerApp.port=0"]
-    command += [f"--notebook-dir={home / 'notebooks'}", "--LabApp.news_url=None", "--LabApp.check_for_updates_class="
-                "jupyterlab.handlers.announcements.NeverCheckForUpdate"]  # fmt: skip
+    write_json(home / "config" / "labconfig" / "default_setting_overrides.json", SETTINGS)
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        "--ip=127.0.0.1",
+        "--ServerApp.port=0",
+    ]
+    command += [f"--notebook-dir={home / 'notebooks'}"]
     with (home / "log").open("w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
@@ -71,7 +84,7 @@ def opened(name: str, lab: tuple, browser):
     page.route("**", lambda route: route.continue_() if route.request.url.startswith(url) else route.abort())
     page.goto(f"{url}lab/tree/{name}.ipynb?reset&token={token}")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-    page.wait_for_selector("[data-status='idle']")
+    page.wait_for_selector("#jp-main-statusbar >> text=Python 3 (ipykernel) | Idle")
     return page
 
 
@@ -83,7 +96,7 @@ def run_all(page, seconds: float = 300) -> dict:
     while True:
         shown = page.evaluate(LOOK)
         bars += shown["words"] if "it/s" in shown["words"] or "%" in shown["words"] else ""
-        if shown["errors"] or all(prompt.strip("[]: ").isdigit() for prompt in shown["prompts"]):
+        if shown["errors"] or shown["prompts"] and all(prompt.strip("[]: ").isdigit() for prompt in shown["prompts"]):
             return shown | {"bars": bars}
         assert time.monotonic() < end, shown["prompts"]
         time.sleep(0.3)

@@ -23,7 +23,8 @@ def steps(profile: str) -> pd.DataFrame:
     took, paths = outlook.times(Paths(profile)), Paths(profile)
     files = sorted((places.NOTEBOOKS / "params" / profile).glob("*.yaml"))
     rows = [
-        (notebook_of(file).stem, (paths.executed / f"{file.stem}.ipynb").is_file(), took.get(file.stem)) for file in files
+        (notebook_of(file).stem, (paths.executed / f"{file.stem}.ipynb").is_file(), took.get(file.stem))
+        for file in files
     ]
     table = pd.DataFrame(rows, columns=["notebook", "made", "seconds"]).astype({"seconds": float})
     return table.groupby("notebook").agg(
