@@ -96,7 +96,7 @@ def run_all(page, seconds: float = 300) -> dict:
     while True:
         shown = page.evaluate(LOOK)
         bars += shown["words"] if "it/s" in shown["words"] or "%" in shown["words"] else ""
-        if shown["errors"] or shown["prompts"] and all(prompt.strip("[]: ").isdigit() for prompt in shown["prompts"]):
+        if shown["errors"] or (shown["prompts"] and all(prompt.strip("[]: ").isdigit() for prompt in shown["prompts"])):
             return shown | {"bars": bars}
         assert time.monotonic() < end, shown["prompts"]
         time.sleep(0.3)
