@@ -95,7 +95,7 @@ def run_all(page, seconds: float = 300) -> dict:
     end, bars = time.monotonic() + seconds, ""
     while True:
         shown = page.evaluate(LOOK)
-        bars += shown["words"] if "it/s" in shown["words"] or "%" in shown["words"] else ""
+        bars += shown["words"]
         if shown["errors"] or (shown["prompts"] and all(prompt.strip("[]: ").isdigit() for prompt in shown["prompts"])):
             return shown | {"bars": bars}
         assert time.monotonic() < end, shown["prompts"]
@@ -110,5 +110,4 @@ def test_smoke_notebook_11_runs_by_hand_in_jupyterlab(study, lab, browser):
 
 def test_smoke_notebook_13_runs_by_hand_in_jupyterlab(study, lab, browser):
     shown = run_all(opened("13-try-it", lab, browser))
-    assert shown["errors"] == [] and "An invented" not in shown["errors"]
-    assert "for the top DRG" in shown["words"] or "Blue, underlined: for" in shown["words"]
+    assert shown["errors"] == [] and "Blue, underlined: for." in shown["words"]

@@ -1,4 +1,4 @@
-"""The page of an executed notebook: code folded, parameters as a table, what it shows numbered; and the page of all trainings."""
+"""The page of an executed notebook: code folded, parameters a table, what it shows numbered; and that of all trainings."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def content(file: Path, report: Path, pages: set[str]) -> dict:
     Returns
     -------
     dict
-        ``body``, its cells as HTML, without its title; ``parameters``, a dict for each; ``contents``, its sections' ids and headings as HTML;
-        ``writes``, links to the tables and the figures that it writes, as HTML, by kind.
+        ``body``, its cells as HTML, without its title; ``parameters``, a dict for each; ``contents``, its sections' ids
+        and headings as HTML; ``writes``, links to the tables and the figures that it writes, as HTML, by kind.
     """
     notebook = results_only(nbformat.read(file, as_version=4))
     parameters = _parameters(notebook)

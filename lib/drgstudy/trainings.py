@@ -54,10 +54,10 @@ def overview(paths: Paths, runs: dict[str, str], mask_below: int) -> pd.DataFram
     Returns
     -------
     DataFrame
-        Indexed by the names of the steps. All cells are in print. *Unlike most of its model* holds the parameters and settings
-        whose value is not the commonest one among the runs of the model. Minutes are those of `fit`, of all fold models
-        together. The score is top-1 accuracy on the test stays, the mean over the fold models, or the mean absolute error
-        of a weight. What is not known of a run, since it does not lie here or is just being written, is a dash.
+        Indexed by the names of the steps. All cells are in print. *Unlike most of its model* holds the parameters and
+        settings whose value is not the commonest one among the runs of the model. Minutes are those of `fit`, of all fold
+        models together. The score is top-1 accuracy on the test stays, the mean over the fold models, or the mean absolute
+        error of a weight. What is not known of a run, since it does not lie here or is just being written, is a dash.
     """
     made = {step: found for step, run in runs.items() if (found := _records(paths.runs / run))}
     asked = {step: without_places(_asked(next(iter(found.values())))) for step, found in made.items()}
@@ -82,7 +82,7 @@ def overview(paths: Paths, runs: dict[str, str], mask_below: int) -> pd.DataFram
 
 
 def _records(folder: Path) -> dict[Path, dict]:
-    """The records of a run's models by their folders: one, or at the last hour one for each fold; none if none lies here."""
+    """The records of a run's models by their folders: one, or one for each fold at its last hour; none if none lies here."""
     folds = [
         sorted(fold.glob("hour*"), key=lambda hour: int(hour.name[4:]))[-1:] or [fold]
         for fold in sorted(folder.glob("fold-*"))
@@ -102,11 +102,12 @@ def _said(value) -> str:
 
 
 def _best(history: list[dict]) -> str:
-    """The epoch after which the score on the stays kept back was best; the first of several. A dash if none was judged."""
+    """The epoch after which the score on the stays kept back was best, the first of several; a dash if none was judged."""
     judged = [entry for entry in history if "eval_loss" in entry]
     if not judged:
         return "–"
-    return f"{max(judged, key=lambda entry: entry.get('eval_accuracy', -entry.get('eval_mean_absolute_error', np.inf)))['epoch']:g}"
+    best = max(judged, key=lambda each: each.get("eval_accuracy", -each.get("eval_mean_absolute_error", np.inf)))
+    return f"{best['epoch']:g}"
 
 
 def _score(made: dict[Path, dict], mask_below: int) -> str:

@@ -33,7 +33,7 @@ def steps(profile: str) -> pd.DataFrame:
 
 
 def shown(profile: str):
-    """The table of `steps` with links to the notebooks; in a run by make, which would be out of date at once, a sentence."""
+    """The table of `steps` with links to the notebooks; in a run by make, whose page would soon be wrong, a sentence."""
     from IPython.display import Markdown
 
     if "DRGSTUDY_PROGRESS" in os.environ:
