@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,13 +19,14 @@ SETTINGS = {
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
 }
-# What a page of JupyterLab shows of a notebook: its numbers of executed cells, its errors, its pictures.
+# What a page of JupyterLab shows of a notebook: its numbers of executed cells, its errors, pictures, formulas and words.
 LOOK = """() => {
     const found = selector => [...document.querySelectorAll(".jp-Notebook " + selector)];
     return {
         prompts: found(".jp-CodeCell .jp-InputPrompt").map(prompt => prompt.textContent),
         errors: found("[data-mime-type='application/vnd.jupyter.error']").map(output => output.textContent),
         pictures: found(".jp-OutputArea img").filter(image => image.naturalWidth > 100).length,
+        formulas: found(".jp-OutputArea mjx-container").length,
         words: found(".jp-OutputArea").map(output => output.textContent).join(" "),
     };
 }"""
@@ -105,7 +107,10 @@ def run_all(page, seconds: float = 300) -> dict:
 def test_smoke_notebook_11_runs_by_hand_in_jupyterlab(study, lab, browser):
     shown = run_all(opened("11-trust", lab, browser))
     assert shown["errors"] == [] and shown["pictures"] == 4
-    assert "resampling: 100%" in shown["bars"]
+    assert (
+        shown["formulas"] == 0 and "the hospital expects $" in shown["words"]
+    )  # two dollars of a sentence are no formula
+    assert re.search(r"resampling:\s*\d+%", shown["bars"])
 
 
 def test_smoke_notebook_13_runs_by_hand_in_jupyterlab(study, lab, browser):

@@ -180,6 +180,7 @@ def test_the_first_change_of_the_index_changes_figure_2a_and_trains_nothing(tiny
     shutil.copytree(tiny_study, tmp_path / "study")
     monkeypatch.setattr(study.places, "ROOT", tmp_path / "study")
     monkeypatch.setenv("DRGSTUDY_PROGRESS", "/dev/null")
+    monkeypatch.setenv("DRGSTUDY_PROGRESS_SECONDS", "1")
     paths = study.Paths("tiny")
     before = {file: study.fingerprint(file) for file in sorted(paths.data.rglob("*")) if file.is_file()}
     drawn = (paths.figures / "figure-2a.svg").read_bytes()
