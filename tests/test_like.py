@@ -124,6 +124,12 @@ def test_by_hand_a_default_gives_way_and_that_is_said(notebook, capsys):
     assert "labels = 'two'" in capsys.readouterr().out
 
 
+def test_a_training_by_hand_never_takes_the_name_of_the_run_that_it_is_like(notebook):
+    values = study.notebook_parameters(notebook) | {"like": "05-train-a", "settings": {"x": 5}}
+    found = study.resolved("05-train", values)
+    assert found["run"] == values["run"] != "a" and found["settings"] == {"x": 5, "y": 2}
+
+
 def test_without_like_nothing_is_looked_up(monkeypatch):
     monkeypatch.setattr(study.places, "NOTEBOOKS", None)
     assert study.resolved("05-train", {"like": ""}) == {}

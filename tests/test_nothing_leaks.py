@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from drgstudy import guard, plots, report, study, tables
+from drgstudy import guard, notebook_pages, plots, study, tables
 from drgstudy.study import StudyError
 
 FACTS = {f"data/reference/{file.name}": file.read_bytes() for file in study.REFERENCE.glob("*.csv")}
@@ -188,7 +188,10 @@ def test_what_the_study_itself_writes_passes(profile):
     study.write_json(
         profile.report / "numbers.json", {"rows": {"kept": 125557}, "cohort": {"stays": 217, "kind": "217"}}
     )
-    write(profile.report / "pages" / "06-results.html", report._body(executed) + "<hr><p>" + "-" * 90)
+    write(
+        profile.report / "pages" / "06-results.html",
+        notebook_pages.content(executed, profile.report, set())["body"] + "<hr><p>" + "-" * 90,
+    )
     write(profile.report / "index.html", f"<img alt='Figure 1' src='data:image/png;base64,{image}'>{shown.to_html()}")
     assert guard.leaks("secret") == []
     guard.check("secret")

@@ -21,7 +21,7 @@ from huggingface_hub import constants
 from papermill.translators import PythonTranslator
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from drgstudy import attribution, errors, measurements, models, plots, report, sheets, study, tables
+from drgstudy import attribution, errors, measurements, models, notebook_pages, plots, sheets, study, tables
 from drgstudy.models import weights
 from drgstudy.predictions import Predictions, read_predictions, write_predictions
 from drgstudy.study import ROOT, StudyError
@@ -334,11 +334,12 @@ def test_a_notebooks_page_shows_note_text_as_text(tmp_path):
     cell = nbformat.v4.new_code_cell(f"# {BAD!r}", outputs=outputs(tmp_path))
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A title"), cell])
     nbformat.write(notebook, tmp_path / "05-train-x.ipynb")
-    body = report._body(tmp_path / "05-train-x.ipynb")
+    page = notebook_pages.content(tmp_path / "05-train-x.ipynb", tmp_path, {"05-train-x"})
+    body = page["body"]
     assert Page(body).wrong == [] and body.count("alert(1)") >= 8
     pages = jinja2.Environment(loader=jinja2.PackageLoader("drgstudy"), autoescape=True)
     source = {"name": BAD, "fingerprint": BAD, "kind": BAD}
-    about = {"title": BAD, "name": "x", "steps": ["x"], "of_run": BAD, "profile": BAD, "body": body}
+    about = {"title": BAD, "name": "x", "steps": ["x"], "of_run": BAD, "profile": BAD} | page
     page = pages.get_template("notebook.html").render(about, studies=[{"dataset": source, "stays_fingerprint": BAD}])
     assert Page(page).wrong == [] and strict(page)
     table = (tmp_path / "t.md").read_text()

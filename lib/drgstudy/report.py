@@ -9,14 +9,12 @@ import sys
 import time
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 from markupsafe import Markup
-from nbconvert import HTMLExporter
 from PIL import Image
 
-from drgstudy import cards, metrics, plots, provenance, tables
+from drgstudy import cards, metrics, notebook_pages, plots, provenance, tables
 from drgstudy.study import (
     Paths,
     StudyError,
@@ -28,7 +26,6 @@ from drgstudy.study import (
     outlook,
     places,
     read_json,
-    results_only,
     run_and_exit,
     studies,
     study_of,
@@ -91,23 +88,31 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
     pages.filters["percent"] = lambda share: "–" if isinstance(share, Undefined) else f"{100 * share:.1f} %"
     steps = sorted(file.stem for file in planned.glob("*.yaml"))
     of_begun = [step for step in steps if study_of(step) in begun]
-    notebooks = [_notebook(file) for step in of_begun if (file := paths.executed / f"{step}.ipynb").is_file()]
+    notebooks = [
+        notebook_pages.about(file) for step in of_begun if (file := paths.executed / f"{step}.ipynb").is_file()
+    ]
     made = [notebook["name"] for notebook in notebooks]
     released = [step for step in of_begun if step not in made and _is_released(step, profile)]
     listed = [*notebooks, *(about for step in released if (about := _page_of(step, paths)))]
-    shared = {"profile": profile, "numbers": numbers, "notebooks": sorted(listed, key=lambda about: about["name"])}
-    for file in set(paths.report.glob("pages/*.html")) - {paths.report / notebook["page"] for notebook in listed}:
+    listed.sort(key=lambda about: about["name"])
+    trained = [notebook for notebook in listed if notebook_pages.run_of(notebook["name"])]
+    shown = [notebook for notebook in listed if notebook not in trained] + [notebook_pages.TRAININGS] * bool(trained)
+    shared = {"profile": profile, "numbers": numbers, "notebooks": shown}
+    for file in set(paths.report.glob("pages/*.html")) - {paths.report / page["page"] for page in [*listed, *shown]}:
         file.unlink()
-    ours = max(file.stat().st_mtime for file in [Path(__file__), *(Path(__file__).parent / "templates").iterdir()])
+    code = [Path(__file__), Path(notebook_pages.__file__), *graph.TEMPLATES.iterdir()]
+    ours = max(file.stat().st_mtime for file in code)
     for notebook in notebooks:
         page = paths.report / notebook["page"]
         if not page.is_file() or page.stat().st_mtime < max(notebook["made"], ours):
-            about = {
-                "body": _body(notebook["file"]),
-                "studies": [numbers[study_of(notebook["name"]).topic]],
-                "steps": of_begun,
-            }
+            about = notebook_pages.content(notebook["file"], paths.report, {each["name"] for each in listed})
+            about |= {"studies": [numbers[study_of(notebook["name"]).topic]], "steps": of_begun}
             _write(page, pages.get_template("notebook.html").render(shared | about, **notebook))
+    if trained:
+        about = {"trainings": notebook_pages.compared(profile, listed)}
+        about["studies"] = [numbers[study.topic] for study in begun]
+        page = pages.get_template("trainings.html").render(shared | about, **notebook_pages.TRAININGS)
+        _write(paths.report / notebook_pages.TRAININGS["page"], page)
     figures = {
         file.stem: base64.b64encode(file.read_bytes()).decode() for file in paths.report.glob("figures/[!.]*.png")
     }
@@ -140,18 +145,14 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
 
 def _is_released(step: str, profile: str) -> bool:
     """Whether a step trains a run of which the released predictions lie here."""
-    run = study_of(step).paths(profile).runs / _run_of(step)
+    run = study_of(step).paths(profile).runs / (notebook_pages.run_of(step) or step)
     return any("released" in read_json(record) for record in sorted(run.rglob("run.json"))[:1])
 
 
-def _run_of(step: str) -> str:
-    return re.sub(r"^\d\d-(\w+-)?train-", "", step)
-
-
 def _page_of(step: str, paths: Paths) -> dict:
-    """As `_notebook`, of a step that was not executed here, if its page lies in the report; else {}."""
+    """As `notebook_pages.about`, of a step that was not executed here, if its page lies in the report; else {}."""
     page = f"pages/{step}.html"
-    notebook = _notebook(notebook_of(places.NOTEBOOKS / "params" / paths.profile / f"{step}.yaml"))
+    notebook = notebook_pages.about(notebook_of(places.NOTEBOOKS / "params" / paths.profile / f"{step}.yaml"))
     return notebook | {"name": step, "page": page, "of_run": _describe(step)} if (paths.report / page).is_file() else {}
 
 
@@ -186,39 +187,8 @@ def _is_current(file: Path, paths: Paths) -> bool:
 
 
 def _describe(step: str) -> str:
-    run = _run_of(step)
-    return step if run == step else plots.style_of(run)[0]
-
-
-def _notebook(file: Path) -> dict:
-    """File, name, page, time, title and run of an executed notebook."""
-    notebook = nbformat.read(file, as_version=4)
-    titles = re.findall(r"^# (.+)$", notebook.cells[0].source, re.MULTILINE)
-    run = notebook.metadata.get("papermill", {}).get("parameters", {}).get("run", "")
-    of_run = plots.style_of(run)[0] if run and file.stem.endswith(f"-train-{run}") else ""
-    about = {"file": file, "name": file.stem, "page": f"pages/{file.stem}.html", "made": file.stat().st_mtime}
-    return about | {"title": titles[0] if titles else file.stem, "of_run": of_run}
-
-
-class _Exporter(HTMLExporter):
-    """Uses nbconvert's own templates, whatever the user has in ``~/.local/share/jupyter``."""
-
-    def get_prefix_root_dirs(self):
-        return [str(Path(sys.prefix, "share", "jupyter"))]
-
-
-def _body(file: Path) -> Markup:
-    """An executed notebook as HTML; the text alternative of a figure is the heading above it."""
-    notebook = results_only(nbformat.read(file, as_version=4))
-    heading = file.stem
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            heading = [heading, *re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)][-1]
-        cell.metadata["alt"] = f"Figure: {heading}"
-    exporter = _Exporter(
-        template_name="basic", extra_template_basedirs=[], exclude_input_prompt=True, exclude_output_prompt=True
-    )
-    return Markup(exporter.from_notebook_node(notebook)[0])
+    run = notebook_pages.run_of(step)
+    return plots.style_of(run)[0] if run else step
 
 
 def _write(path: Path, text: str) -> None:

@@ -165,7 +165,8 @@ def resolved(notebook: str, values: dict) -> dict:
     """The parameters of a notebook that runs by hand, or by papermill alone, over those of the file named by `like`.
 
     Each notebook calls this after its parameters and takes over what it returns. What papermill has set is read from
-    the cell that papermill inserts. By hand, a parameter that still has the notebook's default counts as not set. What
+    the cell that papermill inserts. By hand, a parameter that still has the notebook's default counts as not set. The name
+    of a run that is trained is never taken from another. What
     is taken from the other file is printed. A notebook that make runs gets all values, and an empty `like`, from
     `run_notebook`.
 
@@ -185,7 +186,8 @@ def resolved(notebook: str, values: dict) -> dict:
         return {}
     defaults = _defaults(places.NOTEBOOKS / f"{notebook}.ipynb")
     by_hand = {name for name, default in defaults.items() if values[name] != default}
-    given = {name: values[name] for name in {*(_set_by_papermill() or by_hand), "profile"} & defaults.keys()}
+    its_own = {"profile", "run"} if "model" in defaults else {"profile"}  # a training would replace the run it is like
+    given = {name: values[name] for name in ((_set_by_papermill() or by_hand) | its_own) & defaults.keys()}
     params = places.NOTEBOOKS / "params" / values["profile"] / f"{notebook}.yaml"
     base = read_params(base_of(params, like))
     taken = {name: value for name, value in base.items() if name not in given}
