@@ -20,7 +20,7 @@ from drgstudy.labels import TwoLabels
 from drgstudy.metrics import Scores
 from drgstudy.predictions import Predictions, read_folds
 from drgstudy.study import REFERENCE, Paths, StudyError
-from drgstudy.tables import hour_name
+from drgstudy.tables import hour_name, p_values
 
 PAPERS = ("DRG-LLaMA", "early DRG")
 VERDICTS = ("seen here", "contradicted here", "undecided", "not applicable here")
@@ -141,7 +141,7 @@ def _amount(claim, value: float) -> str:
 def printed(table: pd.DataFrame) -> pd.DataFrame:
     """The table of `judge` as it is printed."""
     rows = []
-    for claim in table.itertuples():
+    for claim, p in zip(table.itertuples(), p_values(table["p"]), strict=True):
         said, value, lower, upper = (
             _amount(claim, number) if number == number else "–"
             for number in (claim.published, claim.value, claim.lower, claim.upper)
@@ -149,7 +149,7 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
         bound = f" (bound: {claim.bound:g})" if claim.bound and claim.direction != "level" else ""
         row = {"Claim": f"{claim.claim} ({claim.place})", "Published": said + bound}
         row["Here (95 % interval)"] = value if lower == "–" else f"{value} ({lower} to {upper})"
-        row["p, corrected"] = "–" if claim.p != claim.p else "< 0.001" if claim.p < 0.001 else f"{claim.p:.3f}"
+        row["p, corrected"] = p
         rows.append(row | {"Verdict": claim.verdict, "Remark": claim.note or "–"})
     return pd.DataFrame(rows)
 

@@ -13,17 +13,21 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from drgstudy import disclosure, published
-from drgstudy.bootstrap import difference
+from drgstudy.bootstrap import Draws, difference
 from drgstudy.metrics import METRICS, Scores, share
-from drgstudy.plots.style import style_of
+from drgstudy.names import named
 from drgstudy.study import progress
-from drgstudy.tables import signed
 
 BOTH = [False, True]
 
 
 def differences(
-    scores: dict[str, Scores | list[Scores]], run: str, resamples: int, seed: int, mask_below: int = 0
+    scores: dict[str, Scores | list[Scores]],
+    run: str,
+    resamples: int,
+    seed: int,
+    mask_below: int = 0,
+    names: dict[str, str] | None = None,
 ) -> pd.DataFrame:
     """`run` minus each other run on the same resamples of all test stays; NaN where a small count would follow.
 
@@ -31,6 +35,8 @@ def differences(
     ----------
     scores : dict of run to Scores, or to a list of them
         Of a list, such as the models of all folds, the mean is compared.
+    names : dict of run to str, optional
+        As `names.names_of` returns it.
 
     Returns
     -------
@@ -45,7 +51,7 @@ def differences(
     if not parts:
         return pd.DataFrame(columns=[*columns, "p_holm", "models", "sentence"])
     table = pd.concat(parts, names=["run", "metric"]).reset_index()
-    table = table.assign(model=[style_of(other)[0] for other in table["run"]])[columns]
+    table = table.assign(model=[named(other, names) for other in table["run"]])[columns]
     table["p_holm"] = multipletests(table["p"], method="holm")[1]
     table["models"] = [_models(scores[run], scores[other]) for other in table["run"]]
     untold = {name: _untold(one, mask_below) for name, one in scores.items()}
@@ -53,7 +59,38 @@ def differences(
         metric in untold[run] | untold[other] for metric, other in zip(table["metric"], table["run"], strict=True)
     ]
     table.loc[masked, ["difference", "lower", "upper", "p", "p_holm"]] = np.nan
-    return table.assign(sentence=[difference_sentence(style_of(run)[0], row) for row in table.itertuples()])
+    return table.assign(sentence=[difference_sentence(named(run, names), row) for row in table.itertuples()])
+
+
+def with_best(
+    table: pd.DataFrame, scores: dict[str, Scores | list[Scores]], resamples: int, seed: int, mask_below: int = 0
+) -> pd.DataFrame:
+    """The table of `results.table1` or `results.by_fold`, with `best` (bool): who is certainly first on all DRGs.
+
+    That is the run that is better in a metric than each other run of `scores`: the interval of each difference, on the same
+    resamples, excludes zero, and p is below 0.05 after Holm's correction for all metrics and all pairs of runs. Where a
+    small count is masked, no run is marked in that metric.
+    """
+    sides = {run: _listed(said) for run, said in scores.items()}
+    draws = Draws(sides[next(iter(sides))][0].truth.size, resamples, seed)
+    drawn = {run: [draws.evaluate(one.evaluate) for one in said] for run, said in sides.items()}
+    won = pd.Series(0, pd.MultiIndex.from_product([scores, METRICS]))
+    if pairs := list(itertools.combinations(scores, 2)):
+        found = pd.concat({pair: draws.difference(drawn[pair[0]], drawn[pair[1]]) for pair in pairs})
+        found = found[multipletests(found["p"].fillna(1), method="holm")[0] & (found["lower"] * found["upper"] > 0)]
+        for (one, other, metric), gain in found["difference"].items():
+            won[one if gain > 0 else other, metric] += 1
+    first = won.index[won == max(1, len(scores) - 1)]
+    untold = {metric for run in scores for metric in _untold(scores[run], mask_below)}
+    rows = zip(
+        table["run"], table["metric"], table["drg_set"], table.get("hours", pd.Series(48, table.index)), strict=True
+    )
+    return table.assign(
+        best=[
+            (run, metric) in first and metric not in untold and (drg_set, hours) == ("All DRGs", 48)
+            for run, metric, drg_set, hours in rows
+        ]
+    )
 
 
 def _listed(scores: Scores | list[Scores]) -> list[Scores]:
@@ -129,7 +166,9 @@ def t_tests(table: pd.DataFrame, run: str, other: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*keys, "folds", "difference", "t", "p", "p_unpaired"])
 
 
-def split_effect(apart: dict, together: dict, resamples: int, seed: int, mask_below: int = 0) -> pd.DataFrame:
+def split_effect(
+    apart: dict, together: dict, resamples: int, seed: int, mask_below: int = 0, names: dict[str, str] | None = None
+) -> pd.DataFrame:
     """Scores of models that know other stays of the test patients minus scores of those that do not, on the same stays.
 
     Metrics from which a small count would follow are left out.
@@ -138,6 +177,8 @@ def split_effect(apart: dict, together: dict, resamples: int, seed: int, mask_be
     ----------
     apart, together : dict of run to Scores, or to a list of them
         The same models in the same order, trained on as many stays; of a list, such as the models of all folds, the mean.
+    names : dict of run to str, optional
+        Of those in `together`, as `names.names_of` returns it.
 
     Returns
     -------
@@ -151,7 +192,9 @@ def split_effect(apart: dict, together: dict, resamples: int, seed: int, mask_be
         table = table.assign(**{key: table["metric"].map(values) for key, values in both.items()})
         hidden = _untold(ours, mask_below) | _untold(theirs, mask_below)
         parts.append(
-            table[~table["metric"].isin(hidden)].assign(run=name, model=style_of(name)[0], models=_models(ours, theirs))
+            table[~table["metric"].isin(hidden)].assign(
+                run=name, model=named(name, names), models=_models(ours, theirs)
+            )
         )
     table = pd.concat(parts, ignore_index=True)
     table["p_holm"] = multipletests(table["p"], method="holm")[1]
@@ -173,9 +216,14 @@ def leakage_sentence(row) -> str:
 
 
 def time_gains(cost: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
-    """By how many per cent training takes longer with twice the tokens, and with the larger model, as it is printed.
+    """By how many per cent training takes longer with twice the tokens, and with the larger model.
 
     `cost` and `sizes` are as `results.costs` and `results.sizes` return them.
+
+    Returns
+    -------
+    DataFrame
+        step and against (what the paper compares, "" if nothing like it), both in words; published and ours.
 
     Notes
     -----
@@ -197,8 +245,8 @@ def time_gains(cost: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
         else:
             continue
         ours, theirs = 100 * (seconds[run] / seconds[other] - 1), text.get((gain, "training_time_gain_percent"))
-        rows.append((step, f"{gain}: {theirs:+.0f} %" if gain else "–", f"{signed(ours, 0)} %"))
-    return pd.DataFrame(rows, columns=["Step", "MIMIC-IV (published)", "Training time (this run)"])
+        rows.append((step, gain, theirs, ours))
+    return pd.DataFrame(rows, columns=["step", "against", "published", "ours"])
 
 
 def _is_larger(one: str, two: str) -> bool | None:
@@ -259,7 +307,7 @@ def known_patients(known: pd.Series, stays: str, mask_below: int) -> tuple[dict,
     """
     n, whole, share = int(known.sum()), len(known), float(known.mean())
     told = not disclosure.tells_of_few(n, whole, mask_below)
-    percent = f" ({share:.0%})" * told
+    percent = f" ({100 * share:.0f} %)" * told
     said = f"{disclosure.part(n, whole, mask_below)} of {whole} {stays}{percent} are of a patient who is also in the training stays."
     return {"known_stays": n if told else None, "known_share": share if told else None}, said[0].upper() + said[1:]
 
