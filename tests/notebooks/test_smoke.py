@@ -145,7 +145,7 @@ def test_known_and_new_patients_were_compared_on_the_same_test_stays(study):
 )
 def test_every_claim_has_a_verdict(study, paper, topic, table):
     told, listed = read_json(PATHS.report / "numbers.json")[topic], claims.read().query("paper == @paper")
-    shown = pd.read_csv(PATHS.report / "tables" / f"{table}.csv", keep_default_na=False)
+    shown = pd.read_csv(PATHS.report / "tables" / "printed" / f"{table}.csv", keep_default_na=False)
     assert len(shown) == len(listed) and set(shown["Verdict"]) <= set(claims.VERDICTS)
     assert sorted(told["claims"]) == sorted(set(listed.index) - set(claims.TIMES))
     counts = pd.Series([claim["verdict"] for claim in told["claims"].values()]).value_counts()
