@@ -271,6 +271,7 @@ def test_a_run_is_called_what_it_is(run, base, name):
         "other": "other", "mine": "mine",
     }  # fmt: skip
     assert names.named(run, {run: "N"}) == "N" and names.named("caml") == "CAML"
+    assert names.short(name) == name.replace(" (LLaMA architecture)", "")
 
 
 # --- differences

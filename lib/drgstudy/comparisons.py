@@ -16,7 +16,7 @@ from drgstudy import disclosure, published
 from drgstudy.bootstrap import Draws, difference
 from drgstudy.metrics import METRICS, Scores, share
 from drgstudy.names import named
-from drgstudy.study import progress
+from drgstudy.study import StudyError, progress
 
 BOTH = [False, True]
 
@@ -46,8 +46,8 @@ def differences(
         if those below 0.05 count, the chance of even one false difference among them is at most 5 %.
     """
     columns = ["run", "model", "metric", "difference", "lower", "upper", "p"]
-    others = progress([other for other in scores if other != run], desc="comparing")
-    parts = {other: difference(scores[run], scores[other], resamples, seed) for other in others}
+    draws, drawn = _drawn(scores, resamples, seed)
+    parts = {other: draws.difference(drawn[run], drawn[other]) for other in scores if other != run}
     if not parts:
         return pd.DataFrame(columns=[*columns, "p_holm", "models", "sentence"])
     table = pd.concat(parts, names=["run", "metric"]).reset_index()
@@ -71,26 +71,28 @@ def with_best(
     resamples, excludes zero, and p is below 0.05 after Holm's correction for all metrics and all pairs of runs. Where a
     small count is masked, no run is marked in that metric.
     """
-    sides = {run: _listed(said) for run, said in scores.items()}
-    draws = Draws(sides[next(iter(sides))][0].truth.size, resamples, seed)
-    drawn = {run: [draws.evaluate(one.evaluate) for one in said] for run, said in sides.items()}
+    draws, drawn = _drawn(scores, resamples, seed)
     won = pd.Series(0, pd.MultiIndex.from_product([scores, METRICS]))
     if pairs := list(itertools.combinations(scores, 2)):
         found = pd.concat({pair: draws.difference(drawn[pair[0]], drawn[pair[1]]) for pair in pairs})
         found = found[multipletests(found["p"].fillna(1), method="holm")[0] & (found["lower"] * found["upper"] > 0)]
         for (one, other, metric), gain in found["difference"].items():
             won[one if gain > 0 else other, metric] += 1
-    first = won.index[won == max(1, len(scores) - 1)]
+    first = won.index[won == max(1, len(scores) - 1)]  # a run that is alone is first in nothing
     untold = {metric for run in scores for metric in _untold(scores[run], mask_below)}
-    rows = zip(
-        table["run"], table["metric"], table["drg_set"], table.get("hours", pd.Series(48, table.index)), strict=True
-    )
-    return table.assign(
-        best=[
-            (run, metric) in first and metric not in untold and (drg_set, hours) == ("All DRGs", 48)
-            for run, metric, drg_set, hours in rows
-        ]
-    )
+    whole = (table["drg_set"] == "All DRGs") & (table.get("hours", 48) == 48) & ~table["metric"].isin(untold)
+    return table.assign(best=pd.MultiIndex.from_frame(table[["run", "metric"]]).isin(first) & whole)
+
+
+def _drawn(scores: dict[str, Scores | list[Scores]], resamples: int, seed: int) -> tuple[Draws, dict]:
+    """The same draws of all stays for every run, and what each of its models scores on them (`Draws.evaluate`)."""
+    sides = {run: _listed(said) for run, said in scores.items()}
+    truth = next(iter(sides.values()))[0].truth
+    if not all(np.array_equal(one.truth, truth) for said in sides.values() for one in said):
+        raise StudyError("the models' true labels differ; compare predictions on the same stays in the same order")
+    draws = Draws(truth.size, resamples, seed)
+    runs = progress(sides.items(), desc="resampling")
+    return draws, {run: [draws.evaluate(one.evaluate) for one in said] for run, said in runs}
 
 
 def _listed(scores: Scores | list[Scores]) -> list[Scores]:

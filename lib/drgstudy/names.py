@@ -10,6 +10,7 @@ from drgstudy.study import without_places
 
 BASES = {"smollm2-135m-instruct": "SmolLM2-135M"}
 """The small LLaMAs that stand for the papers', by the base in a run's settings, and what they are called in print."""
+_KIND = " (LLaMA architecture)"
 
 
 def name_of(record: dict, run: str | None = None) -> str:
@@ -26,12 +27,17 @@ def name_of(record: dict, run: str | None = None) -> str:
     small = BASES.get(without_places(record.get("settings", {}).get("base", "")))
     if small is None:
         return name
-    return f"{small} (LLaMA architecture)" if name == "DRG-LLaMA" else name.replace("DRG-LLaMA", small)
+    return f"{small}{_KIND}" if name == "DRG-LLaMA" else name.replace("DRG-LLaMA", small)
 
 
 def named(run: str, names: Mapping[str, str] | None = None) -> str:
     """The name of a run among `names`, or as its key alone says it."""
     return (names or {}).get(run) or style_of(run)[0]
+
+
+def short(name: str) -> str:
+    """A name without the kind of model that it is, for a figure's heading."""
+    return name.removesuffix(_KIND)
 
 
 def names_of(made: Mapping[str, Predictions | list[Predictions]]) -> dict[str, str]:
