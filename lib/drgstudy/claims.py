@@ -135,7 +135,7 @@ def _verdict(claim, found: pd.Series | float | str, tests: int) -> dict:
 def _amount(claim, value: float) -> str:
     """A number in the claim's form: with its sign if it is a difference, plain if a bound says what it is compared with."""
     sign = "" if claim.bound else "+"
-    return f"{value:{sign}{_FORMS[claim.unit]}}".replace("-", "−")
+    return f"{value:{sign}z{_FORMS[claim.unit]}}".replace("-", "−")
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:
