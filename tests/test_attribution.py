@@ -241,7 +241,7 @@ def test_top_and_its_bars():
     table = top(np.log([0.1, 0.6, 0.25, 0.05]), np.array(["001", "190", "193", "871"]), 2)
     assert table["drg"].tolist() == ["190", "193"] and table["label"].tolist() == [1, 2]
     assert table["probability"].tolist() == pytest.approx([0.6, 0.25])
-    assert "CHRONIC OBSTRUCTIVE" in table["title"][0]
+    assert "Chronic obstructive" in table["title"][0]
     shown = bars(table, "193")
     assert "60.0 %" in shown and shown.index("✓ billed") > shown.index("193") and shown.count("✓") == 1
 

@@ -278,7 +278,7 @@ def trust(sure=(0.063, 0.011, 0.122), error=0.085, weights=None):
     mix = {key: casemix.case_mix(true, weight, counts, 6000.0) for key, weight in ways.items()}
     mix = pd.concat(mix, names=["run", "way", "measure"]).reset_index()
     against = {way: casemix.change_by_hour(true, guess[None], weight[None], 100, 0) for way, weight in said.items()}
-    return findings.trust_sentences("llama", calibrated, answered, mix, against)
+    return findings.trust_sentences("llama", "DRG-LLaMA", calibrated, answered, mix, against)
 
 
 @pytest.mark.parametrize(

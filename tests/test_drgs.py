@@ -1,5 +1,6 @@
 """MS-DRG facts against what the papers, CMS and METHODS state."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -138,3 +139,57 @@ def test_bases_are_split_as_cms_titles_say():
         "unsplit": 77,
     }
     assert sum(found[kind] * n for kind, n in zip(list(found)[2:], (3, 2, 2, 1), strict=True)) == found["drgs"]
+
+
+READABLE = {
+    "001": "Heart transplant or implant of heart assist system with MCC",
+    "003": "ECMO or tracheostomy with MV >96 hours or PDX except face mouth and neck with major operating-room procedure",
+    "008": "Simultaneous pancreas and kidney transplant",
+    "024": "Craniotomy with major device implant or acute complex CNS PDX without MCC",
+    "061": "Acute ischemic stroke with use of thrombolytic agent with MCC",
+    "064": "Intracranial hemorrhage or cerebral infarction with MCC",
+    "065": "Intracranial hemorrhage or cerebral infarction with CC or TPA in 24 hours",
+    "227": "Cardiac defibrillator implant without cardiac catheterization without MCC",
+    "245": "AICD generator procedures",
+    "246": "Percutaneous cardiovascular procedures with drug-eluting stent with MCC or 4+ vessels or stents",
+    "377": "Gastrointestinal hemorrhage with MCC",
+    "411": "Cholecystectomy with common duct exploration with MCC",
+    "743": "Uterine and adnexa procedures for non-malignancy without CC/MCC",
+    "744": "D&C conization laparoscopy and tubal interruption with CC/MCC",
+    "768": "Vaginal delivery with operating-room procedure except sterilization and/or D&C",
+    "790": "Extreme immaturity or respiratory distress syndrome neonate",
+    "837": "Chemotherapy with acute leukemia as SDX or with high dose chemotherapy agent with MCC",
+    "871": "Septicemia or severe sepsis without MV >96 hours with MCC",
+    "885": "Psychoses",
+    "894": "Alcohol drug abuse or dependence left AMA",
+    "969": "HIV with extensive operating-room procedure with MCC",
+    "998": "Principal diagnosis invalid as discharge diagnosis",
+}
+
+
+ABBREVIATIONS = {"AICD", "AMA", "AMI", "CC", "CNS", "CVA", "D&C", "ECMO", "ESW", "HF", "HIV", "MCC", "MV", "PDX", "PTCA", "SDX",
+                 "TPA", "URI"}  # fmt: skip
+
+
+def test_titles_that_were_read_one_by_one_are_printed_so():
+    titles = drgs.v34()["title"]
+    assert {code: drgs.readable(titles[code]) for code in READABLE} == READABLE
+    billed = {
+        "SEPTICEMIA OR SEVERE SEPSIS W/O MV 96+ HOURS W MCC": "Septicemia or severe sepsis without MV 96+ hours with MCC",
+        "ESOPHAGITIS, GASTROENT & MISC DIGEST DISORDERS W/O MCC": "Esophagitis, gastroent and misc digest disorders without MCC",
+        "ABORTION W D&C, ASPIRATION CURETTAGE OR HYSTEROTOMY": "Abortion with D&C, aspiration curettage or hysterotomy",
+    }
+    assert {title: drgs.readable(title) for title in billed} == billed
+
+
+def test_no_title_of_any_year_shouts_and_none_loses_a_letter():
+    for title in {*drgs.v34()["title"], *drgs.titles_by_year()["title"]}:
+        printed = drgs.readable(title)
+        assert set(re.findall(r"[A-Z][A-Z&]+", printed)) <= ABBREVIATIONS and printed[0] == title[0], title
+        short = re.search(r"\b(W|W/|W/O)( |$)|&|(?:[A-Z]\.){2}", title)
+        assert short or printed.upper() == title.upper(), title
+
+
+def test_every_mdc_has_a_name():
+    assert set(drgs.v34()["mdc"]) | set(drgs.fiscal_2013("ms")["mdc"]) <= set(drgs.MDC_NAMES)
+    assert drgs.mdc_name("05") == "MDC 05 Circulatory system" and drgs.mdc_name("99") == "Any MDC"

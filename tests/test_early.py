@@ -290,9 +290,9 @@ def test_table_1_counts_patients_stays_and_first_visits():
         ["Hospital stays", "4", "3", "2"],
         ["Unique DRGs", "3", "3", "2"],
         ["DRG weight", "1.300 (0.476)", "2.000 (1.000)", "2.500 (0.707)"],
-        ["Stays of MDC 05", "2 (50.0 %)", "0 (0.0 %)", "0 (0.0 %)"],
-        ["Stays of MDC 01", "1 (25.0 %)", "2 (66.7 %)", "1 (50.0 %)"],
-        ["Stays of MDC 04", "1 (25.0 %)", "0 (0.0 %)", "0 (0.0 %)"],
+        ["Stays of MDC 05 Circulatory system", "2 (50.0 %)", "0 (0.0 %)", "0 (0.0 %)"],
+        ["Stays of MDC 01 Nervous system", "1 (25.0 %)", "2 (66.7 %)", "1 (50.0 %)"],
+        ["Stays of MDC 04 Respiratory system", "1 (25.0 %)", "0 (0.0 %)", "0 (0.0 %)"],
     ]
 
 
@@ -300,5 +300,5 @@ def test_the_papers_table_1_is_printed_as_in_the_paper():
     published = pd.read_csv(REFERENCE / "published_early.csv").query("table == 'Table 1' and system == 'ms'")
     table = printed_cohort(published).set_index("Data")
     assert table["Train set"]["DRG weight"] == "3.045 (2.747)"
-    assert table["Test cohort"]["Stays of MDC 05"] == "456 (27.7 %)"
+    assert table["Test cohort"]["Stays of MDC 05 Circulatory system"] == "456 (27.7 %)"
     assert len(table) == 7

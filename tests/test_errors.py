@@ -310,5 +310,5 @@ def test_the_published_cases_give_the_counts_of_table_4():
 
 
 def test_codes_are_titled_two_codes_by_the_first():
-    title = "HEART FAILURE AND SHOCK WITH MCC"
+    title = "Heart failure and shock with MCC"
     assert errors.titled(pd.Series(["291", "291/292"])).tolist() == [f"291 {title}", f"291/292 {title}"]

@@ -94,9 +94,15 @@ def test_no_two_numbers_of_a_run_that_are_told_differ_by_few(found, seed):
 @pytest.mark.parametrize(("a", "b", "says"), [("tree", "llama", levels.HELPS), ("titles", "llama", levels.HARMS), ("llama", "llama", levels.SAME)])  # fmt: skip
 def test_a_sentence_says_which_way_it_came_out(found, a, b, says):
     table = levels.compared({b: found[b], "x": found[a]}, GROUPS, 200, 1)
-    said = levels.sentence(table, "x", "all stays", "DRG")
+    names = {"x": "X", b: "other"}
+    said = levels.sentence(table, "x", "all stays", "DRG", names)
     share = f"{100 * found[a]['DRG'].mean():.1f}"
-    assert said.startswith(f"Right DRG in 240 stays (all stays): x {share} %, ") and says in said
-    assert levels.sentence(table, "x", "none", "DRG") == (
+    assert (
+        said.startswith(
+            f"Right DRG in 240 stays (all stays): X {share} %, other {100 * found[b]['DRG'].mean():.1f} %; "
+        )
+        and says in said
+    )
+    assert levels.sentence(table, "x", "none", "DRG", names) == (
         "Right DRG (none): not shown, for there are no such stays, or small counts would follow."
     )

@@ -31,7 +31,9 @@ def page(tmp_path):
     plots.save(
         Figure((2, 2), layout="constrained"), tmp_path / "figures", "words", "a hospital", "Eight words <decide>"
     )
-    table = tables.write_table(pd.DataFrame({"n": [1]}), tmp_path / "tables", "of-ms", "a hospital").to_html()
+    table = tables.write_table(
+        pd.DataFrame({"n": [1]}), pd.DataFrame({"n": [1]}), tmp_path / "tables", "of-ms", "a hospital"
+    ).to_html()
     picture = {"image/png": "iVBORw0KGgo="}
     cells = [
         nbformat.v4.new_markdown_cell("# Which?\n\nIt asks."),

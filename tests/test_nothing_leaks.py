@@ -171,7 +171,7 @@ DATES += ["May 6, 2180", "Sept. 6th, 2180", "2180/05/06"]
 def test_what_the_study_itself_writes_passes(profile):
     """Counts that are ids too, titles that notes hold too, versions, years: by the study's own writers."""
     table = pd.DataFrame({"DRG": [EXEMPT], "Stays": ["125,557"], "Rows": [125557], "Share": [0.145834], "Year": [2012]})
-    shown = tables.write_table(table, profile.report / "tables", "table-1", "MIMIC-IV v3.1")
+    shown = tables.write_table(table, table, profile.report / "tables", "table-1", "MIMIC-IV v3.1")
     figure, axes = plt.subplots(figsize=(2, 2), layout="constrained")
     axes.set_title(EXEMPT)
     plots.save(figure, profile.report / "figures", "figure-1", "MIMIC-IV v3.1")

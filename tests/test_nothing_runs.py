@@ -319,7 +319,7 @@ def outputs(folder: Path) -> list[nbformat.NotebookNode]:
     values = [
         table,
         table[BAD],
-        tables.write_table(table, folder, "t", BAD),
+        tables.write_table(table, table, folder, "t", BAD),
         tables.styled(table, "notes", BAD),
         attribution.page(parts, folder / "p.html", False),
         errors.review_sheet(case, text),

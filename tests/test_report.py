@@ -131,7 +131,11 @@ def test_numbers_and_costs_of_all_notebooks_are_merged_by_topic(executed):
     costs = {"splits": {"seconds": 2}, "dataset": unknown, "seconds": {}}
     assert study.read_json(executed.report / "costs.json") == costs
     assert numbers["dataset"] == unknown and results["dataset"]["kind"] == "synthetic"
-    text = pd.read_csv(executed.report / "tables" / "text-numbers.csv", dtype=str).set_index("Quantity").iloc[:, 1]
+    text = (
+        pd.read_csv(executed.report / "tables" / "printed" / "text-numbers.csv", dtype=str)
+        .set_index("Quantity")
+        .iloc[:, 1]
+    )
     assert text["DRGs with a top-1 accuracy of 100 %"] == "3" and text["Training stays"] == "450"
 
 

@@ -282,6 +282,40 @@ def test_verify_says_table_by_table_how_far_apart_the_reports_are(repository, ca
     assert said.endswith("2 of 32 values differ, 2 of them beyond tolerance.\n")
 
 
+def test_verify_compares_the_numbers_of_tables_but_not_how_they_are_printed_nor_costs(repository, tmp_path, capsys):
+    folder = tmp_path / "reports" / "tiny" / "tables"
+    (folder / "printed").mkdir(parents=True)
+
+    def write(accuracy: str, rank: int, minutes: float, days: int, printed: str) -> None:
+        spread = "metric,value,sd,dataset\nacc_at_1," + accuracy + ",0.01,x\nn_stays,250,,x\n"
+        texts = {"table-1": spread, "by-drg": f"rank,drg,dataset\n{rank},008,x\n", "cost": f"minutes\n{minutes}\n"}
+        texts["table-1-published"] = "value,dataset\n0.52,x\n"
+        texts |= {"claims": f"id,value,dataset\nlonger-costs,{days},x\n", "printed/table-1": printed}
+        for name, text in texts.items():
+            (folder / f"{name}.csv").write_text(text)
+
+    write("0.5", 1, 3.5, 4, "0.500")
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+    for command in (["add", "reports"], [*who, "commit", "-q", "-m", "tables"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    repository(HELD)
+    write("0.5", 1, 9.9, 7, "half")
+    assert verify.main("tiny") == 0 and "bit for bit" in capsys.readouterr().out
+    write("0.519", 2, 3.5, 4, "0.500")  # two standard deviations are 0.02; the rank follows
+    assert verify.main("tiny") == 0
+    assert re.search(
+        r"^tables.table-1 +5 +1 +0.019 .* within +tables.table-1.0.value$", capsys.readouterr().out, re.MULTILINE
+    )
+    write("0.521", 1, 3.5, 4, "0.500")
+    assert verify.main("tiny") == 1
+    assert "beyond tables.table-1.0.value: 0.5 → 0.521" in capsys.readouterr().out
+    write("0.5", 2, 3.5, 4, "0.500")
+    assert verify.main("tiny") == 1 and "beyond tables.by-drg.0.rank: 1 → 2" in capsys.readouterr().out
+    write("0.5", 1, 3.5, 4, "0.500")
+    (folder / "table-1-published.csv").write_text("value,dataset\n0.53,x\n")
+    assert verify.main("tiny") == 1 and "beyond tables.table-1-published.0.value" in capsys.readouterr().out
+
+
 def test_verify_says_what_is_missing(repository, tmp_path, monkeypatch):
     with pytest.raises(StudyError, match="profile tiny has no fresh report; run `make all PROFILE=tiny` first"):
         verify.main("tiny")  # what a clone has is the report that git holds

@@ -11,7 +11,7 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import f1_score, roc_auc_score, top_k_accuracy_score
 
-from drgstudy import cohort, comparisons, drgs, predictions, published, results, study, tables
+from drgstudy import cohort, comparisons, drgs, names, predictions, published, results, study, tables
 from drgstudy.bootstrap import bootstrap
 from drgstudy.flow import read_rows, write_rows
 from drgstudy.labels import TwoLabels
@@ -105,7 +105,7 @@ def test_table_1_equals_scikit_learn_and_the_resamples(paths, numbers):
 
 
 def test_table_1_is_printed_in_the_papers_layout(paths, numbers):
-    csv = pd.read_csv(paths.report / "tables" / "table-1.csv")
+    csv = pd.read_csv(paths.report / "tables" / "printed" / "table-1.csv")
     assert csv.columns.tolist() == ["Model", "DRG set", *NAMES, "Number (%) of cases", "dataset"]
     models = ["DRG-LLaMA", "TF-IDF + LR", "mine"]
     assert csv["Model"].tolist() == [model for model in models for _ in range(2)]
@@ -113,9 +113,160 @@ def test_table_1_is_printed_in_the_papers_layout(paths, numbers):
     name = study.read_json(paths.flow)["source"]["name"]
     assert set(csv["dataset"]) == {name} and csv["Number (%) of cases"][0] == "150 (100.0)"
     entry = numbers["numbers"]["table_1"]["llama"]["All DRGs"]["acc_at_5"]
-    assert csv["top-5 accuracy"][0] == f"{entry['value']:.3f} ({entry['sd']:.3f})"
-    intervals = pd.read_csv(paths.report / "tables" / "table-1-intervals.csv")
-    assert intervals["top-5 accuracy"][0] == f"{entry['value']:.3f} ({entry['lower']:.3f} to {entry['upper']:.3f})"
+    assert csv["top-5 accuracy"][0].rstrip("*") == f"{entry['value']:.3f} ({entry['sd']:.3f})"
+    intervals = pd.read_csv(paths.report / "tables" / "printed" / "table-1-intervals.csv")
+    assert (
+        intervals["top-5 accuracy"][0].rstrip("*")
+        == f"{entry['value']:.3f} ({entry['lower']:.3f} to {entry['upper']:.3f})"
+    )
+
+
+def test_table_1_is_written_as_numbers_too_each_in_a_column_of_its_own(paths, numbers):
+    long = pd.read_csv(paths.tables / "table-1.csv")
+    assert long.columns.tolist() == [
+        "run",
+        "model",
+        "drg_set",
+        "metric",
+        "value",
+        "sd",
+        "lower",
+        "upper",
+        "best",
+        "dataset",
+    ]
+    table = numbers["numbers"]["table_1"]
+    for row in long.itertuples():
+        entry = table[row.run][row.drg_set][row.metric]
+        for key in ("value", "sd", "lower", "upper"):
+            assert getattr(row, key) == pytest.approx(entry.get(key, np.nan), rel=6e-6, nan_ok=True)
+    assert len(long) == sum(len(metrics) for sets in table.values() for metrics in sets.values())
+    assert (
+        pd.read_csv(paths.tables / "table-1-published.csv")["value"].tolist()
+        == published.table("Table 1")["value"].tolist()
+    )
+
+
+def test_an_asterisk_marks_who_is_best_beyond_chance_and_nobody_else():
+    rng, truth = np.random.default_rng(0), np.arange(400) % 20
+    right = np.eye(20)[truth]
+    scores = {
+        f"caml-{i}": Scores(signal * right + rng.normal(size=right.shape), truth)
+        for i, signal in enumerate((5.0, 1.0, 1.0))
+    }
+    whole = {"All DRGs": np.arange(20), "Top 3 DRGs": np.arange(3)}
+    table = results.table1(scores, whole, 10, 20, 1)
+    marked = comparisons.with_best(table, scores, 200, 1)
+    best = marked[marked["best"]]
+    assert best["run"].unique().tolist() == ["caml-0"] and best["drg_set"].unique().tolist() == ["All DRGs"]
+    assert best["metric"].tolist() == list(METRICS)
+    printed = tables.printed1(marked)
+    stars = printed[NAMES].map(lambda cell: cell.endswith(")*"))
+    assert stars.loc[(printed["Model"] == "CAML (0)") & (printed["DRG set"] == "All DRGs")].all(axis=None)
+    assert stars.to_numpy().sum() == len(METRICS)
+    twin = {"caml-0": scores["caml-0"], "caml-1": scores["caml-0"], "caml-2": scores["caml-2"]}
+    assert not comparisons.with_best(table, twin, 200, 1)["best"].any()  # both beat the third, and neither the other
+    assert not comparisons.with_best(table, {"caml-0": scores["caml-0"]}, 200, 1)[
+        "best"
+    ].any()  # nobody to compare with
+    first = comparisons.differences({run: scores[run] for run in ("caml-0", "caml-1")}, "caml-0", 200, 1)
+    assert (first["p_holm"] < 0.05).all()
+    few = scores | {"caml-0": Scores(9 * np.eye(20)[np.where(np.arange(400) < 3, (truth + 1) % 20, truth)], truth)}
+    masked = comparisons.with_best(table, few, 200, 1, 11)
+    assert masked.loc[masked["best"], "metric"].tolist() == [
+        "macro_f1",
+        "macro_auc",
+        "micro_auc",
+    ]  # three stays are wrong
+
+
+# --- how tables are printed and written
+
+
+def test_a_table_is_written_as_numbers_and_in_print(tmp_path):
+    printed = pd.DataFrame({"Model": ["A", "C"], "Value": ["0.123 (0.010)", None]})
+    numbers = pd.DataFrame({"run": ["a", "c"], "value": [0.123456789, np.nan], "n": [1234567, 2], "dollars": [123456.78, 1e5],
+                            "sentence": ["long", "longer"], "each": [[1, 2], [3]], "p": [1.25e-9, 0.05]})  # fmt: skip
+    tables.write_table(printed, numbers, tmp_path, "t", "the data")
+    assert (tmp_path / "t.csv").read_text().splitlines() == [
+        "run,value,n,dollars,p,dataset",
+        "a,0.123457,1234567,123456.8,1.25e-09,the data",
+        "c,,2,100000,0.05,the data",
+    ]
+    printed_rows = (tmp_path / "printed" / "t.csv").read_text()
+    assert printed_rows == "Model,Value,dataset\nA,0.123 (0.010),the data\nC,–,the data\n"
+    assert sorted(file.name for file in tmp_path.rglob("*.*")) == ["t.csv", "t.csv", "t.md"]
+
+
+def test_a_table_without_rows_says_none(tmp_path):
+    tables.write_table(
+        pd.DataFrame(columns=["DRG", "Title"]), pd.DataFrame(columns=["drg", "title"]), tmp_path, "t", "x"
+    )
+    assert (tmp_path / "printed" / "t.csv").read_text() == "DRG,Title,dataset\nnone,–,x\n"
+    assert (tmp_path / "t.csv").read_text() == "drg,title,dataset\n"
+
+
+@pytest.mark.parametrize(
+    ("form", "row", "cell"),
+    [
+        (".3f", (0.5, 0.25, 0.75), "0.500 (0.250 to 0.750)"),
+        ("+.1f", (-0.04, -1.0, 0.04), "+0.0 (−1.0 to +0.0)"),  # no negative zero
+        ("+,.0f", (-1234.5, -20000.0, 3.0), "−1,234 (−20,000 to +3)"),
+        (".3f", (np.nan, 0.0, 1.0), "–"),
+    ],
+)
+def test_intervals_in_print(form, row, cell):
+    table = pd.DataFrame([row], columns=["value", "lower", "upper"])
+    assert tables.with_interval(table, form) == [cell]
+
+
+def test_p_in_print():
+    assert tables.p_values(pd.Series([0.0, 0.00099, 0.001, 0.0496, 1.0, np.nan])) == [
+        "< 0.001", "< 0.001", "0.001", "0.050", "1.000", "–",
+    ]  # fmt: skip
+
+
+def test_drgs_in_print_say_what_is_masked():
+    table = pd.DataFrame({"rank": [1, "–"], "drg": ["001", "002"], "title": ["A", "B"], "type": ["surgical"] * 2,
+                          "train_cases": [40, "< 11"], "test_cases": [12, "–"], "acc_at_1": [0.25, "–"], "acc_range": ["< 20", "–"]})  # fmt: skip
+    shown = tables.printed_drgs(table)
+    names = [
+        "Rank",
+        "DRG",
+        "Title",
+        "Type",
+        "Training stays",
+        "Test stays",
+        "top-1 accuracy",
+        "top-5 accuracy between (%)",
+    ]
+    assert shown.columns.tolist() == names
+    assert shown.to_numpy().tolist() == [[1, "001", "A", "surgical", 40, 12, "0.250", "< 20"],
+                                         ["–", "002", "B", "surgical", "< 11", "–", "–", "–"]]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("run", "base", "name"),
+    [
+        ("llama", "smollm2-135m-instruct", "SmolLM2-135M (LLaMA architecture)"),
+        ("llama", "/somewhere/models/smollm2-135m-instruct", "SmolLM2-135M (LLaMA architecture)"),
+        ("llama-small-64", "smollm2-135m-instruct", "SmolLM2-135M (small, 64)"),
+        ("llama-ms", "smollm2-135m-instruct", "SmolLM2-135M (MS-DRG)"),
+        ("tree", "smollm2-135m-instruct", "SmolLM2-135M, tree"),
+        ("probe", "smollm2-135m-instruct", "Frozen probe"),
+        ("llama", "huggyllama/llama-7b", "DRG-LLaMA"),
+        ("bert", "minilm-l6", "BERT"),
+        ("tfidf", None, "TF-IDF + LR"),
+    ],
+)
+def test_a_run_is_called_what_it_is(run, base, name):
+    record = {"run": run, "settings": {"base": base} if base else {}}
+    assert names.name_of(record) == name
+    assert names.names_of({"other": [SimpleNamespace(run=record)], "mine": SimpleNamespace(run={"run": "x"})}) == {
+        "other": "other", "mine": "mine",
+    }  # fmt: skip
+    assert names.named(run, {run: "N"}) == "N" and names.named("caml") == "CAML"
+    assert names.short(name) == name.replace(" (LLaMA architecture)", "")
 
 
 # --- differences
@@ -221,7 +372,7 @@ def test_drgs_are_ranked_by_training_cases_and_grouped_as_the_paper_words_it():
     assert table["drg"].tolist() == ["003", "001", "002"] and table["rank"].tolist() == [1, 2, 3]
     assert table["acc_at_5"].tolist() == [1, 0.8, 0.2] and table["test_cases"].tolist() == [5, 5, 5]
     assert table["acc_range"].tolist() == ["> 80", "60–80", "20–40"]  # 80 % is not above 80 %, 20 % not below 20 %
-    assert table["title"][1] == drgs.v34()["title"]["001"]
+    assert table["title"][1] == "Heart transplant or implant of heart assist system with MCC"
 
 
 def test_the_texts_numbers_are_those_of_the_stays(paths, numbers):
@@ -243,7 +394,8 @@ def by_drg_share(paths) -> float:
 
 def test_the_texts_numbers_stand_beside_the_published_ones():
     table = tables.text_table(
-        {"train_stays": 1234, "top_50": 38.04, "median_cases": 12.5, "v34_two_way_cc_mcc": 43}, "mine"
+        tables.text_numbers({"train_stays": 1234, "top_50": 38.04, "median_cases": 12.5, "v34_two_way_cc_mcc": 43}),
+        "mine",
     ).set_index("Quantity")
     assert table.columns.tolist() == ["MIMIC-IV (published)", "mine (this run)"] and len(table) == len(published.TEXT)
     rows = {
@@ -273,7 +425,7 @@ def test_costs_are_counted_in_the_papers_steps(paths):
     )
     shown = tables.printed_costs(cost, runs).set_index("Model")
     assert shown.loc["DRG-LLaMA"].tolist()[:6] == ["–", "1.0", "–", "20.0", "12.50", "4"]
-    assert shown["Type"]["TF-IDF + LR"] == "–"
+    assert shown["Number type"]["TF-IDF + LR"] == "–"
 
 
 def test_a_run_that_takes_frozen_states_costs_what_they_cost_too():
@@ -303,7 +455,8 @@ def test_a_run_that_takes_frozen_states_costs_what_they_cost_too():
 def test_time_gains_compare_half_the_tokens_and_the_other_size():
     sizes = pd.DataFrame({"size": ["m-13B", "m-13B", "m-7B"], "max_tokens": [64, 32, 32]}, index=["a", "b", "c"])
     gains = comparisons.time_gains(pd.DataFrame({"train_seconds": [30, 20, 10]}, index=["a", "b", "c"]), sizes)
-    assert gains.to_numpy().tolist() == [
+    assert gains[["published", "ours"]].to_numpy().tolist() == [[90, 50], [70, 100]]
+    assert tables.printed_gains(gains).to_numpy().tolist() == [
         ["32 → 64 tokens, m-13B", "Twice the tokens: +90 %", "+50 %"],
         ["m-7B → m-13B, 32 tokens", "13B against 7B: +70 %", "+100 %"],
     ]
@@ -511,9 +664,12 @@ def test_the_published_drgs_give_the_medians_of_the_text():
 
 
 def test_tables_name_their_dataset_in_csv_and_markdown(tmp_path):
-    shown = tables.write_table(pd.DataFrame({"a": [1, 2], "b": ["x|<i>", "y"]}), tmp_path, "t", "a dataset")
-    assert (tmp_path / "t.csv").read_text() == "a,b,dataset\n1,x|<i>,a dataset\n2,y,a dataset\n"
-    assert (tmp_path / "t.md").read_text() == "*a dataset*\n\n| a | b |\n| --- | --- |\n| 1 | x\\|&lt;i> |\n| 2 | y |\n"
+    table = pd.DataFrame({"a": [1, 2], "b": ["x|<i>", "y"]})
+    shown = tables.write_table(table, table, tmp_path, "t", "a dataset")
+    for folder in (tmp_path, tmp_path / "printed"):
+        assert (folder / "t.csv").read_text() == "a,b,dataset\n1,x|<i>,a dataset\n2,y,a dataset\n"
+    lines = "*a dataset*\n\n| a | b |\n| --- | --- |\n| 1 | x\\|&lt;i> |\n| 2 | y |\n"
+    assert (tmp_path / "printed" / "t.md").read_text() == lines
     assert "a dataset" in shown.to_html() and "<i>" not in shown.to_html()
 
 

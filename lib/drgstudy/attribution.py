@@ -245,7 +245,7 @@ def top(logits: np.ndarray, labels: np.ndarray, n: int = 5) -> pd.DataFrame:
     p = np.exp(logits - logits.max(), dtype=np.float64)
     order = np.argsort(-p, kind="stable")[:n]
     table = drgs.v34().loc[labels[order], ["title", "relative_weight"]].rename_axis("drg").reset_index()
-    return table.assign(label=order, probability=p[order] / p.sum())
+    return table.assign(title=table["title"].map(drgs.readable), label=order, probability=p[order] / p.sum())
 
 
 def bars(table: pd.DataFrame, truth: str = "", heading: str = "") -> str:

@@ -11,6 +11,7 @@ import pandera.pandas as pa
 from drgstudy.bootstrap import normal_p
 from drgstudy.flow import checked
 from drgstudy.study import REFERENCE, Paths, StudyError, read_json
+from drgstudy.tables import p_values
 
 PAPERS = ("DRG-LLaMA", "early DRG")
 VERDICTS = ("seen here", "contradicted here", "undecided", "not applicable here")
@@ -122,13 +123,13 @@ def _verdict(claim, found: pd.Series | float | str, tests: int) -> dict:
 def _amount(claim, value: float) -> str:
     """A number in the claim's form: with its sign if it is a difference, plain if a bound says what it is compared with."""
     sign = "" if claim.bound else "+"
-    return f"{value:{sign}{_FORMS[claim.unit]}}".replace("-", "−")
+    return f"{value:{sign}z{_FORMS[claim.unit]}}".replace("-", "−")
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:
     """The table of `judge` as it is printed."""
     rows = []
-    for claim in table.itertuples():
+    for claim, p in zip(table.itertuples(), p_values(table["p"]), strict=True):
         said, value, lower, upper = (
             _amount(claim, number) if number == number else "–"
             for number in (claim.published, claim.value, claim.lower, claim.upper)
@@ -136,7 +137,7 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
         bound = f" (bound: {claim.bound:g})" if claim.bound and claim.direction != "level" else ""
         row = {"Claim": f"{claim.claim} ({claim.place})", "Published": said + bound}
         row["Here (95 % interval)"] = value if lower == "–" else f"{value} ({lower} to {upper})"
-        row["p, corrected"] = "–" if claim.p != claim.p else "< 0.001" if claim.p < 0.001 else f"{claim.p:.3f}"
+        row["p, corrected"] = p
         rows.append(row | {"Verdict": claim.verdict, "Remark": claim.note or "–"})
     return pd.DataFrame(rows)
 

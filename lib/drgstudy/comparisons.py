@@ -14,19 +14,18 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from drgstudy import disclosure, published
-from drgstudy.bootstrap import difference
+from drgstudy.bootstrap import Draws, difference
 from drgstudy.metrics import METRICS, TOP, Scores, share
-from drgstudy.plots.style import style_of
+from drgstudy.names import named
 from drgstudy.predictions import Predictions
 from drgstudy.study import StudyError, progress
-from drgstudy.tables import signed
 
 BOTH = [False, True]
 
 
 def differences(
     scores: dict[str, Scores | list[Scores]], run: str, resamples: int, seed: int, mask_below: int = 0,
-    more: Sequence[tuple[str, str]] = (),
+    names: dict[str, str] | None = None, more: Sequence[tuple[str, str]] = (),
 ) -> pd.DataFrame:  # fmt: skip
     """`run` minus each other run on the same resamples of all test stays; NaN where a small count would follow.
 
@@ -34,6 +33,8 @@ def differences(
     ----------
     scores : dict of run to Scores, or to a list of them
         Of a list, such as the models of all folds, the mean is compared.
+    names : dict of run to str, optional
+        As `names.names_of` returns it.
     more : sequence of (run, other)
         Further pairs to compare; those of which a run has no scores are left out.
 
@@ -45,21 +46,52 @@ def differences(
         by Holm's method: if those below 0.05 count, the chance of even one false difference among them is at most 5 %.
     """
     columns = ["of", "run", "model", "metric", "difference", "lower", "upper", "p"]
+    draws, drawn = _drawn(scores, resamples, seed)
     pairs = [(run, other) for other in scores if other != run] + [pair for pair in more if scores.keys() >= {*pair}]
-    parts = {
-        (of, other): difference(scores[of], scores[other], resamples, seed)
-        for of, other in progress(pairs, desc="comparing")
-    }
+    parts = {(of, other): draws.difference(drawn[of], drawn[other]) for of, other in pairs}
     if not parts:
         return pd.DataFrame(columns=[*columns, "p_holm", "models", "sentence"])
     table = pd.concat(parts, names=["of", "run", "metric"]).reset_index()
-    table = table.assign(model=[style_of(other)[0] for other in table["run"]])[columns]
+    table = table.assign(model=[named(other, names) for other in table["run"]])[columns]
     table["p_holm"] = multipletests(table["p"], method="holm")[1]
     table["models"] = [_models(scores[row.of], scores[row.run]) for row in table.itertuples()]
     untold = {name: _untold(one, mask_below) for name, one in scores.items()}
     masked = [row.metric in untold[row.of] | untold[row.run] for row in table.itertuples()]
     table.loc[masked, ["difference", "lower", "upper", "p", "p_holm"]] = np.nan
-    return table.assign(sentence=[difference_sentence(style_of(row.of)[0], row) for row in table.itertuples()])
+    return table.assign(sentence=[difference_sentence(named(row.of, names), row) for row in table.itertuples()])
+
+
+def with_best(
+    table: pd.DataFrame, scores: dict[str, Scores | list[Scores]], resamples: int, seed: int, mask_below: int = 0
+) -> pd.DataFrame:
+    """The table of `results.table1` or `results.by_fold`, with `best` (bool): who is certainly first on all DRGs.
+
+    That is the run that is better in a metric than each other run of `scores`: the interval of each difference, on the same
+    resamples, excludes zero, and p is below 0.05 after Holm's correction for all metrics and all pairs of runs. Where a
+    small count is masked, no run is marked in that metric.
+    """
+    draws, drawn = _drawn(scores, resamples, seed)
+    won = pd.Series(0, pd.MultiIndex.from_product([scores, METRICS]))
+    if pairs := list(itertools.combinations(scores, 2)):
+        found = pd.concat({pair: draws.difference(drawn[pair[0]], drawn[pair[1]]) for pair in pairs})
+        found = found[multipletests(found["p"].fillna(1), method="holm")[0] & (found["lower"] * found["upper"] > 0)]
+        for (one, other, metric), gain in found["difference"].items():
+            won[one if gain > 0 else other, metric] += 1
+    first = won.index[won == max(1, len(scores) - 1)]  # a run that is alone is first in nothing
+    untold = {metric for run in scores for metric in _untold(scores[run], mask_below)}
+    whole = (table["drg_set"] == "All DRGs") & (table.get("hours", 48) == 48) & ~table["metric"].isin(untold)
+    return table.assign(best=pd.MultiIndex.from_frame(table[["run", "metric"]]).isin(first) & whole)
+
+
+def _drawn(scores: dict[str, Scores | list[Scores]], resamples: int, seed: int) -> tuple[Draws, dict]:
+    """The same draws of all stays for every run, and what each of its models scores on them (`Draws.evaluate`)."""
+    sides = {run: _listed(said) for run, said in scores.items()}
+    truth = next(iter(sides.values()))[0].truth
+    if not all(np.array_equal(one.truth, truth) for said in sides.values() for one in said):
+        raise StudyError("the models' true labels differ; compare predictions on the same stays in the same order")
+    draws = Draws(truth.size, resamples, seed)
+    runs = progress(sides.items(), desc="resampling")
+    return draws, {run: [draws.evaluate(one.evaluate) for one in said] for run, said in runs}
 
 
 def _listed(scores: Scores | list[Scores]) -> list[Scores]:
@@ -135,7 +167,9 @@ def t_tests(table: pd.DataFrame, run: str, other: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*keys, "folds", "difference", "t", "p", "p_unpaired"])
 
 
-def split_effect(apart: dict, together: dict, resamples: int, seed: int, mask_below: int = 0) -> pd.DataFrame:
+def split_effect(
+    apart: dict, together: dict, resamples: int, seed: int, mask_below: int = 0, names: dict[str, str] | None = None
+) -> pd.DataFrame:
     """Scores of models that know other stays of the test patients minus scores of those that do not, on the same stays.
 
     Metrics from which a small count would follow are left out.
@@ -144,6 +178,8 @@ def split_effect(apart: dict, together: dict, resamples: int, seed: int, mask_be
     ----------
     apart, together : dict of run to Scores, or to a list of them
         The same models in the same order, trained on as many stays; of a list, such as the models of all folds, the mean.
+    names : dict of run to str, optional
+        Of those in `together`, as `names.names_of` returns it.
 
     Returns
     -------
@@ -157,7 +193,9 @@ def split_effect(apart: dict, together: dict, resamples: int, seed: int, mask_be
         table = table.assign(**{key: table["metric"].map(values) for key, values in both.items()})
         hidden = _untold(ours, mask_below) | _untold(theirs, mask_below)
         parts.append(
-            table[~table["metric"].isin(hidden)].assign(run=name, model=style_of(name)[0], models=_models(ours, theirs))
+            table[~table["metric"].isin(hidden)].assign(
+                run=name, model=named(name, names), models=_models(ours, theirs)
+            )
         )
     table = pd.concat(parts, ignore_index=True)
     table["p_holm"] = multipletests(table["p"], method="holm")[1]
@@ -206,7 +244,7 @@ def clinicians_effect(
                 hidden.add(f"acc_at_{k}")
     table = split_effect(*({new.run["run"]: one} for one in scores), resamples, seed, mask_below)
     n, whole = disclosure.part(len(common), len(known.stay_ids), mask_below), len(known.stay_ids)
-    said = f"{n} of the {whole:,} test stays of {style_of(known.run['run'])[0]} are test stays under both splits."
+    said = f"{n} of the {whole:,} test stays of {named(known.run['run'])} are test stays under both splits."
     return table[~table["metric"].isin(hidden)], said[0].upper() + said[1:]
 
 
@@ -219,9 +257,14 @@ def leakage_sentence(row, whom: str = "patients") -> str:
 
 
 def time_gains(cost: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
-    """By how many per cent training takes longer with twice the tokens, and with the larger model, as it is printed.
+    """By how many per cent training takes longer with twice the tokens, and with the larger model.
 
     `cost` and `sizes` are as `results.costs` and `results.sizes` return them.
+
+    Returns
+    -------
+    DataFrame
+        step and against (what the paper compares, "" if nothing like it), both in words; published and ours.
 
     Notes
     -----
@@ -243,8 +286,8 @@ def time_gains(cost: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
         else:
             continue
         ours, theirs = 100 * (seconds[run] / seconds[other] - 1), text.get((gain, "training_time_gain_percent"))
-        rows.append((step, f"{gain}: {theirs:+.0f} %" if gain else "–", f"{signed(ours, 0)} %"))
-    return pd.DataFrame(rows, columns=["Step", "MIMIC-IV (published)", "Training time (this run)"])
+        rows.append((step, gain, theirs, ours))
+    return pd.DataFrame(rows, columns=["step", "against", "published", "ours"])
 
 
 def _is_larger(one: str, two: str) -> bool | None:
@@ -305,7 +348,7 @@ def known_patients(known: pd.Series, stays: str, mask_below: int) -> tuple[dict,
     """
     n, whole, share = int(known.sum()), len(known), float(known.mean())
     told = not disclosure.tells_of_few(n, whole, mask_below)
-    percent = f" ({share:.0%})" * told
+    percent = f" ({100 * share:.0f} %)" * told
     said = f"{disclosure.part(n, whole, mask_below)} of {whole} {stays}{percent} are of a patient who is also in the training stays."
     return {"known_stays": n if told else None, "known_share": share if told else None}, said[0].upper() + said[1:]
 

@@ -19,6 +19,36 @@ SYSTEMS = {"ms": "MS-DRG", "apr": "APR-DRG"}
 """The DRG systems of the early-DRG study."""
 MDCS = ("05", "01", "04")
 """Circulatory, nervous and respiratory system: the MDCs of the early-DRG paper's Tables 1 and 2."""
+MDC_NAMES = {
+    "PRE": "Pre-MDC: Transplants, ECMO and tracheostomy",
+    "01": "Nervous system",
+    "02": "Eye",
+    "03": "Ear, nose, mouth and throat",
+    "04": "Respiratory system",
+    "05": "Circulatory system",
+    "06": "Digestive system",
+    "07": "Liver, bile ducts and pancreas",
+    "08": "Bones, joints, muscles and connective tissue",
+    "09": "Skin, subcutaneous tissue and breast",
+    "10": "Endocrine, nutritional and metabolic diseases",
+    "11": "Kidney and urinary tract",
+    "12": "Male reproductive system",
+    "13": "Female reproductive system",
+    "14": "Pregnancy and childbirth",
+    "15": "Newborns",
+    "16": "Blood, blood-forming organs and immunity",
+    "17": "Myeloproliferative diseases",
+    "18": "Infectious and parasitic diseases",
+    "19": "Mental diseases",
+    "20": "Alcohol and drug use",
+    "21": "Injuries and poisonings",
+    "22": "Burns",
+    "23": "Other contacts with health services",
+    "24": "Multiple significant trauma",
+    "25": "HIV infections",
+    "99": "Any MDC",
+}
+"""The major diagnostic categories of MS-DRG, in their order, named shortly after CMS's headings."""
 CC_LABELS = ("without CC/MCC", "with CC", "with MCC", "without MCC", "not applicable")
 """Names of the CC/MCC labels 0 to 4."""
 
@@ -31,6 +61,12 @@ _LABEL = {"WITHOUT CC/MCC": 0, "WITH CC": 1, "WITH CC/MCC": 1, "WITH MCC": 2, "W
 # severity phrase that stands in the middle of 838 and 839): the first code takes the base title of the second.
 _SAME_BASE = {"410": "408", "497": "495", "718": "717", "837": "838"}
 
+# Words that stay in capitals in a title that is printed, and letters by which CMS shortens its billed titles.
+_ABBREVIATIONS = {"AICD", "AMA", "AMI", "CC", "CDE", "CNS", "CVA", "D&C", "ECMO", "ESW", "HF", "HIV", "MCC", "MDC", "MV", "PDX",
+                  "PTCA", "SDX", "TPA", "URI"}  # fmt: skip
+_SHORT = {"W": "with", "W/": "with ", "W/O": "without", "&": "and", "G.I.": "gastrointestinal", "O.R.": "operating-room",
+          "C.D.E.": "common duct exploration"}  # fmt: skip
+
 # Outside the early-DRG study's target space, in addition to newborns (MDC 15): in MS-DRG rehabilitation, aftercare and
 # what cannot be grouped; in APR-DRG the groups of rehabilitation and of newborns' aftercare.
 _NO_TARGET = {"ms": ("945", "946", "949", "950", "998", "999"), "apr": ("860", "863")}
@@ -40,6 +76,21 @@ def severity(title: str) -> str:
     """The severity phrase of a title in capitals, with WITH and WITHOUT spelled out; "" if it has none."""
     found = SEVERITY.search(title)
     return found.group().strip() if found else ""
+
+
+def readable(title: str) -> str:
+    """A title as it is printed: with one capital, known abbreviations as they are, and W, W/O and & in words."""
+    words = re.sub(
+        r"D&C|[A-Z]/(?:O\b)?|&|(?:[A-Z]\.){2,}|[A-Z]+",
+        lambda word: word[0] if word[0] in _ABBREVIATIONS else _SHORT.get(word[0], word[0].lower()),
+        title,
+    )
+    return words[:1].upper() + words[1:]
+
+
+def mdc_name(mdc: str) -> str:
+    """A major diagnostic category as it is printed: "MDC 05 Circulatory system"."""
+    return f"MDC {mdc} {MDC_NAMES[mdc]}" if mdc.isdigit() and mdc != "99" else MDC_NAMES[mdc]
 
 
 @cache

@@ -315,8 +315,8 @@ def _read_review(path: Path) -> pd.DataFrame:
 
 
 def titled(codes: pd.Series) -> pd.Series:
-    """Codes with their titles; of two codes, "207/208", the first one's."""
-    return codes + " " + codes.str[:3].map(drgs.v34()["title"])
+    """Codes with their titles, as they are printed; of two codes, "207/208", the first one's."""
+    return codes + " " + codes.str[:3].map(drgs.v34()["title"].map(drgs.readable))
 
 
 def extremes(by_drg: pd.DataFrame) -> dict[str, pd.DataFrame]:

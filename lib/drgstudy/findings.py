@@ -5,7 +5,6 @@ from __future__ import annotations
 import pandas as pd
 
 from drgstudy import published
-from drgstudy.plots.style import style_of
 from drgstudy.tables import hour_name, signed, spread
 
 
@@ -113,13 +112,19 @@ def regression_sentences(system: str, value: pd.DataFrame, gains: pd.DataFrame) 
 
 
 def trust_sentences(
-    run: str, calibrated: pd.DataFrame, answered: pd.DataFrame, mix: pd.DataFrame, against: dict[str, pd.DataFrame]
+    run: str,
+    name: str,
+    calibrated: pd.DataFrame,
+    answered: pd.DataFrame,
+    mix: pd.DataFrame,
+    against: dict[str, pd.DataFrame],
 ) -> list[str]:
     """Does a model know when it is right, how much may it do alone, and what would its errors cost? In sentences.
 
     Parameters
     ----------
-    run : str
+    run, name : str
+        Its key, and what it is called.
     calibrated : DataFrame
         `calibration.assess` of each run, indexed by run and measure.
     answered : DataFrame
@@ -130,7 +135,6 @@ def trust_sentences(
     against : dict of way to DataFrame
         `casemix.change_by_hour` from that guess to the run's weights.
     """
-    name = style_of(run)[0]
     found = [_calibration_sentence(name, calibrated.loc[run].astype(float))]
     for part in answered[answered["run"] == run].dropna(subset="value").itertuples():
         right = f"makes {100 * part.target:g} % of its answers right on one half of the stays"

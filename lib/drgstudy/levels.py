@@ -7,7 +7,6 @@ import pandas as pd
 
 from drgstudy import disclosure, drgs
 from drgstudy.bootstrap import resample_counts, summary
-from drgstudy.plots.style import style_of
 from drgstudy.predictions import Predictions
 from drgstudy.study import StudyError
 from drgstudy.tables import signed
@@ -90,8 +89,11 @@ def compared(
     return table[["run", "group", "level", "stratum", "stays", *numbers]]
 
 
-def sentence(table: pd.DataFrame, run: str, group: str, level: str) -> str:
-    """What a table of `compared` says of a run that knows the system, against the first one, in a group, at a level."""
+def sentence(table: pd.DataFrame, run: str, group: str, level: str, names: dict[str, str]) -> str:
+    """What a table of `compared` says of a run that knows the system, against the first one, in a group, at a level.
+
+    `names` has what the runs are called, by their keys.
+    """
     rows = table[(table["group"] == group) & (table["level"] == level)].set_index("run")
     if rows.empty or np.isnan(rows.loc[run, "difference"]):
         return f"Right {level} ({group}): not shown, for there are no such stays, or small counts would follow."
@@ -100,6 +102,6 @@ def sentence(table: pd.DataFrame, run: str, group: str, level: str) -> str:
     verdict = HELPS if lower > 0 else HARMS if upper < 0 else SAME
     gain, lower, upper = (signed(100 * points, 1) for points in (ours["difference"], lower, upper))
     return (
-        f"Right {level} in {ours['stays']:,} stays ({group}): {style_of(run)[0]} {100 * ours['value']:.1f} %, "
-        f"{style_of(rows.index[0])[0]} {100 * other['value']:.1f} %; {verdict} ({gain} points, 95 % interval {lower} to {upper})."
+        f"Right {level} in {ours['stays']:,} stays ({group}): {names[run]} {100 * ours['value']:.1f} %, "
+        f"{names[rows.index[0]]} {100 * other['value']:.1f} %; {verdict} ({gain} points, 95 % interval {lower} to {upper})."
     )

@@ -93,14 +93,20 @@ def costs() -> pd.DataFrame:
 
 
 def cases() -> pd.DataFrame:
-    """The early-DRG paper's Table 3 as it is printed, without its phrases, which are from MIMIC's notes."""
-    rows = pd.read_csv(REFERENCE / "published_early_cases.csv", dtype={"true_drg": str, "predicted_drg": str})
+    """The early-DRG paper's Table 3 without its phrases, which are from MIMIC's notes: a row for each of a case's 5-grams."""
+    return pd.read_csv(REFERENCE / "published_early_cases.csv", dtype={"true_drg": str, "predicted_drg": str})
+
+
+def printed_cases() -> pd.DataFrame:
+    """`cases` as they are printed."""
+    rows = cases()
     weights = rows.groupby("case")["weight"].agg(lambda each: ", ".join(map("{:.4f}".format, each)))
     rows = rows.drop_duplicates("case").set_index("case").assign(weights=weights).reset_index()
+    title = drgs.fiscal_2013("ms")["title"].map(drgs.readable)
     about = {"Case": rows["case"].astype(str) + ": " + rows["situation"]}
     for which in ("true", "predicted"):
-        counts = rows[f"{which}_count"].astype(str)
-        about[f"{which.capitalize()} DRG (stays)"] = rows[f"{which}_drg"] + " (" + counts + ")"
+        code, counts = rows[f"{which}_drg"], rows[f"{which}_count"].astype(str)
+        about[f"{which.capitalize()} DRG (stays)"] = code + " " + code.map(title) + " (" + counts + ")"
     return pd.DataFrame(about | {"Attention of its three 5-grams": rows["weights"]})
 
 
@@ -110,7 +116,7 @@ def listed(name: str) -> pd.DataFrame:
     rows = rows[rows["table"] == name].reset_index(drop=True)
     if name.startswith("Supplementary"):
         rows = rows[["drg", "type", "train_cases"]]
-        rows.insert(1, "title", rows["drg"].map(drgs.v34()["title"]))
+        rows.insert(1, "title", rows["drg"].map(drgs.v34()["title"]).map(drgs.readable))
     return rows
 
 

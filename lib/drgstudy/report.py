@@ -73,12 +73,14 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
     if "results" in numbers:
         source = numbers["results"]["dataset"]["name"]
         beside = f"MIMIC-IV (published) beside {source}"
-        tables.write_table(tables.text_table(numbers["text"], source), paths.report / "tables", "text-numbers", beside)
+        compared = tables.text_numbers(numbers["text"])
+        tables.write_table(tables.text_table(compared, source), compared, paths.tables, "text-numbers", beside)
     if "early_cohort" in numbers:
         source = numbers["early_cohort"]["dataset"]["name"]
-        quoted = tables.early_text_table(numbers["text"], source)
+        beside = f"MIMIC-III (published) beside {source}"
+        compared = tables.early_text_numbers(numbers["text"])
         tables.write_table(
-            quoted, paths.report / "tables", "early-text-numbers", f"MIMIC-III (published) beside {source}"
+            tables.early_text_table(compared, source), compared, paths.tables, "early-text-numbers", beside
         )
     pages = Environment(loader=PackageLoader("drgstudy"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     pages.tests["words"] = lambda cell: (
@@ -118,7 +120,7 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
     }
     rows = {
         file.stem: pd.read_csv(file, dtype="str", keep_default_na=False).drop(columns="dataset")
-        for file in paths.report.glob("tables/[!.]*.csv")
+        for file in paths.report.glob("tables/printed/[!.]*.csv")
     }
     outdated = {file.stem for file in written} - set(parts)
     idle = {name for name, step in graph.steps(profile).items() if graph.needs_training(step)} if released else set()

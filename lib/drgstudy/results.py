@@ -11,7 +11,8 @@ from drgstudy import casemix, disclosure, drgs
 from drgstudy.bootstrap import bca, bootstrap, evaluate, left_out_counts, resample_counts, scored, summary
 from drgstudy.labels import TwoLabels
 from drgstudy.metrics import METRICS, Scores
-from drgstudy.plots.style import ACCURACY_RANGES, style_of
+from drgstudy.names import name_of, named
+from drgstudy.plots.style import ACCURACY_RANGES
 from drgstudy.predictions import Predictions, read_folds, read_weights
 from drgstudy.study import Paths, StudyError, progress, without_places
 
@@ -19,8 +20,8 @@ TOP_DRGS = (300, 50, 30)
 """The sets of most frequent DRGs in DRG-LLaMA's Table 1."""
 EARLY_TOP_DRGS = (50, 30)
 """With `drgs.MDCS`, the sets of the early-DRG paper's Table 2."""
-EARLY_METRICS = {key: METRICS[key] for key in ("macro_auc", "micro_auc", "macro_f1")} | {"acc_at_1": "micro-F1"}
-"""Metrics of the early-DRG paper. If each stay has one label and is given one, micro-F1 equals top-1 accuracy."""
+EARLY_METRICS = {key: METRICS[key] for key in ("macro_auc", "micro_auc", "macro_f1", "acc_at_1")}
+"""Metrics of the early-DRG paper. What it calls micro-F1 is top-1 accuracy, if each stay has one label and is given one."""
 RULES = {"DRG by rule (a)": "seen", "DRG by rule (b)": "mapped"}
 """Rules of `TwoLabels.infer`, by their names in DRG-LLaMA's Table 3."""
 MIDDLES = dict(zip(ACCURACY_RANGES, (0.1, 0.3, 0.5, 0.7, 0.9), strict=True))
@@ -76,7 +77,13 @@ def shown_sets(sets: dict[str, np.ndarray], scores: Scores, mask_below: int) -> 
 
 
 def table1(
-    scores: dict, sets: dict, resamples_sd: int, resamples_interval: int, seed: int, mask_below: int = 0
+    scores: dict,
+    sets: dict,
+    resamples_sd: int,
+    resamples_interval: int,
+    seed: int,
+    mask_below: int = 0,
+    names: dict[str, str] | None = None,
 ) -> pd.DataFrame:
     """DRG-LLaMA's Table 1 in long form. An accuracy that would give a small count away is NaN.
 
@@ -86,6 +93,8 @@ def table1(
     sets : dict of DRG set to label indices
         As `drg_sets` returns it.
     resamples_sd, resamples_interval, seed, mask_below : int
+    names : dict of run to str, optional
+        As `names.names_of` returns it.
 
     Returns
     -------
@@ -108,7 +117,7 @@ def table1(
         known[run] += [(share * kept.sum(), (1 - share) * kept.sum()) for share in told.dropna()]
         values[told.index] = told
         part = part.reindex(values.index).mask(values.isna()).assign(value=values).reset_index()
-        parts.append(part.assign(run=run, model=style_of(run)[0], drg_set=drg_set))
+        parts.append(part.assign(run=run, model=named(run, names), drg_set=drg_set))
     return pd.concat(parts, ignore_index=True)[["run", "model", "drg_set", "metric", "value", "sd", "lower", "upper"]]
 
 
@@ -147,6 +156,7 @@ def by_drg(scores: Scores, labels: np.ndarray, train_cases: pd.Series) -> pd.Dat
     """
     tested = np.unique(scores.truth)
     table = drgs.v34().loc[labels[tested], ["title", "type"]].rename_axis("drg").reset_index()
+    table["title"] = table["title"].map(drgs.readable)
     table["train_cases"] = table["drg"].map(train_cases).fillna(0).astype(int)
     table["test_cases"] = np.bincount(scores.truth)[tested]
     accuracy = scores.evaluate(tested[:, None] == scores.truth)  # each DRG's stays as one resample
@@ -293,7 +303,7 @@ def by_fold(system: str, runs: dict[tuple[str, int], list[Predictions]], mask_be
     """
     rows = []
     for (run, hours), models in runs.items():
-        name = style_of(run.replace(f"-{system}", ""))[0] + (f", {hours} hours" if hours != 48 else "")
+        name = name_of(models[0].run, run.replace(f"-{system}", "")) + (f", {hours} hours" if hours != 48 else "")
         labels, mdc = models[0].labels, drgs.fiscal_2013(system)["mdc"]
         sets = drg_sets(labels, pd.Series(labels[models[0].truth]).value_counts(), EARLY_TOP_DRGS, mdc)
         scores = [Scores(made.logits, made.truth) for made in models]

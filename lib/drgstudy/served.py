@@ -15,7 +15,7 @@ from drgstudy import disclosure
 from drgstudy.bootstrap import resample_counts
 from drgstudy.calibration import calibration, chance_error
 from drgstudy.people import CHARACTERISTICS, UNKNOWN
-from drgstudy.tables import by_index, signed, with_interval
+from drgstudy.tables import by_index, p_values, signed, with_interval
 
 OUTCOMES = {
     "accuracy": ("accuracy", "points"),
@@ -270,9 +270,9 @@ def printed_differences(table: pd.DataFrame) -> pd.DataFrame:
     """`compared` as it is printed."""
     cells = {"Of": table["characteristic"].map(CHARACTERISTICS), "Group": table["group"], "Against": table["reference"]}
     cells["Outcome"] = table["outcome"].map(axes())
-    cells["As it is"] = table["raw"].map("{:+,.1f}".format).astype("str").str.replace("-", "−")
+    cells["As it is"] = [f"{raw:+,.1f}".replace("-", "−") if raw == raw else "–" for raw in table["raw"]]
     cells["Within DRGs"] = with_interval(table, "+,.1f", "within")
-    return pd.DataFrame(cells | {"p (Holm)": table["p_holm"].astype(float).round(3)})
+    return pd.DataFrame(cells | {"p (Holm)": p_values(table["p_holm"])})
 
 
 def axes() -> dict[str, str]:

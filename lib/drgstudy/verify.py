@@ -1,34 +1,40 @@
 """``make verify``: does a fresh report agree with the one in git? Compared table by table, with stated tolerances.
 
 Two runs on one machine are equal bit for bit. Another processor, number of threads or numeric type orders or rounds
-sums differently, so that training ends with a slightly different model. Therefore a number in ``numbers.json`` may
-differ
+sums differently, so that training ends with a slightly different model. Therefore a number in ``numbers.json``, or in
+``tables/``, may differ
 
-- by rounding alone, 1e-9 of itself, if no trained model takes part: cohorts, settings, what was measured (`FIXED`);
+- by rounding alone, 1e-9 of itself (in a table, which has six digits, 1e-5), if no trained model takes part: cohorts, settings, what was measured (`FIXED`);
 - by its spread, if it has one: half its 95 % interval, two standard deviations, or 1/√n of n stays (at least two
   standard errors of a share), whichever is largest. The test stays can't tell such models apart;
 - by any amount, if it has no spread (p values, sentences, counts of errors, medians of a few DRGs), but only if a
   number with a spread, or what the report was made with, differs too: all follow from the same predictions.
 
-Versions and fingerprints of files say what a report was made with. They are printed, not judged. Costs are left out.
+Versions and fingerprints of files say what a report was made with. They are printed, not judged. Costs are left out. Of a
+table the numbers are compared, not how they are printed.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 
 from drgstudy.study import Paths, StudyError, places, read_json, run_and_exit
 
 ROUNDING = 1e-9
+OF_TABLES = 1e-5  # they have six digits
+COSTS = ("cost", "time-gains")  # tables of what no rerun repeats; of the claims, those on times
 MADE_WITH = re.compile(r"\b(versions\..*|\w*fingerprint|predictions)$")
 FIXED = re.compile(  # whole topics and tables; then names of numbers in all of them
+    r"^tables\.[\w-]*published\b|"
     r"^(early_cohort|measurements|hardness\.(about|shape|criteria)|(results|early_results)\.(dataset|models|runs))\b"
     r"|^text\.(train_|test_|top_|words_p|median_cases|above_)"
     r"|\b(bins|seed|payment|base_payment|resamples\w*|sample|draws|published_tokens|run|runs\..*|single|drg_set|models"
@@ -38,7 +44,7 @@ SPREAD_OF_OTHERS = {"p", "p_holm", "sentence", "verdict", "note"}  # the spread 
 
 
 def at_head(profile: str) -> dict:
-    """The numbers of the report at git's HEAD; raises StudyError if there is none."""
+    """The numbers of the report at git's HEAD, and of its tables; raises StudyError if there is none."""
     file = f"reports/{profile}/numbers.json"
     try:
         if _git("rev-parse", "HEAD").returncode:
@@ -50,7 +56,22 @@ def at_head(profile: str) -> dict:
         raise StudyError("git is not installed, and only git has the report to compare with") from None
     if shown.returncode:
         raise StudyError(f"git holds no {file} at HEAD, so there is nothing to compare with; commit a report first")
-    return json.loads(shown.stdout)
+    listed = _git("ls-tree", "--name-only", "HEAD", f"./reports/{profile}/tables/").stdout.split()
+    return json.loads(shown.stdout) | rows_of({Path(file): _git("show", f"HEAD:./{file}").stdout for file in listed})
+
+
+def rows_of(files: dict[Path, str]) -> dict:
+    """The rows of tables as `leaves` takes them, under "tables", from the files' texts; without costs. {} if there are none."""
+    files = {file.stem: text for file, text in files.items() if file.suffix == ".csv" and file.stem not in COSTS}
+    if not files:
+        return {}
+    from drgstudy.claims import TIMES  # which loads a lot
+
+    found = {}
+    for name, text in files.items():
+        rows = [row.dropna() for _, row in pd.read_csv(io.StringIO(text)).drop(columns="dataset").iterrows()]
+        found[name] = {str(i): row.to_dict() for i, row in enumerate(rows) if row.get("id") not in TIMES}
+    return {"tables": found}
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess:
@@ -102,7 +123,8 @@ def compare(held: dict, fresh: dict) -> pd.DataFrame:
             absolute, size = abs(a - b), max(abs(a), abs(b)) or 1.0
         kind = "follows" if spread is None else "spread"
         kind = "made with" if MADE_WITH.search(place) else "fixed" if FIXED.search(place) else kind
-        tolerance = max(ROUNDING * size, spread if kind == "spread" else 0.0)
+        rounding = OF_TABLES if place.startswith("tables.") else ROUNDING
+        tolerance = max(rounding * size, spread if kind == "spread" else 0.0)
         share = 0.0 if not differs or kind == "made with" else absolute / tolerance if numbers else math.inf
         topic, *below = place.split(".")
         table = f"{topic}.{below[0]}" if len(below) > 2 else topic
@@ -119,7 +141,8 @@ def main(profile: str) -> int:
     report = Paths(profile).report
     if not any(report.glob("numbers/*.json")):  # a numbers.json without these is the one from git
         raise StudyError(f"profile {profile} has no fresh report; run `make all PROFILE={profile}` first")
-    values = compare(at_head(profile), read_json(report / "numbers.json"))
+    fresh = rows_of({file: file.read_text(encoding="utf-8") for file in sorted(report.glob("tables/[!.]*.csv"))})
+    values = compare(at_head(profile), read_json(report / "numbers.json") | fresh)
     changed, beyond = values[values["differs"]], values[values["share"] > 1]
     groups = values.groupby("table")
     shown = groups[["absolute", "relative", "share"]].max().map("{:.2g}".format)

@@ -99,7 +99,11 @@ def test_of_credentialed_data_no_note_text_is_shown(study, tmp_path):
             write_json(record, read_json(record) | {"inputs": {}, "fingerprint": fingerprint(file)})
         given = {"22-measurements": {}, "27-attention": {"run": "caml-ms"}}
         cells = [cell for name, more in given.items() for cell in run(name, tmp_path, profile=paths.profile, **more)]
-        written = [file.read_text() for file in paths.report.rglob("*") if file.is_file() and file.suffix not in (".png", ".pdf")]
+        written = [
+            file.read_text()
+            for file in paths.report.rglob("*")
+            if file.is_file() and file.suffix not in (".png", ".pdf")
+        ]
         shown = html.unescape(" ".join([*written, *(str(cell.get("outputs", "")) for cell in cells)]))
         assert "note text: not shown" in shown and "the source is credentialed" in shown
         for text in read_rows(paths.notes, icu_cohort.NOTES)["text"].str.split():

@@ -44,8 +44,9 @@ def test_a_hospital_of_unknown_kind_is_studied_and_nothing_of_it_is_published(tm
     pages = [*report.rglob("*.html")]
     assert len(pages) == 1 + len([*params.iterdir()]) and all("(credentialed)" in page.read_text() for page in pages)
     assert not any(" synthetic hospital, seed" in page.read_text() for page in pages)
-    shown = pd.read_csv(report / "tables/by-drg.csv", dtype=str)
-    assert "< 11" in set(shown["test_cases"]) and not shown["test_cases"].str.fullmatch(r"\d|10").any()
+    shown = pd.read_csv(report / "tables/printed/by-drg.csv", dtype=str)
+    assert "< 11" in set(shown["Test stays"]) and not shown["Test stays"].str.fullmatch(r"\d|10").any()
+    assert not pd.read_csv(report / "tables/by-drg.csv")["test_cases"].between(1, 10).any()
 
     text = pd.read_parquet(root / "data/secret/stays.parquet")["text"].iloc[3]
     (report / "tables/remark.md").write_text(f"as in: {text[20:62]}")

@@ -57,7 +57,7 @@ def check_report(author: Author, profile: str) -> None:
     assert not [piece for piece in pieces if piece in said]
     ids = pd.read_parquet(data / "stays.parquet")[["stay_id", "subject_id"]].to_numpy().ravel()
     assert not set(ids) & {int(n) for n in re.findall(r"(?<![\w.#=-])[1-9]\d{7}(?![\w.])", said)}
-    for file in report.glob("tables/*.csv"):
+    for file in report.glob("tables/**/*.csv"):
         rows = pd.read_csv(file, dtype=str, keep_default_na=False)
         for column in filter(COUNTED.search, rows.columns if "published" not in file.stem else []):
             shown = {cell for cell in rows[column] if re.fullmatch(r"[1-9]|10", cell)}
@@ -100,7 +100,7 @@ def test_an_authors_whole_path(tmp_path, capsys):
     assert {file: file.read_bytes() for file in sheets} == sheets
     mapping = pd.read_parquet(data / "drgs.parquet")
     assert mapping.loc[mapping["provenance"] == "reviewed", "drg_v34"].tolist() == [proposed]
-    counted = pd.read_csv(report / "tables/error-categories.csv", index_col="Category")["Table 4 (this run)"]
+    counted = pd.read_csv(report / "tables/printed/error-categories.csv", index_col="Category")["Table 4 (this run)"]
     assert int(counted[CATEGORIES[3]]) == len(pd.read_csv(data / "review/errors.csv")) > 1
     check_report(author, "paper")
     author.log("paper: make all with other figures and two review sheets filled in: both count, nothing was trained")
