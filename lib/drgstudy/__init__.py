@@ -55,6 +55,7 @@ What is said
     evidence        what they claim, measured on this run's predictions
     levels          right DRG, right base DRG, right MDC
     drift           what changes by year
+    positions       where the deciding word stands, and whether models miss it there
     served          who is served worse
     coder           sets of DRGs with a guaranteed coverage, and what answering alone saves and misbills
     cards           what each model and the data are, for who meets them without the report
