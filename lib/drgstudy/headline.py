@@ -22,7 +22,8 @@ def verdicts(part: dict) -> list[dict]:
     list of dict
         claim; verdict; and found: what was measured, with its interval, and what is published.
     """
-    table = pd.DataFrame.from_dict(part, orient="index").reindex(columns=_JUDGED).sort_index()
+    table = pd.DataFrame.from_dict(part, orient="index").reindex(columns=_JUDGED)
+    table = table.reindex([claim for claim in claims.read().index if claim in table.index])
     chosen = table["family"] == "primary"
     table = table[chosen if chosen.any() else table["place"].str.contains("Abstract")]
     said = []
@@ -137,7 +138,7 @@ def plainest(numbers: dict) -> dict[str, list[str]]:
         right = {run: results["table_1"][run]["All DRGs"].get("acc_at_1", {}) for run in ("tfidf", results["run"])}
         plain, ours = (percent(score.get("value")) for score in right.values())
         said["results"].append(
-            f"The plainest model, {results['models']['tfidf']['name']}, names {plain} of the test stays right, "
+            f"{results['models']['tfidf']['name']} names {plain} of the test stays right, "
             f"{results['models'][results['run']]['name']} {ours}. {results['differences']['tfidf']['acc_at_1']['sentence']}"
         )
     if found := numbers.get("trust", {}).get("against_guess", {}).get("top-1"):
@@ -151,8 +152,8 @@ def plainest(numbers: dict) -> dict[str, list[str]]:
 
 def _index(what: str, models: dict, guess: dict, change: dict) -> str:
     """One sentence of an index by the models and by a guess that reads nothing; each has value, lower and upper."""
-    than = findings.by_interval(change, "can’t be told from", "is nearer than", "is farther off than")
+    nearer = findings.by_interval(change, "it can’t be told which is nearer", "the models are nearer", "the guess is nearer")
     return (
-        f"By the models {what} is off by {models['value']:.1f} %, which {than} a guess that reads nothing, "
-        f"off by {guess['value']:.1f} % ({findings.points(change)})."
+        f"By the models {what} is off by {models['value']:.1f} %, by a guess that reads nothing by {guess['value']:.1f} %: "
+        f"{nearer} ({findings.points(change)})."
     )
