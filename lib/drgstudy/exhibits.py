@@ -14,7 +14,10 @@ from PIL import Image
 
 from drgstudy.study import graph
 
-LONG, WIDE = 28, 105  # characters: of a cell that is read as prose, and of a table that a page of paper takes only sideways
+LONG, WIDE = (
+    28,
+    105,
+)  # characters: of a cell that is read as prose, and of a table that a page of paper takes only sideways
 ENDINGS, LETTERS = {"tables": "csv", "figures": "png"}, {"tables": "T", "figures": "F"}
 GLANCE = ("System", "Model", "macro-AUC", "macro-F1", "micro-F1", "top-1 accuracy")
 _FILES = {  # what is linked, where it is there
@@ -46,7 +49,9 @@ class Exhibits:
     def __init__(self, report: Path, notebooks: Path, pages: dict[str, str]):
         self.report, self.pages, self.makers = report, pages, makers(notebooks)
         self.numbers: dict[tuple[str, str], tuple[str, str]] = {}
-        self.known = {kind: {file.stem for file in report.glob(f"{kind}/[!.]*.{ending}")} for kind, ending in ENDINGS.items()}
+        self.known = {
+            kind: {file.stem for file in report.glob(f"{kind}/[!.]*.{ending}")} for kind, ending in ENDINGS.items()
+        }
 
     def made_by(self, key: str) -> str:
         """The notebook whose code writes a table or figure of this name; "" if none does."""

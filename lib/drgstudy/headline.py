@@ -50,7 +50,11 @@ def said(numbers: dict) -> dict:
         top-1 accuracy of each model, the best first) and words; of the second early_ranked and early_scores; and limits.
     """
     results, early = numbers.get("results", {}), numbers.get("early_results", {})
-    judged = {topic: numbers[id] for topic, id in {"results": "claims", "early_cohort": "early_claims"}.items() if id in numbers}
+    judged = {
+        topic: numbers[id]
+        for topic, id in {"results": "claims", "early_cohort": "early_claims"}.items()
+        if id in numbers
+    }
     scores = _scores(results.get("models", {}), results.get("table_1", {}))
     runs = {run: hours["hour 48"] for run, hours in early.get("table_2", {}).items() if "hour 48" in hours}
     early_scores = _scores(early.get("runs", {}), runs)
@@ -89,7 +93,9 @@ def _ranked(scores: list[tuple[str, dict]]) -> str:
 
 
 def _survive(results: dict) -> str:
-    tests = [test for metrics in results.get("differences", {}).values() for test in metrics.values() if "p_holm" in test]
+    tests = [
+        test for metrics in results.get("differences", {}).values() for test in metrics.values() if "p_holm" in test
+    ]
     survive = sum(test["p_holm"] < 0.05 for test in tests)
     if not tests:
         return ""
@@ -110,7 +116,9 @@ def limits(numbers: dict) -> list[str]:
     if "early_cohort" in numbers:
         flow = numbers["early_cohort"]["flow"]
         ms, apr = (few if flow[of][-1]["kept"] is None else f"{flow[of][-1]['kept']:,}" for of in ("ms", "apr"))
-        found.append(f"Early DRG is rerun with {ms} stays in intensive care that have an MS-DRG, and {apr} that have an APR-DRG.")
+        found.append(
+            f"Early DRG is rerun with {ms} stays in intensive care that have an MS-DRG, and {apr} that have an APR-DRG."
+        )
     if any(part["kind"] == "synthetic" for part in numbers["dataset"].values()):
         found.append(
             "Patients and notes are invented. Labels follow real grouping rules, but no physician wrote a word: a result says "
@@ -119,7 +127,9 @@ def limits(numbers: dict) -> list[str]:
         found += ["APR-DRGs are a surrogate, for no free grouper exists."] if "early_cohort" in numbers else []
     found.append("Settings and epochs are chosen on training stays that are kept back; test stays choose neither.")
     if "hardness" in numbers:
-        found.append("One thing saw test stays: how hard the hospital is was judged by TF-IDF’s accuracy on them (notebook 04).")
+        found.append(
+            "One thing saw test stays: how hard the hospital is was judged by TF-IDF’s accuracy on them (notebook 04)."
+        )
     return found
 
 
@@ -152,7 +162,9 @@ def plainest(numbers: dict) -> dict[str, list[str]]:
 
 def _index(what: str, models: dict, guess: dict, change: dict) -> str:
     """One sentence of an index by the models and by a guess that reads nothing; each has value, lower and upper."""
-    nearer = findings.by_interval(change, "it can’t be told which is nearer", "the models are nearer", "the guess is nearer")
+    nearer = findings.by_interval(
+        change, "it can’t be told which is nearer", "the models are nearer", "the guess is nearer"
+    )
     return (
         f"By the models {what} is off by {models['value']:.1f} %, by a guess that reads nothing by {guess['value']:.1f} %: "
         f"{nearer} ({findings.points(change)})."
