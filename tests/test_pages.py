@@ -114,7 +114,7 @@ def test_every_page_of_the_smoke_report(study, screens):
 
 # --- the index and the papers' pages
 PARTS = """() => [...document.querySelectorAll("figure[id]")].map(figure => [
-    figure.id, figure.querySelector(".number").innerText, figure.classList.contains("table"),
+    figure.id, figure.querySelector(".number").textContent, figure.classList.contains("table"),
     [...figure.querySelectorAll("img")].map(image => image.alt).join()])"""
 ROWS = """() => [...document.querySelectorAll("table:not(.phone) tr")].map(
     row => [...row.cells].map(cell => cell.textContent).join("").replace(/\\s/g, ""))"""
