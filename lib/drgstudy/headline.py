@@ -109,7 +109,8 @@ def limits(numbers: dict) -> list[str]:
     """What a reader must know before believing any number: how many stays and trainings, and whose."""
     found, text, few = [], numbers["text"], "few"
     if "results" in numbers:
-        seeds = {score["acc_at_1"]["seed"] for score in numbers.get("seeds", {}).get("trainings", {}).values()}
+        trainings = numbers.get("seeds", {}).get("trainings", {}).values()
+        seeds = {score["seed"] for scores in trainings for score in scores.values()}
         trained = f"trained from up to {len(seeds)} seeds" if len(seeds) > 1 else "trained once"
         train, test = (f"{text[key]:,.0f}" if key in text else few for key in ("train_stays", "test_stays"))
         found.append(f"DRG-LLaMA is rerun with {train} training stays and {test} test stays; each model was {trained}.")
