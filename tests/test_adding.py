@@ -146,6 +146,6 @@ def test_a_warehouse_becomes_a_cohort_and_a_run(made):
 def test_a_third_study_has_its_target_its_numbers_and_its_part_of_the_page(made):
     numbers = json.loads((made / "reports" / "warehouse" / "numbers.json").read_text())
     assert set(numbers) == {"third", "dataset", "text"} and numbers["third"]["right"] > 0.8
-    page = (made / "reports" / "warehouse" / "index.html").read_text()
-    assert "% are right." in page and 'aria-label="Sections of Third study"' in page
+    index, page = ((made / "reports" / "warehouse" / name).read_text() for name in ("index.html", "paper-3.html"))
+    assert "% are right." in page and '<a href="paper-3.html">Paper 3: Third study</a>' in index
     assert "Right and wrong answers." in page and 'id="further"' in page  # a figure that no template places

@@ -327,7 +327,7 @@ def test_the_page_tells_what_notebook_18_found(tiny, tmp_path, monkeypatch):
     shutil.copy(study.NOTEBOOKS / "studies.yaml", tmp_path)
     monkeypatch.setattr(study.places, "NOTEBOOKS", tmp_path)
     report.build("tiny")
-    page = html.unescape((tiny.report / "index.html").read_text(encoding="utf-8"))
+    page = html.unescape((tiny.report / "paper-1.html").read_text(encoding="utf-8"))
     assert '<h2 id="coder">' in page and all(sentence in page for sentence in numbers["sentences"])
     for name in ("sets-by-size", "coding-costs"):
         assert f'href="figures/{name}.svg"' in page

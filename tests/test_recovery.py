@@ -276,7 +276,7 @@ def test_a_claim_on_accuracies_is_told_only_where_neither_tells_of_few(iv):
         assert (shown[f"{pair}-top1"] == "–") == few
         told.add(few)
     assert told == {True, False} and shown["llama-bert-f1"] != "–"
-    assert 'id="claims"' in pages(iv)["index.html"] and 'id="early_claims"' in pages(iv)["index.html"]
+    assert 'id="claims"' in pages(iv)["paper-1.html"] and 'id="early_claims"' in pages(iv)["paper-2.html"]
 
 
 # --- what is said -----------------------------------------------------------------------------------------------------
@@ -287,7 +287,7 @@ def test_places_names_and_errors_before_the_review_are_told_as_they_are(iv):
     assert made_report.PLACE not in said and "llama-13b" in said
     assert "0 (0 %)" not in (iv.figures / "error-categories.svg").read_text()
     assert set(tables(iv)["error-categories"]["Table 4 (this run)"]) == {"not reviewed"}
-    index = pages(iv)["index.html"]
+    index = pages(iv)["paper-1.html"]
     assert "all errors of this run" not in index and "any stay that you choose" not in index
     assert tables(iv)["time-gains"].iloc[0, 2] == "−33 %"  # the larger one was the faster
 

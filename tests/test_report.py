@@ -1,5 +1,6 @@
 """The pages, from the tiny study's results and a made-up executed notebook."""
 
+import html
 import json
 import os
 import re
@@ -21,7 +22,8 @@ def executed(paths, monkeypatch, tmp_path):
     """Two of three notebooks as papermill leaves them, with a figure, and a page of an earlier report beside them."""
     monkeypatch.setattr(study.places, "NOTEBOOKS", tmp_path)
     (tmp_path / "params" / "tiny").mkdir(parents=True)
-    shutil.copy(NOTEBOOK.with_name("studies.yaml"), tmp_path)
+    for file in (NOTEBOOK, NOTEBOOK.with_name("studies.yaml")):
+        shutil.copy(file, tmp_path)
     for step in ("05-train-llama", "06-results", "07-two-labels"):
         (tmp_path / "params" / "tiny" / f"{step}.yaml").touch()
     image = nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo="})
@@ -66,31 +68,55 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
-def test_the_index_shows_both_datasets_apart_and_everything_made(executed):
+def text_of(page: Page) -> str:
+    return " ".join(" ".join(page.text).split())
+
+
+def test_the_papers_page_shows_both_datasets_apart_and_everything_made(executed):
     report.build("tiny")
-    page = Page(executed.report / "index.html")
-    text = " ".join(" ".join(page.text).split())
-    assert page.open == [] and dict(page.tags)["html"]["lang"] == "en"
-    captions = re.findall("<caption>(.*?)</caption>", (executed.report / "index.html").read_text())
-    assert captions[0] == "MIMIC-IV (published)" and captions[1].endswith("(this run)") and "MIMIC" not in captions[1]
-    assert (
-        "This is not MIMIC." in text and study.read_json(executed.flow)["source"]["name"] in text and "236,192" in text
-    )
+    file = executed.report / "paper-1.html"
+    page, source = Page(file), study.read_json(executed.flow)["source"]["name"]
+    text = text_of(page)
+    assert page.open == [] and dict(page.tags)["html"]["lang"] == "en" and dict(page.tags)["meta"]
+    assert "This is not MIMIC." in text and source in text and "236,192" in text
     numbers = study.read_json(executed.report / "numbers.json")
     for other in numbers["results"]["differences"].values():
         assert other["acc_at_1"]["sentence"] in text and other["macro_f1"]["sentence"] in text
     images = [attributes for tag, attributes in page.tags if tag == "img"]
     assert len(images) == len(list(executed.report.glob("figures/*.png"))) and all(len(i["alt"]) > 20 for i in images)
-    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
-    assert all((executed.report / link).exists() for link in links if not link.startswith("#"))
-    assert all(any(a.get("id") == link[1:] for _, a in page.tags) for link in links if link.startswith("#"))
-    assert "All trainings, side by side" in text and "07-two-labels" in text and dict(page.tags)["meta"]
+    shown = re.findall(r'<figure class="([^"]*)" id="([^"]*)">(.*?)</figure>', file.read_text(), re.DOTALL)
+    badges = {name: re.search('class="badge">(.*?)<', inside)[1] for _, name, inside in shown}
+    assert {name for _, name, _ in shown} >= {"1.T1", "1.F1"} and len(badges) == len(shown)
+    for whose, name, inside in shown:
+        assert badges[name] == ("MIMIC-IV (published)" if "published" in whose else badges[name])
+        assert (
+            "published" in whose or "published" in badges[name] or html.unescape(badges[name]) == f"this run: {source}"
+        )
+        made_here = "text-numbers" in inside
+        assert ('href="pages/06-results.html">notebook 06-results' in inside) != made_here
+
+
+def test_links_lead_somewhere_and_the_index_shows_what_is_compared_at_a_glance(executed):
+    report.build("tiny")
+    for name in ("index.html", "paper-1.html"):
+        page = Page(executed.report / name)
+        links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+        for file, _, place in (link.partition("#") for link in links if not link.startswith("https")):
+            target = Page(executed.report / (file or name)) if place else None
+            assert (executed.report / (file or name)).exists(), (name, file)
+            assert not place or any(attributes.get("id") == place for _, attributes in target.tags), (name, file, place)
+    index = (executed.report / "index.html").read_text()
+    assert "All trainings, side by side" in index and "DRG-LLaMA" in index and "07-two-labels" in index
+    assert re.findall("Table (1[.]T[0-9]+)</a> The", index.replace("\n", " ").replace("  ", " "))[:2] != []
+    rows = re.search('<figure class="table published">.*?</figure>', index, re.DOTALL)[0]
+    assert rows.count("<tr") == 4 and "Top 30" not in rows and "macro-F1" in rows and "top-10" not in rows
 
 
 def test_pages_fetch_nothing_and_escape_what_they_quote(executed):
     report.build("tiny")
-    pages = [executed.report / "index.html", *(executed.report / "pages").iterdir()]
-    assert {page.name for page in pages} == {"index.html", "05-train-llama.html", "06-results.html", "trainings.html"}
+    pages = list(executed.report.rglob("*.html"))
+    names = {"index.html", "paper-1.html", "05-train-llama.html", "06-results.html", "trainings.html"}
+    assert {page.name for page in pages} == names  # and none of old
     for file in pages:
         assert not any(word in file.read_text() for word in ("<script", "@import", "Loading weights"))
         page = Page(file)
@@ -120,7 +146,7 @@ def test_numbers_and_costs_of_all_notebooks_are_merged_by_topic(executed):
         report.build("tiny")
     finally:
         file.unlink()
-    page = " ".join(re.sub("<.*?>", "", (executed.report / "index.html").read_text()).split())
+    page = " ".join(re.sub("<.*?>", "", (executed.report / "paper-1.html").read_text()).split())
     assert "of its test stays are of a patient who is also" in page and "Under the paper’s split" not in page
     numbers = study.read_json(executed.report / "numbers.json")
     results = study.read_json(file.with_name("06-results.json"))
@@ -174,13 +200,15 @@ def test_each_study_has_its_part_and_may_stand_alone(executed):
     try:
         provenance.write_json(second, {"numbers": cohort, "text": {}, "costs": {}}, "21-early-cohort")
         report.build("tiny")
-        both = (executed.report / "index.html").read_text()
-        assert 'id="part-1"' in both and 'id="part-2"' in both and "1,234" in both and "synthetic ICU" in both
+        both = [(executed.report / f"paper-{place}.html").read_text() for place in (1, 2)]
+        assert 'id="part-1"' in both[0] and 'id="part-2"' in both[1] and "synthetic ICU" in both[1]
+        assert "1,234 stays in intensive care" in (executed.report / "index.html").read_text()
         first.unlink()
         report.build("tiny")
         alone = Page(executed.report / "index.html")
         ids = {attributes.get("id") for _, attributes in alone.tags}
-        assert "part-2" in ids and "part-1" not in ids and alone.open == []
+        assert alone.open == [] and "DRG-LLaMA is rerun" not in text_of(alone)
+        assert [file.name for file in executed.report.glob("paper-*.html")] == ["paper-2.html"]
         links = [
             attributes["href"][1:] for tag, attributes in alone.tags if tag == "a" and attributes["href"][0] == "#"
         ]

@@ -49,8 +49,8 @@ def cmi_sentences(system: str, compared: list[int], found: dict) -> list[str]:
     blind, against = found["against_guess"][later].loc["earlier", "value"], []
     for hour, part in found["against_guess"].items():
         gain = part.loc["change"]
-        than = _by_interval(gain, "can’t be told from it", "are nearer", "are farther off")
-        against.append(f"the models of hour {hour} {than} ({_points(gain)})")
+        than = by_interval(gain, "can’t be told from it", "are nearer", "are farther off")
+        against.append(f"the models of hour {hour} {than} ({points(gain)})")
     last, sizes, hidden = found["paid"].set_index("hour").loc[later], found["sizes"], found["hidden"]
     missed, cohort = last["dollars_predicted"] - last["dollars_true"], sizes["cohort"].iloc[0]
     whole = f"the cohort’s {cohort:,.0f}" if cohort == cohort else "the cohort"
@@ -58,7 +58,7 @@ def cmi_sentences(system: str, compared: list[int], found: dict) -> list[str]:
     return [
         f"With the notes of {earlier} hours the case-mix index is off by {off[earlier]} %, with those of {later} hours by "
         f"{off[later]} % (mean and SD over the models; published at 24 hours: {theirs} %). Resampled test cohorts give "
-        f"{span[earlier]} % and {span[later]} % (95 %); {verdict} ({_points(change)}).",
+        f"{span[earlier]} % and {span[later]} % (95 %); {verdict} ({points(change)}).",
         f"In this cohort the error {settles} (published: below {below:g} % after hour 24).",
         f"A guess that reads nothing, the mean weight of the training stays, is off by {blind:.1f} %; on the same resampled "
         f"stays {' and '.join(against)}. On the paper’s cohort it would have been off by {guess:.1f} % (its Table 1).",
@@ -73,12 +73,12 @@ def cmi_sentences(system: str, compared: list[int], found: dict) -> list[str]:
     ]
 
 
-def _by_interval(row, both: str, below: str, above: str) -> str:
+def by_interval(row, both: str, below: str, above: str) -> str:
     """One of three verdicts: the 95 % interval of `row` (lower, upper) holds zero, lies below it, or above it."""
     return below if row["upper"] < 0 else above if row["lower"] > 0 else both
 
 
-def _points(row) -> str:
+def points(row) -> str:
     """A difference in percentage points and its 95 % interval in print; `row` has value, lower and upper."""
     value, lower, upper = (signed(row[key], 1) for key in ("value", "lower", "upper"))
     return f"{value} points, 95 % interval {lower} to {upper}"
@@ -94,7 +94,7 @@ def regression_sentences(system: str, value: pd.DataFrame, gains: pd.DataFrame) 
     words["reads nothing"] = "a guess that reads nothing"
     said, ours = [], value.loc["regression"]
     for way, row in gains.iterrows():
-        verdict = _by_interval(row, "can’t be told from", "is nearer than", "is farther off than")
+        verdict = by_interval(row, "can’t be told from", "is nearer than", "is farther off than")
         said.append(
             f"A weight said as a number {verdict} {words[way]}: it is off by {ours['mae']:.2f} on average, against "
             f"{value.loc[way, 'mae']:.2f} (difference {signed(row['difference'], 2)}, 95 % interval "
@@ -163,7 +163,7 @@ def trust_sentences(
             f"({off['value']:+.1f} %, {sign}); a single stay is off by ${rows.loc['mae_dollars', 'value']:,.0f}."
         )
     nearer = [
-        f"by {way} weights {_by_interval(row, 'can’t be told from it', 'is nearer', 'is farther off')} ({_points(row)})"
+        f"by {way} weights {by_interval(row, 'can’t be told from it', 'is nearer', 'is farther off')} ({points(row)})"
         for way, row in ((way, table.loc["change"]) for way, table in against.items())
     ]
     found.append(f"Compared with that guess on the same resampled stays, the total {' and '.join(nearer)}.")
@@ -180,14 +180,14 @@ def _calibration_sentence(name: str, row: pd.DataFrame) -> str:
     if right != right:
         return f"{name} is on average {confident:.0f} % sure; how often it is right is not shown, for small counts would follow."
     sure = 100 * row.loc["overconfidence", ["value", "lower", "upper"]]
-    leans = _by_interval(sure, "", "too modest", "overconfident")
+    leans = by_interval(sure, "", "too modest", "overconfident")
     error, chance = row.loc["ece", "value"], row.loc["ece_by_chance", "upper"]
     beyond, link, why = error > chance, "and", ""
     if beyond != bool(leans):
         link, why = "but", ", which sees gaps that cancel," if beyond else ", which needs more stays to show that,"
     return (
         f"{name} is right in {right:.0f} % of the stays and on average {confident:.0f} % sure: it "
-        f"{f'is {leans}' if leans else 'leans to neither side beyond chance'} ({_points(sure)}), {link} its calibration error of "
+        f"{f'is {leans}' if leans else 'leans to neither side beyond chance'} ({points(sure)}), {link} its calibration error of "
         f"{error:.3f}{why} is {'more than' if beyond else 'within what'} chance gives (up to {chance:.3f}); with a temperature "
         f"it is {row.loc['ece_tempered', 'value']:.3f}."
     )

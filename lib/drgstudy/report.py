@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import os
-import re
 import sys
 import time
 from pathlib import Path
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 from markupsafe import Markup
-from PIL import Image
 
-from drgstudy import cards, metrics, notebook_pages, plots, provenance, tables
+from drgstudy import cards, headline, metrics, notebook_pages, plots, provenance, tables
+from drgstudy.exhibits import Exhibits, glance
 from drgstudy.study import (
     Paths,
+    Study,
     StudyError,
     atomic,
     graph,
@@ -33,12 +31,19 @@ from drgstudy.study import (
     write_json,
 )  # fmt: skip
 
+ELSEWHERE = {
+    "DEVIATIONS.md": "../../DEVIATIONS.md",
+    "docs/claims.md": "../../docs/claims.md",
+    "benchmarks": "../benchmarks.html",
+}
+"""What the index links outside its own folder, where it is there."""
+
 
 def build(profile: str) -> None:
-    """Write a profile's report: merged numbers, cards, a page for each executed notebook, a self-contained ``index.html``.
+    """Write a profile's report: merged numbers, cards, a page for each executed notebook and for each paper, and the index.
 
-    The page names the steps that have not run yet. A study has no part of the page before its headline has run. While
-    another process writes the same pages, this one waits.
+    All pages are self-contained. They name the steps that have not run yet. A study has no page, ``paper-1.html``, before
+    its headline has run. The index is written last. While another process writes the same pages, this one waits.
 
     Raises
     ------
@@ -82,12 +87,7 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
         tables.write_table(
             tables.early_text_table(compared, source), compared, paths.tables, "early-text-numbers", beside
         )
-    pages = Environment(loader=PackageLoader("drgstudy"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    pages.tests["words"] = lambda cell: (
-        re.search("[A-Za-z]{3}", cell) is not None
-    )  # set to the left; numbers to the right
-    pages.filters["count"] = lambda n: "few" if n is None else f"{n:,}"  # a small count of credentialed data is masked
-    pages.filters["percent"] = lambda share: "–" if isinstance(share, Undefined) else f"{100 * share:.1f} %"
+    pages = _environment()
     steps = sorted(file.stem for file in planned.glob("*.yaml"))
     of_begun = [step for step in steps if study_of(step) in begun]
     notebooks = [
@@ -115,13 +115,6 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
         about["studies"] = [numbers[study.topic] for study in begun]
         page = pages.get_template("trainings.html").render(shared | about, **notebook_pages.TRAININGS)
         _write(paths.report / notebook_pages.TRAININGS["page"], page)
-    figures = {
-        file.stem: base64.b64encode(file.read_bytes()).decode() for file in paths.report.glob("figures/[!.]*.png")
-    }
-    rows = {
-        file.stem: pd.read_csv(file, dtype="str", keep_default_na=False).drop(columns="dataset")
-        for file in paths.report.glob("tables/printed/[!.]*.csv")
-    }
     outdated = {file.stem for file in written} - set(parts)
     idle = {name for name, step in graph.steps(profile).items() if graph.needs_training(step)} if released else set()
     waiting = [step for step in of_begun if step not in {*made, *idle} or step in outdated]
@@ -132,17 +125,61 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
         "studies": [numbers[study.topic] for study in begun],
     }
     shared["order"] = plots.in_order(numbers["results"]["models"]) if "results" in numbers else []
-    shared |= {"figures": figures, "tables": rows, "cards": cards.write(paths, numbers), "papers": cards.papers()}
-    told = {study.topic: Markup(pages.get_template(study.part).render(shared)) for study in begun}
-    shared["further"] = _further(paths.report / "figures", "".join(told.values()))
+    shared |= {
+        "begun": [study.topic for study in begun],
+        "cards": cards.write(paths, numbers),
+        "elsewhere": {words: place for words, place in ELSEWHERE.items() if (paths.report / place).is_file()},
+        "explore": (paths.report / "explore.html").is_file(),
+        "papers": cards.papers(),
+        "parts": list(enumerate(known, 1)),
+        "said": headline.said(numbers),
+    }
+    shown = Exhibits(paths.report, places.NOTEBOOKS, {notebook["name"]: notebook["page"] for notebook in listed})
+    written = [_paper(study, place, shown, pages, shared) for place, study in shared["parts"] if study in begun]
+    for file in set(paths.report.glob("paper-*.html")) - set(written):
+        file.unlink()
     index = paths.report / "index.html"
-    _write(
-        index,
-        pages.get_template("index.html").render(
-            shared, parts=list(enumerate(known, 1))[known.index(begun[0]) :], told=told
-        ),
-    )
+    _write(index, pages.get_template("index.html").render(shared | {"show": shown.refer}))
     os.utime(index, (began, began))  # for make: the page does not show what was made since it was begun
+
+
+def _environment() -> Environment:
+    pages = Environment(loader=PackageLoader("drgstudy"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    pages.filters |= {"count": _count, "glance": glance, "most": _most, "reference": _reference}
+    pages.filters["percent"] = lambda share: headline.percent(None if isinstance(share, Undefined) else share)
+    return pages
+
+
+def _count(n: float | None) -> str:
+    """A count in print; a small one of credentialed data is masked."""
+    return "few" if n is None or isinstance(n, Undefined) else f"{n:,.10g}"
+
+
+def _most(parts: dict[str, dict], key: str) -> str:
+    """The largest part by `key`, and its number; "" if all are masked."""
+    known = {name: part[key] for name, part in parts.items() if part.get(key) is not None}
+    return f"most of all, {max(known, key=known.get)} ({max(known.values()):,})" if known else ""
+
+
+def _reference(paper: str) -> Markup:
+    """A paper's line of `cards.papers` with its DOI as a link."""
+    said, _, doi = paper.rpartition("doi:")
+    return Markup('{}<a href="https://doi.org/{}">doi:{}</a>').format(said, doi, doi)
+
+
+def _paper(study: Study, place: int, shown: Exhibits, pages: Environment, shared: dict) -> Path:
+    """Write a study's page, with every table and figure of its notebooks that its template leaves out at the end."""
+    file = shown.report / f"paper-{place}.html"
+    about = shared | {"show": shown.on(file.name, place), "part": study}
+    about["part_dataset"] = shared["numbers"][study.topic]["dataset"]
+    about["told"] = Markup(pages.get_template(study.part).render(about))
+    more = {
+        kind: [key for key in sorted(keys - shown.shown(kind)) if (made_by := shown.made_by(key)) and made_by in study]
+        for kind, keys in shown.known.items()
+    }
+    about["further"] = [key for key in more["figures"] if shown.caption(key)]
+    _write(file, pages.get_template("paper.html").render(about, more_tables=more["tables"]))
+    return file
 
 
 def _is_released(step: str, profile: str) -> bool:
@@ -156,15 +193,6 @@ def _page_of(step: str, paths: Paths) -> dict:
     page = f"pages/{step}.html"
     notebook = notebook_pages.about(notebook_of(places.NOTEBOOKS / "params" / paths.profile / f"{step}.yaml"))
     return notebook | {"name": step, "page": page, "of_run": _describe(step)} if (paths.report / page).is_file() else {}
-
-
-def _further(folder: Path, told: str) -> dict[str, str]:
-    """The captions, by name, of the figures that have one and that no part of the page shows."""
-    captions = {}
-    for file in sorted(folder.glob("[!.]*.png")):
-        with Image.open(file) as image:
-            captions[file.stem] = image.text.get("Description", "")
-    return {name: caption for name, caption in captions.items() if caption and f"figures/{name}.svg" not in told}
 
 
 def _is_current(file: Path, paths: Paths) -> bool:
