@@ -83,16 +83,17 @@ def closure(modules: Iterable[str], library: Path = LIBRARY) -> set[str]:
 
 
 def files_of(modules: Iterable[str]) -> set[Path]:
-    """The files on which code that imports these modules depends: their source, and the reference data it names."""
+    """The files on which code that imports these modules depends: their source, and the reference data and templates it names."""
     code = {module_file(module) for module in closure(modules)} | {LIBRARY / "__init__.py"}
     return code.union(*map(_data_named, code))
 
 
 @functools.cache
 def _data_named(file: Path) -> frozenset[Path]:
-    """The files of ``data/reference`` that a module or notebook names in a string."""
+    """The files of ``data/reference``, and the templates, that a module or notebook names in a string."""
     texts = {node.value for node in ast.walk(_tree(file)) if isinstance(node, ast.Constant)}
-    return frozenset(data for data in places.REFERENCE.rglob("*") if data.name in texts and data.is_file())
+    known = [*places.REFERENCE.rglob("*"), *TEMPLATES.iterdir()]
+    return frozenset(data for data in known if data.name in texts and data.is_file())
 
 
 # --- the fingerprint of what code does --------------------------------------------------------------------------------
