@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -62,7 +63,7 @@ def by_drg(
         Indices of the labels of each set of DRGs for which the report states an accuracy; each set holds the next or is
         held by it.
     mask_below : int
-        A DRG is left out if one of its counts is small, or if such a count would follow from the sum of a set.
+        A DRG is left out if one of its counts is small, or if small counts would follow from the sums of the sets.
 
     Returns
     -------
@@ -73,10 +74,13 @@ def by_drg(
     table = drgs.v34().loc[labels[tested], ["title", "type"]].rename_axis("drg").reset_index()
     right = {run: np.bincount(truth[hit], minlength=len(labels))[tested] for run, hit in hits.items()}
     table = table.assign(train=table["drg"].map(train_cases).fillna(0).astype(int), test=test, **right)
-    ring = np.sum([np.isin(tested, members) for members in sets], axis=0)  # which DRGs lie in equally many sets
-    rings = [ring == number for number in np.unique(ring)]
+    ring = np.sum([np.isin(tested, members) for members in sets], axis=0)  # DRGs that lie in equally many sets
+    spans = itertools.combinations_with_replacement(np.unique(ring), 2)
+    sums = [
+        (first <= ring) & (ring <= last) for first, last in spans
+    ]  # the sets, and what lies in one and not in another
     counts = [table["train"], test, *right.values(), *(test - n for n in right.values())]
-    left_out = np.any([disclosure.withheld(n, mask_below, rings) for n in counts], axis=0)
+    left_out = np.any([disclosure.withheld(n, mask_below, sums) for n in counts], axis=0)
     return table[~left_out].reset_index(drop=True)
 
 
@@ -93,7 +97,7 @@ def by_limit(curves: dict[str, pd.DataFrame], n: int, mask_below: int) -> pd.Dat
     Returns
     -------
     DataFrame
-        run, limit (per cent), stays, right.
+        run, limit (per cent), of (`n`), stays, right.
     """
     rows = []
     for run, curve in curves.items():
@@ -103,20 +107,22 @@ def by_limit(curves: dict[str, pd.DataFrame], n: int, mask_below: int) -> pd.Dat
         for limit in LIMITS:
             last = (curve["threshold"] >= limit / 100).sum()
             if last or not mask_below:
-                rows.append((run, limit, *steps[last].tolist()))
-    return pd.DataFrame(rows, columns=["run", "limit", "stays", "right"])
+                rows.append((run, limit, n, *steps[last].tolist()))
+    return pd.DataFrame(rows, columns=["run", "limit", "of", "stays", "right"])
 
 
-def write(paths: Paths, flow: dict, cases: pd.DataFrame, limits: pd.DataFrame, run: str) -> Path:
-    """Write ``explore.html`` into the report of a profile.
+def write(paths: Paths, flow: dict, cases: pd.DataFrame, limits: pd.DataFrame, names: dict[str, str], run: str) -> Path:
+    """Write ``explore.html`` into the report of a profile; equal arguments give equal bytes.
 
     Parameters
     ----------
     paths : Paths
     flow : dict
-        As `flow.read_flow` returns it: the source is named on the page.
+        As `flow.read_flow` returns it: the page names its source.
     cases, limits : DataFrame
         As `by_drg` and `by_limit` return them.
+    names : dict of run to str
+        What each run is called; no two alike.
     run : str
         The run whose accuracies are shown first.
 
@@ -124,20 +130,17 @@ def write(paths: Paths, flow: dict, cases: pd.DataFrame, limits: pd.DataFrame, r
     -------
     Path
     """
-    charts = {"drgs": drg_chart(cases, run).to_dict(), "limits": limit_chart(limits).to_dict()}
+    charts = {"drgs": drg_chart(cases, names, run).to_dict(), "limits": limit_chart(limits, names).to_dict()}
     for chart in charts.values():
         chart.pop("$schema")  # an address that nobody fetches, with a version in it
     pages = Environment(loader=PackageLoader("drgstudy"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     scripts = [bundle(), pages.loader.get_source(pages, "explore.js")[0]]
-    style = pages.loader.get_source(pages, "style.css")[0]
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     page = pages.get_template("explore.html").render(
         scripts=[Markup(script) for script in scripts],
-        policy=" ".join(f"'sha256-{_sha256(script)}'" for script in scripts),
-        style=Markup(style),
+        policy=Markup(" ".join(f"'sha256-{each}'" for each in hashes)),
         charts=charts,
-        name=style_of(run)[0],
-        source=flow["source"],
-        cohort=flow["stays_fingerprint"],
+        studies=[{"dataset": flow["source"], "stays_fingerprint": flow["stays_fingerprint"]}],
         profile=paths.profile,
     )
     with atomic(paths.report / "explore.html") as beside:
@@ -151,13 +154,9 @@ def bundle() -> str:
     return vl_convert.javascript_bundle(vl_version=alt.SCHEMA_VERSION.rpartition(".")[0])
 
 
-def _sha256(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-def drg_chart(cases: pd.DataFrame, run: str) -> alt.ConcatChart:
+def drg_chart(cases: pd.DataFrame, names: dict[str, str], run: str) -> alt.ConcatChart:
     """A dot for each DRG, which are searched, filtered and brushed; bars of all runs' accuracy on those that are left."""
-    names = _names(cases.columns[5:])
+    names = {key: names[key] for key in in_order(names)}
     fields = {
         key: f"run{i}" for i, key in enumerate(names)
     }  # a run's own name may have a dot, which Vega takes for a path
@@ -206,14 +205,14 @@ def drg_chart(cases: pd.DataFrame, run: str) -> alt.ConcatChart:
     )
 
 
-def limit_chart(limits: pd.DataFrame) -> alt.ConcatChart:
+def limit_chart(limits: pd.DataFrame, names: dict[str, str]) -> alt.ConcatChart:
     """Accuracy by the share of stays that are answered, with a mark at the limit of the slider; and bars at that limit."""
-    names, n = _names(limits["run"].unique()), limits["stays"].max()
+    names = {key: names[key] for key in in_order(names)}
     table = limits.assign(name=limits["run"].map(names)).drop(columns="run")
     steps = {"min": LIMITS[0], "max": LIMITS[-1], "step": LIMITS.step}
     slider = alt.binding_range(**steps, name="Answer only above this confidence (%)")
     every = alt.Chart(alt.Data(values=table.to_dict("records"))).transform_calculate(
-        answered=f"datum.stays / {n}", share="datum.right / datum.stays"
+        answered="datum.stays / datum.of", share="datum.right / datum.stays"
     )
     answers, chosen = every.transform_filter("datum.stays > 0"), every.transform_filter("datum.limit == limit")
     x, y = _share(alt.X, "stays that are answered (%)", "answered"), _share(alt.Y, "right among them (%)", zero=False)
@@ -227,10 +226,6 @@ def limit_chart(limits: pd.DataFrame) -> alt.ConcatChart:
         _bars(chosen, names, "right (%), 95 % interval").properties(name="answers", title="The stays that it answers"),
         "Accuracy by the share of stays that a model answers, and at the confidence that is chosen",
     )
-
-
-def _names(runs: Iterable[str]) -> dict[str, str]:
-    return {run: style_of(run)[0] for run in in_order(runs)}
 
 
 def _percent(share: str) -> str:

@@ -92,8 +92,14 @@ def files_of(modules: Iterable[str]) -> set[Path]:
 def _data_named(file: Path) -> frozenset[Path]:
     """The files of ``data/reference``, and the templates, that a module or notebook names in a string."""
     texts = {node.value for node in ast.walk(_tree(file)) if isinstance(node, ast.Constant)}
-    known = [*places.REFERENCE.rglob("*"), *TEMPLATES.iterdir()]
-    return frozenset(data for data in known if data.name in texts and data.is_file())
+    facts = {data for data in places.REFERENCE.rglob("*") if data.name in texts and data.is_file()}
+    return frozenset(facts.union(*(_parts(template) for template in TEMPLATES.iterdir() if template.name in texts)))
+
+
+def _parts(template: Path) -> set[Path]:
+    """A template, and those that it extends or includes."""
+    text = template.read_text(encoding="utf-8")
+    return {template}.union(*(_parts(other) for other in TEMPLATES.iterdir() if f'"{other.name}" %}}' in text))
 
 
 # --- the fingerprint of what code does --------------------------------------------------------------------------------
