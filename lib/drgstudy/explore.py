@@ -161,6 +161,9 @@ def drg_chart(cases: pd.DataFrame, names: dict[str, str], run: str) -> alt.Conca
         key: f"run{i}" for i, key in enumerate(names)
     }  # a run's own name may have a dot, which Vega takes for a path
     name_of = json.dumps({field: names[key] for key, field in fields.items()})
+    most = (
+        cases[["train", "test"]].max().fillna(1).astype(int).to_dict()
+    )  # so that no axis moves when dots are filtered
     runs = alt.binding_select(options=[*fields.values()], labels=[*names.values()], name="Accuracy of")
     kinds = alt.binding_radio(options=["all", "medical", "surgical"], name="DRGs")
     words = alt.binding(input="search", placeholder="title or code", name="Search")
@@ -180,14 +183,20 @@ def drg_chart(cases: pd.DataFrame, names: dict[str, str], run: str) -> alt.Conca
     shares = {f"share_of_{field}": _percent(f"datum.{field} / datum.test") for field in fields.values()}
     told |= dict(zip(shares, names.values(), strict=True))
     dots = (
-        found.transform_calculate(**shares)
+        found.transform_calculate(**shares, said=f"datum.drg + ' ' + datum.title + ': ' + {_percent('datum.share')}")
         .mark_point(filled=True)
         .encode(
-            alt.X("train:Q", title="training stays", scale=alt.Scale(type="symlog"), axis=alt.Axis(values=TICKS)),
+            alt.X(
+                "train:Q",
+                title="training stays",
+                scale=alt.Scale(type="symlog", domain=[0, most["train"]]),
+                axis=alt.Axis(values=TICKS),
+            ),
             _share(alt.Y, "top-1 accuracy (%)"),
             _colour(names),
-            size=alt.Size("test:Q", scale=alt.Scale(range=[25, 400]), legend=None),
+            size=alt.Size("test:Q", scale=alt.Scale(range=[25, 400], domain=[0, most["test"]]), legend=None),
             opacity=alt.condition(brush, alt.value(0.7), alt.value(0.15)),
+            description="said:N",
             tooltip=[alt.Tooltip(field=field, type="nominal", title=title) for field, title in told.items()],
         )
         .add_params(*controls, brush)
@@ -209,13 +218,14 @@ def limit_chart(limits: pd.DataFrame, names: dict[str, str]) -> alt.ConcatChart:
     """Accuracy by the share of stays that are answered, with a mark at the limit of the slider; and bars at that limit."""
     names = {key: names[key] for key in in_order(names)}
     table = limits.assign(name=limits["run"].map(names)).drop(columns="run")
+    least = np.nan_to_num(np.floor(10 * (limits["right"] / limits["stays"]).min()) / 10).item()
     steps = {"min": LIMITS[0], "max": LIMITS[-1], "step": LIMITS.step}
     slider = alt.binding_range(**steps, name="Answer only above this confidence (%)")
     every = alt.Chart(alt.Data(values=table.to_dict("records"))).transform_calculate(
         answered="datum.stays / datum.of", share="datum.right / datum.stays"
     )
     answers, chosen = every.transform_filter("datum.stays > 0"), every.transform_filter("datum.limit == limit")
-    x, y = _share(alt.X, "stays that are answered (%)", "answered"), _share(alt.Y, "right among them (%)", zero=False)
+    x, y = _share(alt.X, "stays that are answered (%)", "answered"), _share(alt.Y, "right among them (%)", least=least)
     lines = answers.mark_line(strokeWidth=1.5, opacity=0.6).encode(x, y, _colour(names), order="limit:Q")
     marks = answers.transform_filter("datum.limit == limit").mark_point(filled=True, size=110, opacity=1)
     curves = alt.layer(lines, marks.encode(x, y, _colour(names), _shape(names)))
@@ -232,9 +242,9 @@ def _percent(share: str) -> str:
     return f"format(100 * {share}, '.0f') + ' %'"
 
 
-def _share(axis: type, title: str, field: str = "share", zero: bool = True):
+def _share(axis: type, title: str, field: str = "share", least: float = 0.0):
     ticks = alt.Axis(labelExpr="format(100 * datum.value, '.0f')", tickCount=6)
-    return axis(f"{field}:Q", title=title, axis=ticks, scale=alt.Scale(domainMax=1, zero=zero))
+    return axis(f"{field}:Q", title=title, axis=ticks, scale=alt.Scale(domain=[least, 1]))
 
 
 def _colour(names: dict[str, str]) -> alt.Color:
@@ -255,7 +265,7 @@ def _bars(rows: alt.Chart, names: dict[str, str], title: str) -> alt.LayerChart:
     y = alt.Y("name:N", axis=None, sort=[*names.values()], scale=alt.Scale(domain=[*names.values()]))
     some, x = rows.transform_filter("datum.stays > 0"), _share(alt.X, title)
     return alt.layer(
-        some.mark_bar(opacity=0.35).encode(x, y, _colour(names)),
+        some.mark_bar(opacity=0.35).encode(x.stack(False), y, _colour(names)),
         some.mark_rule(opacity=0.6).encode(alt.X("lower:Q", title=title), alt.X2("upper:Q"), y),
         some.mark_point(filled=True, size=80, opacity=1).encode(x, y, _colour(names), _shape(names)),
         rows.transform_calculate(said=said)
