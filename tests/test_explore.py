@@ -5,15 +5,18 @@ import hashlib
 import itertools
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_report import run_by_hand
 from test_pages import complaints, screens  # noqa: F401
 
-from drgstudy import calibration, disclosure, drgs, explore, guard, study
+from drgstudy import calibration, disclosure, drgs, explore, guard, provenance, study
+from drgstudy.predictions import read_predictions
 
 FEW = range(1, 11)
 NAMES = {"llama": "SmolLM2-1.7B [LoRA], 'tuned'", "caml": "CAML", "tfidf": "TF-IDF + LR"}
@@ -206,6 +209,10 @@ def test_no_two_limits_differ_by_few_answers(stays):
     assert not np.isin(np.abs(points[:, None] - points), FEW).any()
 
 
+def inside(page: str) -> list[dict]:
+    return [json.loads(chart) for chart in re.findall('<script type="application/json">(.*?)</script>', page)]
+
+
 def values(node) -> list[dict]:
     """The rows of all data in a chart."""
     inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
@@ -222,11 +229,28 @@ def test_with_small_counts_masked_the_page_holds_none_and_works(tmp_path, monkey
         page = explore.write(study.Paths("secret"), flow, cases, limits, NAMES, "llama")
         (page.parent / "index.html").write_text("the report")
         assert complaints(page, screens) == [] and "not MIMIC" not in page.read_text(encoding="utf-8")
-        inside = re.findall(r'<script type="application/json">(.*?)</script>', page.read_text(encoding="utf-8"))
-        rows = [row for chart in map(json.loads, inside) for row in values(chart)]
+        rows = [row for chart in inside(page.read_text(encoding="utf-8")) for row in values(chart)]
         counts = [n for row in rows for name, n in row.items() if name not in ("limit", "drg") and isinstance(n, int)]
         assert not set(counts) & set(FEW) and len(rows) == len(cases) + 2 * len(limits)  # of curves and of bars
     assert 0 < len(made(11)[0]) < 40 and len(made(11)[1])
+
+
+@pytest.mark.parametrize("kind", ["synthetic", "credentialed"])
+def test_notebook_11_writes_the_page_from_the_predictions(tiny_study, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(study.places, "ROOT", shutil.copytree(tiny_study, tmp_path / "study"))
+    tiny = study.Paths("tiny")
+    flow = study.read_json(tiny.flow)
+    provenance.write_json(tiny.flow, flow | {"source": flow["source"] | {"kind": kind}}, "03-cohort", [tiny.stays])
+    run_by_hand("11-trust", "tiny", monkeypatch, runs=["llama", "tfidf", "mine"], bins=5)
+    page = (tiny.report / "explore.html").read_text(encoding="utf-8")
+    rows = [row for chart in inside(page) for row in values(chart)]
+    cases = {row["drg"]: row for row in rows if "drg" in row}
+    said = read_predictions(tiny.runs / "llama")
+    right = said.logits.argmax(axis=1) == said.truth
+    for drg, row in cases.items():
+        assert (row["test"], row["run0"]) == ((of := said.labels[said.truth] == drg).sum(), (of & right).sum())
+    assert len(cases) == 35 if kind == "synthetic" else not {n for row in rows for n in row.values()} & set(FEW)
+    assert {row["right"] for row in rows if row.get("name") == "DRG-LLaMA" and row["limit"] == 0} <= {right.sum()}
 
 
 # --- the guard
@@ -236,7 +260,7 @@ def test_of_the_page_the_guard_reads_all_but_vega(shown, tmp_path, monkeypatch):
     vega = explore.bundle()
     numbers = sorted({int(number) for number in re.findall(r"\b\d{6,10}\b", vega)})
     monkeypatch.setattr(study.places, "ROOT", tmp_path)
-    monkeypatch.setattr(guard, "_ids", lambda profile: np.array([*numbers, 22_345_678], "int64"))
+    monkeypatch.setattr(guard, "_ids", lambda profile: np.array(sorted([*numbers, 22_345_678]), "int64"))
     page = study.Paths("secret").report / "explore.html"
     page.parent.mkdir(parents=True)
     text = shown[0].read_text(encoding="utf-8")

@@ -130,6 +130,7 @@ def write(paths: Paths, flow: dict, cases: pd.DataFrame, limits: pd.DataFrame, n
     -------
     Path
     """
+    names = {key: names[key] for key in in_order(names)}
     charts = {"drgs": drg_chart(cases, names, run).to_dict(), "limits": limit_chart(limits, names).to_dict()}
     for chart in charts.values():
         chart.pop("$schema")  # an address that nobody fetches, with a version in it
@@ -156,14 +157,11 @@ def bundle() -> str:
 
 def drg_chart(cases: pd.DataFrame, names: dict[str, str], run: str) -> alt.ConcatChart:
     """A dot for each DRG, which are searched, filtered and brushed; bars of all runs' accuracy on those that are left."""
-    names = {key: names[key] for key in in_order(names)}
-    fields = {
-        key: f"run{i}" for i, key in enumerate(names)
-    }  # a run's own name may have a dot, which Vega takes for a path
+    # A run's own name may have a dot, which Vega would take for a path.
+    fields = {key: f"run{i}" for i, key in enumerate(names)}
     name_of = json.dumps({field: names[key] for key, field in fields.items()})
-    most = (
-        cases[["train", "test"]].max().fillna(1).astype(int).to_dict()
-    )  # so that no axis moves when dots are filtered
+    # No axis shall move when dots are filtered.
+    most = cases[["train", "test"]].max().fillna(1).astype(int).to_dict()
     runs = alt.binding_select(options=[*fields.values()], labels=[*names.values()], name="Accuracy of")
     kinds = alt.binding_radio(options=["all", "medical", "surgical"], name="DRGs")
     words = alt.binding(input="search", placeholder="title or code", name="Search")
@@ -216,7 +214,6 @@ def drg_chart(cases: pd.DataFrame, names: dict[str, str], run: str) -> alt.Conca
 
 def limit_chart(limits: pd.DataFrame, names: dict[str, str]) -> alt.ConcatChart:
     """Accuracy by the share of stays that are answered, with a mark at the limit of the slider; and bars at that limit."""
-    names = {key: names[key] for key in in_order(names)}
     table = limits.assign(name=limits["run"].map(names)).drop(columns="run")
     least = np.nan_to_num(np.floor(10 * (limits["right"] / limits["stays"]).min()) / 10).item()
     steps = {"min": LIMITS[0], "max": LIMITS[-1], "step": LIMITS.step}
@@ -276,12 +273,13 @@ def _bars(rows: alt.Chart, names: dict[str, str], title: str) -> alt.LayerChart:
 
 def _beside(left, right, description: str) -> alt.ConcatChart:
     """Two charts side by side; explore.js gives them their width, and puts one below the other where there is no room."""
-    font = {
-        "font": "system-ui, sans-serif",
-        "text": {"fontSize": 12},
-        "axis": {"labelFontSize": 11, "titleFontSize": 11},
-    }
+    axis, text = {"labelFontSize": 11, "titleFontSize": 11}, {"fontSize": 12}
     charts = [chart.properties(height=330) for chart in (left, right)]
     return alt.concat(*charts, description=description).configure(
-        background="transparent", view={"stroke": None}, title={"anchor": "start"}, **font
+        background="transparent",
+        font="system-ui, sans-serif",
+        axis=axis,
+        text=text,
+        title={"anchor": "start"},
+        view={"stroke": None},
     )
