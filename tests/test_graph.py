@@ -90,6 +90,12 @@ def test_a_table_is_read_by_the_steps_whose_code_names_it(file):
     assert readers(file) == expected
 
 
+def test_a_template_is_read_by_the_steps_that_write_the_page_and_so_are_those_it_extends_and_includes():
+    for name in ("explore.html", "explore.js", "page.html", "style.css"):
+        assert readers(graph.TEMPLATES / name) == {"11-trust"}, name
+    assert not readers(graph.TEMPLATES / "index.html")
+
+
 CHILDREN = {  # of the demo's parameter files those that others are like
     "05-train-llama": {"05-train-llama-32", "05-train-llama-64", "05-train-llama-known", "05-train-llama-patients",
                        "05-train-llama-small", "05-train-llama-small-32", "05-train-llama-small-64", "05-train-llama-two",

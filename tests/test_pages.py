@@ -94,7 +94,7 @@ def leads_somewhere(url: str, link: str) -> bool:
 
 def complaints_by_page(profile: str, screens: dict) -> dict[str, list[str]]:
     report = Paths(profile).report
-    pages = [report / "index.html", *sorted(report.glob("*/*.html")), *papers(profile)]
+    pages = [report / "index.html", *report.glob("explore.html"), *sorted(report.glob("*/*.html")), *papers(profile)]
     assert len(pages) > 5
     return {page.name: found for page in pages if (found := complaints(page, screens))}
 

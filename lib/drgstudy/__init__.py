@@ -59,6 +59,7 @@ What is said
     served          who is served worse
     coder           sets of DRGs with a guaranteed coverage, and what answering alone saves and misbills
     cards           what each model and the data are, for who meets them without the report
+    explore         the page on which readers search, brush and slide
     report          the pages
     guard           the search for leaks
     verify          is my rerun the same?

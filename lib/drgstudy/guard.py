@@ -119,7 +119,7 @@ def leaks(profile: str) -> list[Leak]:
         place = str(file.relative_to(next(folder for folder in folders if file.is_relative_to(folder))))
         views = [*_views(place)]
         try:
-            views += dict.fromkeys(_texts(file.read_bytes()))
+            views += dict.fromkeys(_texts(_without_vega(file)))
         except Exception:  # whatever the reader failed for, the file has not been searched
             found.append(Leak(file, "what no search can read, neither text nor an image", 1))
         said[file] = _distinct([_hashes(view) for view in views])
@@ -237,6 +237,16 @@ def _shown(data: bytes) -> Iterator[str]:
         )
 
 
+def _without_vega(file: Path) -> bytes:
+    """A file's bytes; of the page to explore without Vega, whose numbers and examples are nobody's, but may equal ids."""
+    data = file.read_bytes()
+    if file.name != "explore.html":
+        return data
+    from drgstudy import explore
+
+    return data.replace(explore.bundle().encode(), b"")
+
+
 def _text(data: bytes) -> str | None:
     """The bytes decoded from UTF-8, UTF-16 or Latin-1; None if they are not text."""
     wide = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
@@ -248,7 +258,9 @@ def _text(data: bytes) -> str | None:
 
 
 def _documents(text: str) -> Iterator[str]:
-    """The `_views` of a text; for JSON, of its names and values in a row, and of its names and texts alone."""
+    """The `_views` of a text; for JSON, also inside HTML, of its names and values in a row, and of its names and texts."""
+    for inside in re.findall(r"<script[^<>]*json[^<>]*>(.*?)</script>", text, re.DOTALL):
+        yield from _documents(inside)
     documents = [text]
     if text.lstrip()[:1] in ("{", "["):
         with contextlib.suppress(ValueError):

@@ -83,16 +83,23 @@ def closure(modules: Iterable[str], library: Path = LIBRARY) -> set[str]:
 
 
 def files_of(modules: Iterable[str]) -> set[Path]:
-    """The files on which code that imports these modules depends: their source, and the reference data it names."""
+    """The files on which code that imports these modules depends: their source, and the reference data and templates it names."""
     code = {module_file(module) for module in closure(modules)} | {LIBRARY / "__init__.py"}
     return code.union(*map(_data_named, code))
 
 
 @functools.cache
 def _data_named(file: Path) -> frozenset[Path]:
-    """The files of ``data/reference`` that a module or notebook names in a string."""
+    """The files of ``data/reference``, and the templates, that a module or notebook names in a string."""
     texts = {node.value for node in ast.walk(_tree(file)) if isinstance(node, ast.Constant)}
-    return frozenset(data for data in places.REFERENCE.rglob("*") if data.name in texts and data.is_file())
+    facts = {data for data in places.REFERENCE.rglob("*") if data.name in texts and data.is_file()}
+    return frozenset(facts.union(*(_parts(template) for template in TEMPLATES.iterdir() if template.name in texts)))
+
+
+def _parts(template: Path) -> set[Path]:
+    """A template, and those that it extends or includes."""
+    text = template.read_text(encoding="utf-8")
+    return {template}.union(*(_parts(other) for other in TEMPLATES.iterdir() if f'"{other.name}" %}}' in text))
 
 
 # --- the fingerprint of what code does --------------------------------------------------------------------------------
