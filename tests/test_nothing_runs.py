@@ -342,7 +342,7 @@ def test_a_notebooks_page_shows_note_text_as_text(tmp_path):
     about = {"title": BAD, "name": "x", "steps": ["x"], "of_run": BAD, "profile": BAD} | page
     page = pages.get_template("notebook.html").render(about, studies=[{"dataset": source, "stays_fingerprint": BAD}])
     assert Page(page).wrong == [] and strict(page)
-    table = (tmp_path / "t.md").read_text()
+    table = (tmp_path / "printed" / "t.md").read_text()
     assert "<" not in table.split("\n", 1)[1]
 
 
