@@ -135,8 +135,8 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
         "said": headline.said(numbers),
     }
     shown = Exhibits(paths.report, places.NOTEBOOKS, {notebook["name"]: notebook["page"] for notebook in listed})
-    written = [_paper(study, place, shown, pages, shared) for place, study in shared["parts"] if study in begun]
-    for file in set(paths.report.glob("paper-*.html")) - set(written):
+    papers = [_paper(study, place, shown, pages, shared) for place, study in shared["parts"] if study in begun]
+    for file in set(paths.report.glob("paper-*.html")) - set(papers):
         file.unlink()
     index = paths.report / "index.html"
     _write(index, pages.get_template("index.html").render(shared | {"show": shown.refer}))
@@ -171,7 +171,6 @@ def _paper(study: Study, place: int, shown: Exhibits, pages: Environment, shared
     """Write a study's page, with every table and figure of its notebooks that its template leaves out at the end."""
     file = shown.report / f"paper-{place}.html"
     about = shared | {"show": shown.on(file.name, place), "part": study}
-    about["part_dataset"] = shared["numbers"][study.topic]["dataset"]
     about["told"] = Markup(pages.get_template(study.part).render(about))
     more = {
         kind: [key for key in sorted(keys - shown.shown(kind)) if (made_by := shown.made_by(key)) and made_by in study]
