@@ -43,6 +43,7 @@ Statistics
     casemix         relative weights, the case-mix index, dollars
     errors          kinds of error
     attribution     which words moved a prediction
+    undiagnosed     what the early study's models say without the admitting diagnosis
 
 What is said
     plots           the figures

@@ -73,6 +73,16 @@ def cmi_sentences(system: str, compared: list[int], found: dict) -> list[str]:
     ]
 
 
+def undiagnosed_sentence(hour: int, effect: pd.DataFrame) -> str:
+    """How far off the case-mix index is without the admitting diagnosis: `casemix.change_by_hour` from with it to without."""
+    change, off = effect.loc["change"], effect["value"]
+    verdict = by_interval(change, "it can’t be told whether that matters", "it is nearer so", "it is farther off so")
+    return (
+        f"At hour {hour_name(hour)} the index is off by {off['earlier']:.1f} % with the admitting diagnosis and by "
+        f"{off['later']:.1f} % without it: {verdict} ({_points(change)})."
+    )
+
+
 def by_interval(row, both: str, below: str, above: str) -> str:
     """One of three verdicts: the 95 % interval of `row` (lower, upper) holds zero, lies below it, or above it."""
     return below if row["upper"] < 0 else above if row["lower"] > 0 else both
