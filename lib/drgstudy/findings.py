@@ -79,7 +79,7 @@ def undiagnosed_sentence(hour: int, effect: pd.DataFrame) -> str:
     verdict = by_interval(change, "it can’t be told whether that matters", "it is nearer so", "it is farther off so")
     return (
         f"At hour {hour_name(hour)} the index is off by {off['earlier']:.1f} % with the admitting diagnosis and by "
-        f"{off['later']:.1f} % without it: {verdict} ({_points(change)})."
+        f"{off['later']:.1f} % without it: {verdict} ({points(change)})."
     )
 
 
