@@ -8,7 +8,7 @@ import tomllib
 import pytest
 import yaml
 
-from drgstudy import cards, study
+from drgstudy import cards, headline, study
 from drgstudy.study import ROOT
 
 
@@ -96,3 +96,9 @@ def test_every_link_of_the_papers_for_readers_leads_somewhere():
 def test_whoever_reports_a_problem_is_told_what_never_to_show():
     said = text("CONTRIBUTING.md")
     assert "Never put data of patients" in said and "data/<profile>/failed" in said and "make doctor" in said
+
+
+def test_readme_says_what_the_committed_report_found():
+    numbers = json.loads((ROOT / "reports" / "demo" / "numbers.json").read_text(encoding="utf-8"))
+    said = re.search("<!-- result -->\n(.*?)<!-- /result -->", text("README.md"), re.DOTALL)[1]
+    assert said == headline.in_short(numbers)

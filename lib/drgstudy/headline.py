@@ -170,3 +170,15 @@ def _index(what: str, models: dict, guess: dict, change: dict) -> str:
         f"By the models {what} is off by {models['value']:.1f} %, by a guess that reads nothing by {guess['value']:.1f} %: "
         f"{nearer} ({findings.points(change)})."
     )
+
+
+def in_short(numbers: dict) -> str:
+    """The result of both studies in a paragraph of Markdown, for README: what came out against the plainest, and the verdicts."""
+    found, plain = said(numbers), plainest(numbers)
+    counts = [
+        f"{paper}: {found['counts'][topic]}"
+        for topic, paper in zip(plain, claims.PAPERS, strict=True)
+        if topic in found["counts"]
+    ]
+    lines = [*plain["results"][:1], *plain["early_cohort"][:1], *counts]
+    return "".join(f"- {line[0].upper()}{line[1:]}\n" for line in lines)
