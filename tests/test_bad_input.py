@@ -14,6 +14,7 @@ import tempfile
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -901,9 +902,9 @@ def try_it(content, name="note_file"):
         cells = json.loads((NOTEBOOKS / "13-try-it.ipynb").read_text(encoding="utf-8"))["cells"]
         sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
         chosen = [source for source in sources if source.startswith("if note and") or source.startswith("found = None")]
-        imports = "from drgstudy import notes, sheets\nfrom drgstudy.study import *"
+        imports = "from drgstudy import names, notes, sheets\nfrom drgstudy.study import *"
         names = {"note": "", "note_file": str(file), "notes_csv": str(file), "credentialed": False, "EXAMPLE": "", "Path": Path, "pd": pd, "run": "llama",
-                 "text_column": "text", "about_columns": ["id"], "source": {"name": "?"}, "StudyError": StudyError}  # fmt: skip
+                 "text_column": "text", "about_columns": ["id"], "tested": SimpleNamespace(run={"run": "llama"}), "source": {"name": "?"}, "StudyError": StudyError}  # fmt: skip
         exec(imports + "\nfrom drgstudy import plots\nfrom IPython.display import Markdown", names)
         if name == "note_file":
             exec(chosen[0], names)

@@ -105,7 +105,7 @@ def test_counts_are_said_without_the_times():
     first, *primary = claims.sentences(table)
     assert (
         first
-        == "Of 23 claims that predictions can decide: 1 seen here, 0 contradicted here, 0 undecided, 22 not applicable here."
+        == "Of 24 claims that predictions can decide: 1 seen here, 0 contradicted here, 0 undecided, 23 not applicable here."
     )
     assert primary[0].endswith("(by 40.3 % of it): seen here, +0.100 (+0.080 to +0.120).")
     assert primary[1].endswith("(by 35.7 % of it): not applicable here, none ran.")
@@ -289,7 +289,7 @@ def icu(monkeypatch, tmp_path):
         said[f"w-{system}"] = held[system][["stay_id", "weight"]].rename(columns={"weight": "true"})
     monkeypatch.setattr(evidence, "read_rows", lambda file, schema: schema.validate(held[file.stem]))
     for module in (evidence, results):
-        monkeypatch.setattr(module, "read_folds", lambda paths, run, hours=48: said[run, hours])
+        monkeypatch.setattr(module, "read_folds", lambda paths, run, hours=48, whole=True: said[run, hours])
     monkeypatch.setattr(
         results,
         "read_weights",

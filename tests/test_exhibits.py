@@ -22,14 +22,15 @@ display(plots.save(figure, paths.figures, name, dataset))
 def shown(tmp_path):
     """A report of two tables and a figure, of which one notebook wrote two."""
     report, notebooks = tmp_path / "report", tmp_path / "notebooks"
-    for folder in (report / "tables", report / "figures", notebooks):
+    for folder in (report / "tables" / "printed", report / "figures", notebooks):
         folder.mkdir(parents=True)
     cell = {"cell_type": "code", "source": CODE.splitlines(keepends=True)}
     (notebooks / "21-cohort.ipynb").write_text(json.dumps({"cells": [cell]}))
     sets = pd.DataFrame({"Model": ["A", "A"], "DRG set": ["All DRGs", "MDC 05"], "macro-F1": ["0.10 (0.01)", "–"]})
     sets["Remark"] = ["a sentence that is far longer than a cell of numbers", "–"]
-    sets.assign(dataset="synthetic").to_csv(report / "tables" / "cohort-ms.csv", index=False)
-    sets.assign(dataset="MIMIC-III (published)").to_csv(report / "tables" / "other.csv", index=False)
+    for folder in (report / "tables", report / "tables" / "printed"):
+        sets.assign(dataset="synthetic").to_csv(folder / "cohort-ms.csv", index=False)
+        sets.assign(dataset="MIMIC-III (published)").to_csv(folder / "other.csv", index=False)
     about = PngInfo()
     about.add_text("Source", "synthetic")
     Image.new("RGB", (600, 300)).save(report / "figures" / "words.png", dpi=(300, 300), pnginfo=about)
@@ -51,9 +52,12 @@ def test_numbers_follow_the_order_of_the_page_and_other_pages_refer_to_them(show
 def test_links_name_files_that_are_there_and_the_notebook_whose_code_writes_them(shown):
     show = shown.on("paper-2.html", 2)
     notebook = {"notebook 21-cohort": "pages/21-cohort.html"}
-    assert show("tables", "cohort-ms")["links"] == {"CSV": "tables/cohort-ms.csv"} | notebook
+    assert (
+        show("tables", "cohort-ms")["links"]
+        == {"CSV": "tables/cohort-ms.csv", "as printed": "tables/printed/cohort-ms.csv"} | notebook
+    )
     assert show("figures", "words")["links"] == {"PDF": "figures/words.pdf"} | notebook
-    assert show("tables", "other")["links"] == {"CSV": "tables/other.csv"}
+    assert show("tables", "other")["links"] == {"CSV": "tables/other.csv", "as printed": "tables/printed/other.csv"}
     assert [shown.made_by(key) for key in ("cohort-apr", "cohort", "no-table", "stays")] == ["21-cohort", "", "", ""]
 
 

@@ -82,7 +82,7 @@ def test_figures_and_tables_are_numbered_and_say_what_they_show(page, tmp_path):
     said = re.findall(r"<(?:figcaption|caption)>(.*?)</(?:figcaption|caption)>", page["body"])
     forms = [form for form in ("svg", "pdf", "png") if (tmp_path / "figures" / f"words.{form}").is_file()]
     links = " · ".join(f'<a href="../figures/words.{form}">{form.upper()}</a>' for form in forms)
-    assert said[0] == f"<b>06.F1</b> Eight words &lt;decide&gt;. {links}" and len(forms) >= 2
+    assert said[0] == f"<b>06.F1</b> Eight words &lt;decide&gt; Data: a hospital. {links}" and len(forms) >= 2
     assert said[1] == '<b>06.T1</b> The first. <a href="../tables/of-ms.csv">CSV</a> a hospital'
     assert said[2:] == ["<b>06.F2</b> The first.", "<b>06.T2</b> The first."] and page["body"].count("<figure") == 2
     places = re.findall(r'id="(06\.\w+)"', page["body"])

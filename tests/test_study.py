@@ -331,9 +331,9 @@ def test_nothing_in_a_users_home_or_environment_has_a_say(smoke_params, tmp_path
     (tmp_path / "notebooks").mkdir()
     shutil.copy(ROOT / "notebooks" / "studies.yaml", tmp_path / "notebooks")
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "notebooks" / "03-cohort.ipynb")
-    run = "import sys; from pathlib import Path; from drgstudy import report, study; root, notebooks, file = map(Path, sys.argv[1:])\n"
+    run = "import sys; from pathlib import Path; from drgstudy import notebook_pages, study; root, notebooks, file = map(Path, sys.argv[1:])\n"
     run += "study.places.ROOT, study.places.NOTEBOOKS = root, notebooks; made = study.run_notebook(file)\n"
-    run += "(root / 'page.html').write_text(report._body(made))"
+    run += "(root / 'page.html').write_text(repr(notebook_pages.content(made, root, set())))"
     hostile = {"MPLBACKEND": "Agg", "JUPYTER_PATH": str(home / "kernels"), "PYTHONSTARTUP": str(home / "start.py")}
     hostile |= {
         "HOME": str(home),
@@ -392,7 +392,11 @@ def test_no_machine_path_in_what_git_holds():
     if files.returncode:
         pytest.skip("not a git checkout")
     place = re.compile(r"(?<![\w.])/(?:work|root|farm|tmp|home/\w+)/")
-    texts = {name: Path(ROOT, name) for name in files.stdout.split() if not name.endswith((".png", ".svg"))}
+    texts = {
+        name: Path(ROOT, name)
+        for name in files.stdout.split()
+        if not name.endswith((".png", ".svg", ".pdf", ".ttf", ".npz", ".parquet"))
+    }
     assert not [
         n for n, p in texts.items() if p.is_file() and n != "tests/test_study.py" and place.search(p.read_text())
     ]

@@ -49,6 +49,7 @@ What is said
     plots           the figures
     published       what both papers print
     results         long tables: predictions in, rows out
+    names           what a run is called in print
     tables          tables as printed and written; numbers.json
     comparisons     differences, and the sentences that say them
     findings        what is said of case mix, weights and trust
@@ -61,6 +62,10 @@ What is said
     coder           sets of DRGs with a guaranteed coverage, and what answering alone saves and misbills
     cards           what each model and the data are, for who meets them without the report
     explore         the page on which readers search, brush and slide
+    trainings       all trainings of a profile, side by side
+    notebook_pages  the page of an executed notebook
+    headline        what the report's first screen says
+    exhibits        tables and figures as the pages number them
     report          the pages
     guard           the search for leaks
     verify          is my rerun the same?

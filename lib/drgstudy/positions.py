@@ -6,6 +6,8 @@ model, by how much more often the training notes of its base DRG have it than ot
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
@@ -13,7 +15,6 @@ from sklearn.feature_extraction.text import CountVectorizer
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from drgstudy import disclosure
-from drgstudy.models.caml import WORD
 from drgstudy.plots.style import style_of
 from drgstudy.tables import signed
 
@@ -40,7 +41,7 @@ def deciding(train: pd.DataFrame, test: pd.DataFrame) -> pd.Series:
     A word says as much as its log odds ratio, less `SURE` standard errors: that of notes of the base against the others, and
     of notes with the word against those without. Source: Woolf 1955, with Haldane's half a note in each cell.
     """
-    counter = CountVectorizer(binary=True, min_df=LEAST, token_pattern=WORD.pattern)
+    counter = CountVectorizer(binary=True, min_df=LEAST, token_pattern=_word().pattern)
     counts = counter.fit_transform(train["text"])
     bases, base = np.unique(train["base"], return_inverse=True)
     of_base = csr_array((np.ones(len(base)), (base, np.arange(len(base)))), shape=(len(bases), len(base))) @ counts
@@ -59,7 +60,7 @@ def deciding(train: pd.DataFrame, test: pd.DataFrame) -> pd.Series:
         says = odds[0] - odds[1] - SURE * np.sqrt((1 / with_it + 1 / without).sum(axis=0))
         score = dict(zip(counter.get_feature_names_out(), says, strict=True))
         for stay, text in notes["text"].items():
-            words = [(score.get(word[0].lower(), 0.0), -word.start()) for word in WORD.finditer(text)]
+            words = [(score.get(word[0].lower(), 0.0), -word.start()) for word in _word().finditer(text)]
             best, start = max(words, default=(0.0, 0))
             starts[stay] = -start if best > 0 else np.nan
     return pd.Series(starts, dtype=float).reindex(test.index)
@@ -71,7 +72,7 @@ def read_until(model, texts: list[str]) -> list[int]:
     if not limit:
         return list(map(len, texts))
     if not hasattr(model, "tokenizer"):
-        return [max([m.end() for m in WORD.finditer(text)][:limit], default=0) for text in texts]
+        return [max([m.end() for m in _word().finditer(text)][:limit], default=0) for text in texts]
     room = limit - len(model.tokenizer(getattr(model.settings, "suffix", ""), add_special_tokens=False).input_ids)
     read = model.tokenizer(texts, truncation=True, max_length=room, return_offsets_mapping=True).offset_mapping
     return [max((end for _, end in spans), default=0) for spans in read]
@@ -117,3 +118,10 @@ def sentence(table: pd.DataFrame, run: str) -> str:
         f"and {end:.0f} % where it stands before or after ({signed(middle - end, 1)} points, 95 % interval {signed(low, 1)} to "
         f"{signed(high, 1)}){gone}."
     )
+
+
+def _word() -> re.Pattern:
+    """What CAML takes for a word; asked for late, for its module brings PyTorch."""
+    from drgstudy.models.caml import WORD
+
+    return WORD
