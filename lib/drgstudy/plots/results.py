@@ -305,7 +305,9 @@ def cases_by_accuracy(drgs: pd.DataFrame, dataset: str) -> Figure:
     groups = {name: drgs.loc[drgs["acc_range"] == name, "train_cases"].astype(float) for name in ACCURACY_RANGES}
     boxes = {at: cases for at, cases in enumerate(groups.values()) if len(cases) >= 5}
     style = {"boxprops": {"facecolor": THEIRS}, "medianprops": {"color": PALETTE[2], "lw": 1.8}, "showfliers": False}
-    ax.boxplot(boxes.values(), positions=list(boxes), patch_artist=True, widths=0.6, manage_ticks=False, **style)
+    if boxes:
+        cases = list(boxes.values())
+        ax.boxplot(cases, positions=list(boxes), patch_artist=True, widths=0.6, manage_ticks=False, **style)
     for at, cases in enumerate(groups.values()):
         aside = (np.arange(len(cases)) * 0.618) % 1 - 0.5  # spread evenly, and the same in every run
         ax.plot(at + 0.4 * aside * (len(cases) > 1), cases, "o", color=INK, ms=2.2, mew=0, alpha=0.6, zorder=3)
