@@ -253,12 +253,12 @@ def test_notebook_11_writes_the_page_from_the_predictions(tiny_study, tmp_path, 
     right = said.logits.argmax(axis=1) == said.truth
     for drg, row in cases.items():
         assert (row["test"], row["run0"]) == ((of := said.labels[said.truth] == drg).sum(), (of & right).sum())
-    assert (
-        len(cases) == 35
-        if kind == "synthetic"
-        else not {n for row in rows for name, n in row.items() if name != "limit"} & set(FEW)
-    )
-    assert {row["right"] for row in rows if row.get("name") == "DRG-LLaMA" and row["limit"] == 0} <= {right.sum()}
+    all_answered = [row["right"] for row in rows if row.get("name") == "DRG-LLaMA" and row["limit"] == 0]
+    if kind == "synthetic":
+        assert len(cases) == 35 and set(all_answered) == {right.sum()}
+    else:  # five of 150 stays are wrong, so the lowest limit stands for a higher one
+        assert not {n for row in rows for name, n in row.items() if name != "limit"} & set(FEW)
+        assert (~right).sum() in FEW and max(all_answered) < right.sum() - 10
 
 
 # --- the guard
