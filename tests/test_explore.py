@@ -54,13 +54,20 @@ def shown(tmp_path_factory):
     return page, *made()
 
 
+def show(page, screens) -> tuple:  # noqa: F811
+    """A window that shows the page with its dots drawn, and the list of what it fetches and what goes wrong."""
+    window, said = screens["desktop"]
+    window.set_default_timeout(120_000)  # other trainings may have the machine
+    said.clear()
+    window.goto(page.resolve().as_uri())
+    window.locator(".dots_marks path").first.wait_for()
+    return window, said
+
+
 @pytest.fixture
 def opened(shown, screens):  # noqa: F811
     """The page in a browser's window, and what goes wrong there."""
-    window, said = screens["desktop"]
-    said.clear()
-    window.goto(shown[0].resolve().as_uri())
-    window.locator(".dots_marks path").first.wait_for()
+    window, said = show(shown[0], screens)
     yield window
     assert [what for what in said if not what.startswith("request: file:")] == []
 
@@ -145,10 +152,7 @@ def test_the_policy_lets_the_two_scripts_of_the_page_run_and_no_other(shown, scr
     assert policy.startswith("default-src 'none'; ") and "eval" not in policy
     planted = tmp_path / "explore.html"
     planted.write_text(page.replace("</main>", "<script>document.title = 'it ran'</script></main>"), encoding="utf-8")
-    window, said = screens["desktop"]
-    said.clear()
-    window.goto(planted.as_uri())
-    window.locator(".dots_marks path").first.wait_for()
+    window, said = show(planted, screens)
     assert any("violates the following Content Security Policy" in what for what in said)
     assert window.title() != "it ran"
 
@@ -249,8 +253,12 @@ def test_notebook_11_writes_the_page_from_the_predictions(tiny_study, tmp_path, 
     right = said.logits.argmax(axis=1) == said.truth
     for drg, row in cases.items():
         assert (row["test"], row["run0"]) == ((of := said.labels[said.truth] == drg).sum(), (of & right).sum())
-    assert len(cases) == 35 if kind == "synthetic" else not {n for row in rows for n in row.values()} & set(FEW)
-    assert {row["right"] for row in rows if row.get("name") == "DRG-LLaMA" and row["limit"] == 0} <= {right.sum()}
+    all_answered = [row["right"] for row in rows if row.get("name") == "DRG-LLaMA" and row["limit"] == 0]
+    if kind == "synthetic":
+        assert len(cases) == 35 and set(all_answered) == {right.sum()}
+    else:  # five of 150 stays are wrong, so the lowest limit stands for a higher one
+        assert not {n for row in rows for name, n in row.items() if name != "limit"} & set(FEW)
+        assert (~right).sum() in FEW and max(all_answered) < right.sum() - 10
 
 
 # --- the guard
