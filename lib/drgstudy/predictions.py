@@ -193,18 +193,24 @@ def read_runs(paths: Paths, names: list[str], split: str = "") -> dict[str, Pred
     return runs
 
 
-def read_folds(paths: Paths, run: str, hours: int = 48) -> list[Predictions]:
+def read_folds(paths: Paths, run: str, hours: int = 48, whole: bool = True) -> list[Predictions]:
     """Read what each fold model of a run says of the hold-out stays at an hour, in the order of the folds.
 
     Raises
     ------
     StudyError
-        If the run has no predictions at that hour, or as `read_predictions`.
+        If the run has no predictions at that hour; if they are to be `whole`, and were released with the highest logits of
+        each stay alone; or as `read_predictions`.
     """
     folders = sorted((paths.runs / run).glob(f"fold-*/hour{hours:+03d}"))
     if not folders:
         raise StudyError(f"run {run!r} has no predictions at hour {hours} under {paths.runs}; train it (notebook 23)")
-    return [read_predictions(folder, *_made_from(paths, folder)) for folder in folders]
+    made = [read_predictions(folder, *_made_from(paths, folder)) for folder in folders]
+    if whole and (top := max(each.run.get("top", 0) for each in made)):
+        raise StudyError(
+            f"of run {run!r} at hour {hours} only the {top} highest logits of each stay are released; train it, or choose another hour"
+        )
+    return made
 
 
 def read_weights(paths: Paths, run: str) -> list[pd.DataFrame]:

@@ -1,7 +1,8 @@
 """Released predictions: what trainings left that tables, figures and pages are made from, so that nobody must train again.
 
 Under ``reports/<profile>/released/`` lies, as under ``data/<profile>/``, of each run its predictions and its ``run.json``,
-and what the models said of the words of the stays that notebooks 12 and 27 show (``explained/``). git holds it.
+and what the models said of the words of the stays that notebooks 12 and 27 show (``explained/``). git holds it. At the hours
+of which no table needs the AUC, only the `TOP` highest logits of each stay are released.
 
 `publish` puts there what lies under ``data/``. `place` does the contrary, where no run lies yet: such a run is marked as
 released in its ``run.json``. A released run serves every analysis. It is no training that was done here, so make trains
@@ -10,16 +11,21 @@ it when it is asked for the report, unless it is kept by name (``make keep RUN=l
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from drgstudy import plan, runs
-from drgstudy.predictions import read_run_json
+from drgstudy.predictions import read_predictions, read_run_json, write_predictions
 from drgstudy.study import Paths, StudyError, atomic, graph, read_json, run_and_exit, source_of, study_of, write_json
 
 MOST = 40 * 2**20
 """Bytes that a profile's release may have, for every clone carries it."""
+TOP, WHOLE_AT = 20, (24, 48)
+"""How many logits of a stay are released at hours other than these."""
 
 
 def publish(profile: str) -> None:
@@ -40,7 +46,8 @@ def publish(profile: str) -> None:
             if record is None and not _is_released(training):
                 waiting.append(f"  {training.folder.relative_to(paths.data)}: {why}")
             elif not _is_released(training):
-                files = [file for file in files if _copied(file, _released(file, paths))]
+                for folder in training.asked:
+                    _release(folder, _released(folder, paths), training.result)
             left |= {file for file in (_released(file, paths) for file in files) if file.is_file()}
         left |= {_copied(file, _released(file, paths)) for file in paths.explained.glob("*.json")}
     folder = Paths(profile).released
@@ -50,6 +57,20 @@ def publish(profile: str) -> None:
         raise StudyError(f"{folder} has {size / 2**20:.0f} MB; at most {MOST / 2**20:.0f} MB are released")
     print(f"{folder}: {len(left)} files, {size / 2**20:.1f} MB; not trained, and so not released: {len(waiting)}", *waiting,
           sep="\n", file=sys.stderr)  # fmt: skip
+
+
+def _release(folder: Path, target: Path, result: str) -> None:
+    """Copy a run's result and its record, or write what is released of them (`TOP`)."""
+    if folder.name.startswith("hour") and int(folder.name.removeprefix("hour")) not in WHOLE_AT:
+        made = read_predictions(folder)
+        low = np.partition(made.logits, -TOP, axis=1)[:, -TOP, None] if made.logits.shape[1] > TOP else -np.inf
+        logits = np.where(made.logits >= low, made.logits, np.finfo(np.float16).min)
+        write_predictions(target, dataclasses.replace(made, logits=logits, run=made.run | {"top": TOP}))
+        trained = {part: made.run[part] for part in ("versions", "model_files") if part in made.run}
+        write_json(target / "run.json", read_json(target / "run.json") | trained)
+    else:
+        for name in (result, "run.json"):
+            _copied(folder / name, target / name)
 
 
 def place(profile: str) -> None:

@@ -337,7 +337,7 @@ def weights_by_drg(paths: Paths, run: str, stay_ids: pd.Series, hours: int = 48,
     weight of all DRGs by their probabilities.
     """
     rows = []
-    for made in read_folds(paths, run, hours):
+    for made in read_folds(paths, run, hours, whole=way != "top-1"):
         weights = drgs.fiscal_2013(made.run["system"])["relative_weight"].loc[made.labels]
         rows.append(pd.Series(casemix.predicted_weights(made.logits, weights)[way], made.stay_ids).loc[stay_ids])
     return np.array(rows, float)
