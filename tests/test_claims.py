@@ -288,7 +288,7 @@ def icu(monkeypatch, tmp_path):
         said[f"w-{system}"] = held[system][["stay_id", "weight"]].rename(columns={"weight": "true"})
     monkeypatch.setattr(claims, "read_rows", lambda file, schema: schema.validate(held[file.stem]))
     for module in (claims, results):
-        monkeypatch.setattr(module, "read_folds", lambda paths, run, hours=48: said[run, hours])
+        monkeypatch.setattr(module, "read_folds", lambda paths, run, hours=48, whole=True: said[run, hours])
     monkeypatch.setattr(
         results,
         "read_weights",

@@ -392,7 +392,11 @@ def test_no_machine_path_in_what_git_holds():
     if files.returncode:
         pytest.skip("not a git checkout")
     place = re.compile(r"(?<![\w.])/(?:work|root|farm|tmp|home/\w+)/")
-    texts = {name: Path(ROOT, name) for name in files.stdout.split() if not name.endswith((".png", ".svg", ".npz", ".parquet"))}
+    texts = {
+        name: Path(ROOT, name)
+        for name in files.stdout.split()
+        if not name.endswith((".png", ".svg", ".npz", ".parquet"))
+    }
     assert not [
         n for n, p in texts.items() if p.is_file() and n != "tests/test_study.py" and place.search(p.read_text())
     ]
