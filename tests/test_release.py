@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
-from drgstudy import attribution, cohort, models, plan, provenance, release, runs, study
+from drgstudy import attribution, cohort, models, plan, predictions, provenance, release, runs, study
 from drgstudy.flow import read_rows, write_rows
-from drgstudy.predictions import read_predictions
+from drgstudy.predictions import Predictions, read_predictions, write_predictions
 from drgstudy.study import NOTEBOOKS, StudyError, fingerprint, graph, outlook, read_json, write_json
 
 T, U = (
@@ -235,3 +235,37 @@ def test_a_training_that_was_taken_as_it_is_keeps_its_time(tiny):
         outlook.note(step, tiny, 90.0)
         outlook.note(step, tiny, 2.0)
         assert outlook.times(tiny)[step] == expected
+
+
+def test_between_the_hours_that_are_scored_the_highest_logits_are_released(tmp_path):
+    """Who is named first, second … twentieth stays; what would need the others is refused."""
+    rng = np.random.default_rng(3)
+    logits = rng.permuted(np.tile(np.arange(30, dtype="float32"), (40, 1)), axis=1)
+    labels, truth = np.array([f"{i:03d}" for i in range(30)]), rng.integers(0, 30, 40)
+    about = {"run": "r", "dataset": {"fingerprint": "x"}, "system": "ms", "reads": "notes", "fold": 1, "split": "fold"}
+    for hour in ("hour+06", "hour+24"):
+        folder = tmp_path / "runs" / "r" / "fold-1" / hour
+        write_predictions(folder, Predictions(np.arange(40), truth, labels, logits, about))
+        write_json(folder / "run.json", read_json(folder / "run.json") | {"versions": {"python": "3"}})
+        release._release(folder, tmp_path / "released" / hour, "predictions.npz")
+    whole, cut = (read_predictions(tmp_path / "released" / hour) for hour in ("hour+24", "hour+06"))
+    assert np.array_equal(whole.logits, logits) and "top" not in whole.run
+    order, kept = (-logits).argsort(axis=1)[:, :20], (-cut.logits).argsort(axis=1)[:, :20]
+    assert np.array_equal(order, kept) and cut.run["top"] == 20 and cut.run["versions"] == {"python": "3"}
+    assert ((cut.logits == np.finfo(np.float16).min).sum(axis=1) == 10).all()
+
+
+def test_what_was_cut_is_not_scored(tmp_path, monkeypatch):
+    monkeypatch.setattr(study.places, "ROOT", tmp_path)
+    paths = study.Paths("tiny")
+    monkeypatch.setattr(predictions, "_made_from", lambda paths, folder: ())
+    folder = paths.runs / "r" / "fold-1" / "hour+06"
+    about = {"run": "r", "dataset": {"fingerprint": "x"}, "top": 20}
+    write_predictions(
+        folder, Predictions(np.arange(2), np.zeros(2, int), np.array(["001", "002"]), np.zeros((2, 2)), about)
+    )
+    assert len(predictions.read_folds(paths, "r", 6, whole=False)) == 1
+    with pytest.raises(
+        StudyError, match="run 'r' at hour 6 only the 20 highest logits of each stay are released; train it"
+    ):
+        predictions.read_folds(paths, "r", 6)
