@@ -105,7 +105,7 @@ def test_counts_are_said_without_the_times():
     first, *primary = claims.sentences(table)
     assert (
         first
-        == "Of 23 claims that predictions can decide: 1 seen here, 0 contradicted here, 0 undecided, 22 not applicable here."
+        == "Of 24 claims that predictions can decide: 1 seen here, 0 contradicted here, 0 undecided, 23 not applicable here."
     )
     assert primary[0].endswith("(by 40.3 % of it): seen here, +0.100 (+0.080 to +0.120).")
     assert primary[1].endswith("(by 35.7 % of it): not applicable here, none ran.")
