@@ -113,6 +113,8 @@ def told(counts, mask_below: int, known=()) -> np.ndarray:
     -------
     array of bool, shape (n,)
     """
+    if not mask_below:
+        return np.ones(len(counts), bool)
     shown, fine = [np.atleast_1d(each) for each in known], []
     for count in map(np.atleast_1d, counts):
         fine.append(

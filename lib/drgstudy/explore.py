@@ -72,6 +72,7 @@ def by_drg(
     """
     tested, test = np.unique(truth, return_counts=True)
     table = drgs.v34().loc[labels[tested], ["title", "type"]].rename_axis("drg").reset_index()
+    table["title"] = table["title"].map(drgs.readable)
     right = {run: np.bincount(truth[hit], minlength=len(labels))[tested] for run, hit in hits.items()}
     table = table.assign(train=table["drg"].map(train_cases).fillna(0).astype(int), test=test, **right)
     ring = np.sum([np.isin(tested, members) for members in sets], axis=0)  # DRGs that lie in equally many sets
