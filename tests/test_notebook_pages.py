@@ -108,7 +108,10 @@ def test_trainings_stand_side_by_side_with_what_is_unlike_their_model(paths, tmp
         {"epoch": epoch, "eval_loss": 1.0, "eval_accuracy": score} for epoch, score in ((1, 0.2), (2, 0.5), (3, 0.5))
     ]
     for run, tokens in (("a", 64), ("b", 64), ("c", 32)):
-        about = made.run | {"run": run, "settings": {"max_tokens": tokens, "epochs": 3.0, "base": "/models/me/llama-7b"}}
+        about = made.run | {
+            "run": run,
+            "settings": {"max_tokens": tokens, "epochs": 3.0, "base": "/models/me/llama-7b"},
+        }
         about["cost"] = {"fit_seconds": 90.0, "history": history}
         write_predictions(tmp_path / run, type(made)(made.stay_ids, made.truth, made.labels, made.logits, about))
         shutil.copytree(tmp_path / run, paths.runs / run)
