@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import gzip
+import html
 import io
 import shutil
 from types import SimpleNamespace
@@ -18,6 +19,12 @@ from drgstudy.flow import read_flow, read_rows
 from drgstudy.labels import TwoLabels
 from drgstudy.predictions import Predictions, write_predictions
 from drgstudy.synthetic.icu import make_icu_hospital
+
+
+def pages(paths: study.Paths) -> str:
+    """The text of the report's own pages, one after the other."""
+    return html.unescape("".join(page.read_text() for page in sorted(paths.report.glob("*.html"))))
+
 
 RANGES = {"SUBJECT_ID": (2, 99_999), "HADM_ID": (100_001, 199_999), "ICUSTAY_ID": (200_001, 299_999)}
 DENSITY = {"SUBJECT_ID": 0.47, "HADM_ID": 0.59, "ICUSTAY_ID": 0.61}  # of MIMIC-III's numbers in their ranges

@@ -348,7 +348,7 @@ def test_notebook_13_shows_the_set_beside_the_note(tiny, monkeypatch):
         assert (coder.limits(tested.logits, tested.truth, level)[0] < 0.49) == (n == 2)
         names = made_report.run_by_hand("13-try-it", "tiny", monkeypatch, level=level)
         assert names["among"]["drg"].tolist() == tested.labels[:n].tolist()
-        assert f"The set for {level:.0%} of the stays: {n} of {len(tested.labels)} DRGs" in names["parts"][1]
+        assert f"The set for {100 * level:g} % of the stays: {n} of {len(tested.labels)} DRGs" in names["parts"][1]
 
 
 def test_notebook_30_judges_the_first_folds_models(tmp_path, monkeypatch):

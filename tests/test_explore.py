@@ -171,7 +171,7 @@ def test_right_answers_by_drg_by_hand():
     hits = {"a": np.array([True, False, True, True]), "b": np.array([False, False, False, True])}
     table = explore.by_drg(hits, truth, labels, pd.Series({"291": 7}), [np.arange(4)], 0)
     assert table[["drg", "train", "test", "a", "b"]].to_numpy().tolist() == [["190", 0, 1, 1, 0], ["291", 7, 3, 2, 1]]
-    assert table["title"][1] == drgs.v34().loc["291", "title"] and set(table["type"]) == {"medical"}
+    assert table["title"][1] == drgs.readable(drgs.v34().loc["291", "title"]) and set(table["type"]) == {"medical"}
 
 
 def test_answers_by_limit_by_hand():

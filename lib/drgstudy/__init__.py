@@ -48,8 +48,8 @@ Statistics
 What is said
     plots           the figures
     published       what both papers print
-    results         long tables: predictions in, rows out
     names           what a run is called in print
+    results         long tables: predictions in, rows out
     tables          tables as printed and written; numbers.json
     comparisons     differences, and the sentences that say them
     findings        what is said of case mix, weights and trust

@@ -36,7 +36,7 @@ TIMES = ("longer-costs", "larger-costs", "llama-slower")
 _LEVEL_WITH_PUBLISHED = ("longer-costs", "payment")  # level with what was published, not with zero
 _UNITS = {"training-cases": "stays", "payment": "dollars", "llama-slower": "minutes", "longer-costs": "share",
           "larger-costs": "share", "regression-ms": "weight", "regression-apr": "weight"}  # fmt: skip
-_FORMS = {"score": ".3f", "stays": ",g", "dollars": ",.0f", "minutes": ".1f", "share": ".2f", "weight": ".2f", "points": ".2f"}  # fmt: skip
+_FORMS = {"score": ".3f", "stays": ",.0f", "dollars": ",.0f", "minutes": ".1f", "share": ".2f", "weight": ".2f", "points": ".2f"}  # fmt: skip
 
 
 def read(file: Path = REFERENCE / "claims.csv") -> pd.DataFrame:

@@ -145,7 +145,9 @@ def printed_strata(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
 def gained(table: pd.DataFrame) -> list[str]:
     """Each row's difference with its interval, difference_lower to difference_upper, in points and in print."""
     ends = {"difference_lower": "lower", "difference_upper": "upper"}
-    return with_interval(table[["difference", *ends]].rename(columns=ends), "+.1f", "difference", unit=100)
+    return with_interval(
+        table.reindex(columns=["difference", *ends]).rename(columns=ends), "+.1f", "difference", unit=100
+    )
 
 
 def printed_t_tests(table: pd.DataFrame) -> pd.DataFrame:
@@ -337,8 +339,10 @@ def _digits(cell):
 
 
 def styled(table: pd.DataFrame, name: str, caption: str) -> Styler:
-    """The table for a notebook to show. Cells, column names and caption are shown as text, never read as HTML."""
-    shown = table.style.set_uuid(name).hide().set_caption(escape(caption))
+    """The table for a notebook to show. Cells, column names and caption are shown as text, never read as HTML or TeX."""
+    shown = (
+        table.style.set_uuid(name).hide().set_caption(escape(caption)).set_table_attributes('class="mathjax_ignore"')
+    )
     return shown.format(precision=3, escape="html").format_index(escape="html", axis=1)
 
 
