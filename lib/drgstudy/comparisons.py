@@ -369,7 +369,7 @@ def by_stratum(strata: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
         stratum, stays, run, then value, lower, upper (95 % Wilson intervals) and difference, difference_lower,
         difference_upper (95 % paired intervals; missing for the first run).
     """
-    rows = []
+    rows, gained = [], ["difference", "difference_lower", "difference_upper"]
     for stratum in ["all", *strata]:
         some = right if stratum == "all" else right[strata[stratum].to_numpy()]
         for run in some if len(some) else ():
@@ -377,7 +377,6 @@ def by_stratum(strata: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
             if run != right.columns[0]:
                 gain = some[run].astype(float) - some[right.columns[0]]
                 reach = 1.96 * gain.std(ddof=0) / len(gain) ** 0.5
-                row |= {"difference": gain.mean()}
-                row |= {"difference_lower": gain.mean() - reach, "difference_upper": gain.mean() + reach}
+                row |= dict(zip(gained, gain.mean() + reach * np.array([0, -1, 1]), strict=True))
             rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["stratum", "stays", "run", "value", "lower", "upper", *gained])

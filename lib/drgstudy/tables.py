@@ -145,9 +145,7 @@ def printed_strata(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
 def gained(table: pd.DataFrame) -> list[str]:
     """Each row's difference with its interval, difference_lower to difference_upper, in points and in print."""
     ends = {"difference_lower": "lower", "difference_upper": "upper"}
-    return with_interval(
-        table.reindex(columns=["difference", *ends]).rename(columns=ends), "+.1f", "difference", unit=100
-    )
+    return with_interval(table[["difference", *ends]].rename(columns=ends), "+.1f", "difference", unit=100)
 
 
 def printed_t_tests(table: pd.DataFrame) -> pd.DataFrame:

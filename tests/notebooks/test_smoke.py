@@ -128,8 +128,7 @@ def test_every_error_is_sorted_once_and_every_table_and_figure_is_there(study):
         "coverage",
         "words",
     } <= figures
-    only_in_notebooks = {"hospital-dials", "hospital-drgs", "hospital-words", "early-course", "early-hours"}
-    assert set(re.findall(r"figures/([\w-]+)\.svg", pages(PATHS))) == figures - only_in_notebooks
+    assert set(re.findall(r"figures/([\w-]+)\.svg", pages(PATHS))) == figures
     assert "Still to come" not in pages(PATHS)
 
 
