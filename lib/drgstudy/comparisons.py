@@ -335,10 +335,8 @@ def right_alone(right: pd.DataFrame, rule: str, mask_below: int) -> dict:
     if any(disclosure.is_small(n, mask_below) for n in counts.values()):
         few = dict.fromkeys(counts) | {"p": None}
         return few | {"sentence": f"{said}so few go to one side that the two can't be shown."}
-    return counts | {
-        "p": p,
-        "sentence": f"{said}{counts['only_two_labels']:,} go to two labels and {counts['only_one_label']:,} to one (p = {p:.2f}).",
-    }
+    said += f"{counts['only_two_labels']:,} go to two labels and {counts['only_one_label']:,} to one"
+    return counts | {"p": p, "sentence": f"{said} (p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})."}
 
 
 def known_patients(known: pd.Series, stays: str, mask_below: int) -> tuple[dict, str]:
