@@ -110,7 +110,8 @@ class Exhibits:
         links |= {f"notebook {notebook}": self.pages[notebook]} if notebook in self.pages else {}
         about = self._table(key) if kind == "tables" else self._figure(key)
         dataset = about["dataset"]
-        about |= {"key": key, "links": links, "whose": "run", "badge": f"this run: {dataset}" if dataset else "a drawing, no data"}
+        about |= {"key": key, "links": links, "whose": "run"}
+        about["badge"] = f"this run: {dataset}" if dataset else "a drawing, no data"
         if "(published)" in dataset:
             about["badge"] = dataset
             about["whose"] = "both" if " beside " in dataset else "published"
