@@ -6,6 +6,7 @@ import pytest
 
 from drgstudy import drift
 from drgstudy.cohort import DRG_COLUMNS
+from drgstudy.models import tfidf
 from drgstudy.synthetic.discharge import hospital_and_staff, patient_generator
 from drgstudy.synthetic.patients import draw_patient
 
@@ -129,8 +130,12 @@ def test_sentences_say_what_was_found_and_what_not():
     assert "small counts would follow" in drift.sentences(gained * np.nan, (0.51, 0.2), mix, 0.3)[0]
 
 
-def test_tfidf_learns_what_words_say_and_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("features", [0, 2**18])
+def test_tfidf_says_what_the_model_says_and_leaves_nothing(tmp_path, features):
     train = pd.Series(["sepsis bacteremia", "fracture hip", "sepsis fever", "hip pain"] * 3)
-    test = pd.Series(["a hip", "of sepsis"])
-    said = drift.tfidf_says(train, np.array([1, 0, 1, 0] * 3), ["470", "871"], test, 1, tmp_path)
+    test, y = pd.Series(["a hip", "of sepsis"]), np.array([1, 0, 1, 0] * 3)
+    said = drift.tfidf_says(train, y, ["470", "871"], test, 1, tmp_path, features)
     assert said.dtype == np.float32 and said.argmax(axis=1).tolist() == [0, 1] and not list(tmp_path.iterdir())
+    model = tfidf.Model(tfidf.Settings(features=features), ["470", "871"], tmp_path, 1)
+    model.fit(train.tolist(), y)
+    np.testing.assert_array_equal(said, model.predict(test.tolist()))

@@ -77,15 +77,15 @@ def judged(right: list[int], stays: list[int]) -> pd.DataFrame:
     ],
 )
 def test_what_is_said_of_the_middle(right, says):
-    said = positions.sentence(judged([*right, 20, 30], [100, 100, 100, 50, 60]), "llama")
+    said = positions.sentence(judged([*right, 20, 30], [100, 100, 100, 50, 60]), "llama", "DRG-LLaMA")
     assert said.startswith(says) and said.endswith("; where it is cut off, 40 %.")
 
 
 def test_the_interval_is_newcombes():
     """Newcombe 1998, method 10, for 56/70 against 48/80: difference 0.2000, interval 0.0524 to 0.3339."""
-    said = positions.sentence(judged([48, 56, 0, 0, 0], [80, 70, 0, 0, 0]), "llama")
+    said = positions.sentence(judged([48, 56, 0, 0, 0], [80, 70, 0, 0, 0]), "llama", "DRG-LLaMA")
     assert said.startswith("Whether DRG-LLaMA misses words in the middle is not shown")
-    said = positions.sentence(judged([24, 56, 24, 0, 0], [40, 70, 40, 0, 0]), "llama")
+    said = positions.sentence(judged([24, 56, 24, 0, 0], [40, 70, 40, 0, 0]), "llama", "DRG-LLaMA")
     assert "(+20.0 points, 95 % interval +5.2 to +33.4)" in said
 
 
@@ -93,6 +93,6 @@ def test_parts_of_which_few_stays_are_right_or_wrong_are_not_told():
     table = positions.told(judged([60, 97, 60, 20, 30], [100, 100, 100, 50, 60]), 11)
     assert "middle third" not in set(table["stratum"]) and "all" in set(table["stratum"])
     assert len(set(table["stratum"])) == 4  # three wrong are few: another part hides how many
-    assert "not shown" in positions.sentence(table, "llama")
+    assert "not shown" in positions.sentence(table, "llama", "DRG-LLaMA")
     whole = judged([60, 50, 60, 20, 30], [100, 100, 100, 50, 60])
     pd.testing.assert_frame_equal(positions.told(whole, 11), whole)

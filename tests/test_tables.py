@@ -348,6 +348,29 @@ def test_means_over_folds_are_compared_and_the_sentences_say_so(paths):
     assert np.isnan(hidden.loc["acc_at_1", "difference"]) and hidden.loc["macro_f1", "difference"] > 0
 
 
+@pytest.mark.parametrize(
+    ("difference", "reach", "p", "said"),
+    [
+        (
+            0.117,
+            0.03,
+            0.001,
+            "CAML scores higher in top-1 accuracy where it knows the clinicians (+0.117, 95 % interval",
+        ),
+        (0.01, 0.03, 1.0, "(+0.010, 95 % interval −0.020 to +0.040); a gain above 0.040 is excluded."),
+        (-0.05, 0.03, 0.001, "(−0.050, 95 % interval −0.080 to −0.020); any gain is excluded."),
+    ],
+)
+def test_what_knowing_others_may_be_worth_is_said_with_what_is_excluded(difference, reach, p, said):
+    row = SimpleNamespace(model="CAML", metric="acc_at_1", difference=difference, p_holm=p, models="")
+    row.lower, row.upper = difference - reach, difference + reach
+    assert said in comparisons.leakage_sentence(row, "clinicians")
+
+
+def test_sentences_are_listed_and_their_dollars_begin_no_formula():
+    assert tables.listed(["$1 of", "$2"]).data == "- <span>&#36;</span>1 of\n- <span>&#36;</span>2"
+
+
 def test_splits_are_compared_model_by_model(paths):
     scores = {run: scores_of(paths, run)[0] for run in ("llama", "mine", "elsewhere")}
     table = comparisons.split_effect({"a": scores["mine"]}, {"llama": scores["llama"]}, 40, 1).set_index("metric")

@@ -122,7 +122,7 @@ def difference_sentence(a: str, row) -> str:
     if row.difference != row.difference:
         return f"The difference of {a} and {row.model} in {METRICS[row.metric]} is not shown: small counts would follow from it."
     amount = _amount(row)
-    amount += f"; p {f'= {row.p_holm:.2g}' if row.p_holm >= 0.001 else '< 0.001'} after correction"
+    amount += f"; {_p(row.p_holm)} after correction"
     metric = METRICS[row.metric]
     apart = not row.lower <= 0 <= row.upper
     if apart and row.p_holm < 0.05:
@@ -130,6 +130,10 @@ def difference_sentence(a: str, row) -> str:
     if not apart:
         return f"{a} and {row.model} can't be told apart in {metric} ({amount})."
     return f"{a} and {row.model} differ in {metric} by themselves, but not after correction for all comparisons ({amount})."
+
+
+def _p(p: float) -> str:
+    return f"p = {p:.2g}" if p >= 0.001 else "p < 0.001"
 
 
 def _amount(row) -> str:
@@ -250,10 +254,11 @@ def clinicians_effect(
 
 def leakage_sentence(row, whom: str = "patients") -> str:
     """A sentence on a row of `split_effect`: does the model score higher where it knows the patients, or others?"""
-    amount = _amount(row)
-    certain = row.p_holm < 0.05 and row.difference > 0
-    verdict = f"scores higher where it knows the {whom}" if certain else "shows no certain leakage"
-    return f"{row.model} {verdict} in {METRICS[row.metric]} ({amount})."
+    metric, amount = METRICS[row.metric], _amount(row)
+    if row.p_holm < 0.05 and row.difference > 0:
+        return f"{row.model} scores higher in {metric} where it knows the {whom} ({amount})."
+    excluded = f"a gain above {row.upper:.3f} is excluded" if row.upper > 0 else "any gain is excluded"
+    return f"{row.model}: no gain in {metric} from knowing the {whom} is shown ({amount}); {excluded}."
 
 
 def time_gains(cost: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
@@ -336,7 +341,7 @@ def right_alone(right: pd.DataFrame, rule: str, mask_below: int) -> dict:
         few = dict.fromkeys(counts) | {"p": None}
         return few | {"sentence": f"{said}so few go to one side that the two can't be shown."}
     said += f"{counts['only_two_labels']:,} go to two labels and {counts['only_one_label']:,} to one"
-    return counts | {"p": p, "sentence": f"{said} (p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})."}
+    return counts | {"p": p, "sentence": f"{said} ({_p(p)})."}
 
 
 def known_patients(known: pd.Series, stays: str, mask_below: int) -> tuple[dict, str]:

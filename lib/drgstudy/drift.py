@@ -97,11 +97,11 @@ def by_year(hits: pd.Series, year: pd.Series, mask_below: int = 0, sums=()) -> p
 
 
 def tfidf_says(
-    train: pd.Series, y: np.ndarray, outputs: list[str], test: pd.Series, seed: int, folder: Path
+    train: pd.Series, y: np.ndarray, outputs: list[str], test: pd.Series, seed: int, folder: Path, features: int = 0
 ) -> np.ndarray:
     """The logits that TF-IDF gives to `test` texts after training on `train` texts: float32, shape (test, outputs).
 
-    Terms are hashed, so that a training takes seconds; nothing of the model is kept.
+    Nothing of the model is kept.
 
     Parameters
     ----------
@@ -113,9 +113,11 @@ def tfidf_says(
     seed : int
     folder : Path
         Where the model may lie meanwhile, for it has learned from notes.
+    features : int
+        As the setting of `models.tfidf`: 0 is the model of Table 1, and hashed terms make a training take seconds.
     """
     with tempfile.TemporaryDirectory(dir=folder) as beside:
-        model = tfidf.Model(tfidf.Settings(features=2**18), outputs, Path(beside), seed)
+        model = tfidf.Model(tfidf.Settings(features=features), outputs, Path(beside), seed)
         model.fit(train.tolist(), y)
         return model.predict(test.tolist())
 

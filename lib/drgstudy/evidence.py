@@ -227,8 +227,8 @@ def early(
     pairs = {f"notes-{system}": (system, f"{system}_measured", "acc_at_1") for system in drgs.SYSTEMS}
     pairs |= {"bert-early": ("ms_bert", "ms", "macro_f1"), "ms-apr": ("ms", "apr", "acc_at_1")}
     for pair, (above, below, f1) in pairs.items():
-        claims = {f"{pair}-auc": "macro_auc"} if pair != "ms-apr" else {}
-        for claim, metric in (claims | {f"{pair}-f1": f1}).items():
+        by_auc = {f"{pair}-auc": "macro_auc"} if pair != "ms-apr" else {}
+        for claim, metric in (by_auc | {f"{pair}-f1": f1}).items():
             answers = right[above] + right[below]
             if not (right[above] and right[below]):
                 found[claim] = _NO_RUN

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import base64
-import re
 from collections import Counter
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pandas as pd
@@ -14,10 +13,8 @@ from PIL import Image
 
 from drgstudy.study import graph
 
-LONG, WIDE = (
-    28,
-    105,
-)  # characters: of a cell that is read as prose, and of a table that a page of paper takes only sideways
+LONG = 28  # characters of a cell that is read as prose
+WIDE = 105  # characters of a table that a page of paper takes only sideways
 FILES, LETTERS = {"tables": "tables/printed/[!.]*.csv", "figures": "figures/[!.]*.png"}, {"tables": "T", "figures": "F"}
 GLANCE = ("System", "Model", "macro-AUC", "macro-F1", "micro-F1", "top-1 accuracy")
 _FILES = {  # what is linked, where it is there
@@ -53,7 +50,7 @@ class Exhibits:
 
     def made_by(self, key: str) -> str:
         """The notebook whose code writes a table or figure of this name; "" if none does."""
-        return next((notebook for pattern, notebook in self.makers if pattern.fullmatch(key)), "")
+        return next((notebook for name, notebook in self.makers if fnmatchcase(key, name)), "")
 
     def on(self, page: str, place: int) -> Callable[[str, str], dict | None]:
         """A function for the template of a page, by which it shows tables and figures in its order.
@@ -148,19 +145,7 @@ def glance(table: dict) -> dict:
     return table | {"columns": [table["columns"][i] for i in kept], "rows": rows, "wide": False}
 
 
-def makers(notebooks: Path) -> list[tuple[re.Pattern, str]]:
-    """Patterns of the names under which notebooks save tables and figures, each with its notebook, read from their code.
-
-    A name is any text that stands in a call of ``save`` or ``write_table``; what an f-string fills in may be anything.
-    """
-    found = []
-    for notebook in sorted(notebooks.glob("*.ipynb")):
-        for call in ast.walk(ast.parse(graph.notebook_code(notebook))):
-            if isinstance(call, ast.Call) and getattr(call.func, "attr", "") in ("save", "write_table"):
-                for name in call.args:
-                    parts = name.values if isinstance(name, ast.JoinedStr) else [name]
-                    texts = [getattr(part, "value", None) for part in parts if isinstance(part, ast.Constant)]
-                    if texts and all(isinstance(text, str) for text in texts):
-                        written = (re.escape(part.value) if isinstance(part, ast.Constant) else ".+" for part in parts)
-                        found.append((re.compile("".join(written)), notebook.stem))
-    return found
+def makers(notebooks: Path) -> list[tuple[str, str]]:
+    """Names under which notebooks save tables and figures (`graph.writes`), each with its notebook."""
+    files = sorted(notebooks.glob("*.ipynb"))
+    return [(name, file.stem) for file in files for _, name in graph.writes(graph.notebook_code(file))]

@@ -76,10 +76,9 @@ def by_drg(
     right = {run: np.bincount(truth[hit], minlength=len(labels))[tested] for run, hit in hits.items()}
     table = table.assign(train=table["drg"].map(train_cases).fillna(0).astype(int), test=test, **right)
     ring = np.sum([np.isin(tested, members) for members in sets], axis=0)  # DRGs that lie in equally many sets
+    # The sets, and what lies in one and not in another.
     spans = itertools.combinations_with_replacement(np.unique(ring), 2)
-    sums = [
-        (first <= ring) & (ring <= last) for first, last in spans
-    ]  # the sets, and what lies in one and not in another
+    sums = [(first <= ring) & (ring <= last) for first, last in spans]
     counts = [table["train"], test, *right.values(), *(test - n for n in right.values())]
     left_out = np.any([disclosure.withheld(n, mask_below, sums) for n in counts], axis=0)
     return table[~left_out].reset_index(drop=True)

@@ -106,7 +106,7 @@ def regression_sentences(system: str, value: pd.DataFrame, gains: pd.DataFrame) 
     for way, row in gains.iterrows():
         verdict = by_interval(row, "can’t be told from", "is nearer than", "is farther off than")
         said.append(
-            f"A weight said as a number {verdict} {words[way]}: it is off by {ours['mae']:.2f} on average, against "
+            f"The weight that the regression predicts {verdict} {words[way]}: it is off by {ours['mae']:.2f} on average, against "
             f"{value.loc[way, 'mae']:.2f} (difference {signed(row['difference'], 2)}, 95 % interval "
             f"{signed(row['lower'], 2)} to {signed(row['upper'], 2)})."
         )

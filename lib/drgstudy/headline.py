@@ -55,6 +55,7 @@ def said(numbers: dict) -> dict:
         for topic, id in {"results": "claims", "early_cohort": "early_claims"}.items()
         if id in numbers
     }
+    names = {run: model["name"] for run, model in results.get("models", {}).items()}
     scores = _scores(results.get("models", {}), results.get("table_1", {}))
     runs = {run: hours["hour 48"] for run, hours in early.get("table_2", {}).items() if "hour 48" in hours}
     early_scores = _scores(early.get("runs", {}), runs)
@@ -69,7 +70,8 @@ def said(numbers: dict) -> dict:
         "early_scores": early_scores,
         "early_ranked": _ranked(early_scores),
         "words": " ".join(
-            f"Without the strongest words {run}’s score falls by {fall['strongest']:.2f}, without random ones by {fall['random']:.2f}."
+            f"Without the strongest words the score of {names.get(run, run)} falls by {fall['strongest']:.2f}, without random "
+            f"ones by {fall['random']:.2f}."
             for run, fall in numbers.get("why", {}).get("fall", {}).items()
         ),
     }
@@ -174,7 +176,8 @@ def _index(what: str, models: dict, guess: dict, change: dict) -> str:
 
 def in_short(numbers: dict) -> str:
     """The result of both studies in a paragraph of Markdown, for README: what came out against the plainest, and the verdicts."""
-    found, plain = said(numbers), plainest(numbers)
+    found = said(numbers)
+    plain = found["plainest"]
     counts = [
         f"{paper}: {found['counts'][topic]}"
         for topic, paper in zip(plain, claims.PAPERS, strict=True)

@@ -20,7 +20,6 @@ from drgstudy.study.status import plain
 
 TRAININGS = {"name": "trainings", "page": "pages/trainings.html", "title": "All trainings, side by side", "of_run": ""}
 """What the index lists in place of the trainings' own pages."""
-_WRITERS = {"save": "figures", "write_table": "tables"}
 _FORMS = {"figures": ("svg", "pdf", "png"), "tables": ("csv",)}
 
 
@@ -143,7 +142,7 @@ def _number(notebook, prefix: str, report: Path) -> None:
             heading = [heading, *re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)][-1]
             continue
         written = _written(cell, report)
-        left = {kind: [name for of, name in written if of == kind] for kind in _WRITERS.values()}
+        left = {kind: [name for of, name in written if of == kind] for kind in _FORMS}
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             is_table = re.search(r"<table\b", data.get("text/html", "")[:5000]) and "image/png" not in data
@@ -176,27 +175,12 @@ def _written(cell, report: Path) -> list[tuple[str, str]]:
     """
     if cell.cell_type != "code":
         return []
-    calls = [
-        node
-        for node in ast.walk(ast.parse(re.sub(r"^\s*[%!].*$", "", cell.source, flags=re.MULTILINE)))
-        if isinstance(node, ast.Call)
+    return [
+        (kind, file.stem)
+        for kind, name in graph.writes(cell.source)
+        for file in sorted((report / kind).glob(f"{name}.{_FORMS[kind][0]}"))
+        if file.name[0] != "."
     ]
-    found = []
-    for call in sorted(calls, key=lambda call: (call.lineno, call.col_offset)):
-        kind = _WRITERS.get(getattr(call.func, "attr", ""))
-        named = next((name for name in map(_pattern, call.args) if name), "") if kind else ""
-        if named:
-            files = sorted((report / kind).glob(f"{named}.{_FORMS[kind][0]}"))
-            found += [(kind, file.stem) for file in files if file.name[0] != "."]
-    return found
-
-
-def _pattern(node) -> str:
-    """A string of the code as a file pattern; "" if it is none."""
-    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
-    texts = [part.value if isinstance(part, ast.Constant) else "*" for part in parts]
-    fits = all(isinstance(text, str) for text in texts) and texts != ["*"]
-    return "".join(texts) if fits and re.fullmatch(r"[\w*-]+", "".join(texts)) else ""
 
 
 def _links(kind: str, name: str, report: Path, label: str = "") -> str:

@@ -15,7 +15,6 @@ from sklearn.feature_extraction.text import CountVectorizer
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from drgstudy import disclosure
-from drgstudy.plots.style import style_of
 from drgstudy.tables import signed
 
 PARTS = ("first third", "middle third", "last third", "cut off", "no such word")
@@ -98,9 +97,9 @@ def told(table: pd.DataFrame, mask_below: int) -> pd.DataFrame:
     return table[~table["stratum"].isin(hidden)].reset_index(drop=True)
 
 
-def sentence(table: pd.DataFrame, run: str) -> str:
-    """Whether `run` misses words in the middle of what it reads: a sentence, from the table of `told`."""
-    rows, name = table[table["run"] == run].set_index("stratum"), style_of(run)[0]
+def sentence(table: pd.DataFrame, run: str, name: str) -> str:
+    """Whether `run`, called `name`, misses words in the middle of what it reads: a sentence, from the table of `told`."""
+    rows = table[table["run"] == run].set_index("stratum")
     if not {*PARTS[:3]} <= {*rows.index}:
         return f"Whether {name} misses words in the middle is not shown: there are too few stays."
     stays = rows["stays"]

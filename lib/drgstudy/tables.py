@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
@@ -334,6 +335,13 @@ def _digits(cell):
     if not isinstance(cell, float) or not np.isfinite(cell):
         return cell
     return f"{cell:.0f}" if cell == round(cell) else f"{cell:.6g}" if abs(cell) < 1e4 else f"{cell:.1f}"
+
+
+def listed(sentences: Iterable[str]):
+    """Sentences as a list, for a notebook to show; JupyterLab takes no dollars for a formula, nor escaped ones."""
+    from IPython.display import Markdown
+
+    return Markdown("\n".join(f"- {said}" for said in sentences).replace("$", "<span>&#36;</span>"))
 
 
 def styled(table: pd.DataFrame, name: str, caption: str) -> Styler:

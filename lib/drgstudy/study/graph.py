@@ -46,8 +46,38 @@ def _tree(file: Path) -> ast.Module:
 def notebook_code(notebook: Path) -> str:
     """The code of a notebook's cells, without IPython's own commands (lines that begin with % or !)."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return _python("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
+
+
+def _python(code: str) -> str:
+    """Code of a notebook without IPython's own commands."""
     return re.sub(r"^\s*[%!].*$", "", code, flags=re.MULTILINE)
+
+
+def writes(code: str) -> list[tuple[str, str]]:
+    """The tables and figures that code writes into a report, in its order.
+
+    Returns
+    -------
+    list of (kind, name)
+        Kind is "tables" or "figures". The name is the first text that stands in a call of ``write_table`` or ``save``; what
+        an f-string fills in is a "*".
+    """
+    calls = [node for node in ast.walk(ast.parse(_python(code))) if isinstance(node, ast.Call)]
+    found = []
+    for call in sorted(calls, key=lambda call: (call.lineno, call.col_offset)):
+        kind = {"save": "figures", "write_table": "tables"}.get(getattr(call.func, "attr", ""))
+        if kind and (names := [name for name in map(_text, call.args) if name]):
+            found.append((kind, names[0]))
+    return found
+
+
+def _text(node: ast.expr) -> str:
+    """A text of the code; "" if it is none, or nothing of it is known."""
+    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+    texts = [part.value if isinstance(part, ast.Constant) else "*" for part in parts]
+    known = all(isinstance(text, str) for text in texts) and texts != ["*"]
+    return "".join(texts) if known else ""
 
 
 def module_file(module: str, library: Path = LIBRARY) -> Path | None:
