@@ -1,6 +1,7 @@
 """What several test modules use: tiny models with random weights, a tiny study, the smoke study. Each is made once."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -234,9 +235,9 @@ def tiny_study(tmp_path_factory):
 
 
 @pytest.fixture
-def paths(tiny_study, monkeypatch):
-    """Paths of the tiny study, which is the root during the test."""
+def paths(tiny_study, tmp_path, monkeypatch):
+    """Paths of a copy of the tiny study, which is the root during the test, so that no test sees what another did."""
     from drgstudy import study
 
-    monkeypatch.setattr(study.places, "ROOT", tiny_study)
+    monkeypatch.setattr(study.places, "ROOT", shutil.copytree(tiny_study, tmp_path / "study"))
     return study.Paths("tiny")

@@ -293,53 +293,47 @@ def test_one_stay_or_no_number_is_refused():
 
 
 # --- the notebooks
-@pytest.fixture
-def tiny(tiny_study, tmp_path, monkeypatch):
-    monkeypatch.setattr(study.places, "ROOT", shutil.copytree(tiny_study, tmp_path / "study"))
-    return study.Paths("tiny")
-
-
 ASKED = {"runs": ["llama", "tfidf"], "sizes": [10, 20], "minutes_per_stay": 3000.0}
 
 
 @pytest.mark.parametrize("kind", ["synthetic", "credentialed"])
-def test_notebook_18_says_what_the_library_finds(tiny, monkeypatch, kind):
-    flow = study.read_json(tiny.flow)
-    provenance.write_json(tiny.flow, flow | {"source": flow["source"] | {"kind": kind}}, "03-cohort", [tiny.stays])
+def test_notebook_18_says_what_the_library_finds(paths, monkeypatch, kind):
+    flow = study.read_json(paths.flow)
+    provenance.write_json(paths.flow, flow | {"source": flow["source"] | {"kind": kind}}, "03-cohort", [paths.stays])
     made_report.run_by_hand("18-coder", "tiny", monkeypatch, **ASKED)
-    numbers = study.read_json(tiny.report / "numbers" / "18-coder.json")["numbers"]
-    said = read_predictions(tiny.runs / "llama")
+    numbers = study.read_json(paths.report / "numbers" / "18-coder.json")["numbers"]
+    said = read_predictions(paths.runs / "llama")
     mask_below = 11 if kind == "credentialed" else 0
     sets = coder.judged(said.logits, said.truth, [0.8, 0.9, 0.95], 42, mask_below).set_index("level")
     for level, row in numbers["sets"]["llama"].items():
         assert row == pytest.approx(sets.loc[float(level)].dropna().to_dict())
-    by_size = pd.read_csv(tiny.tables / "printed" / "sets-by-size.csv")
+    by_size = pd.read_csv(paths.tables / "printed" / "sets-by-size.csv")
     assert by_size["DRGs"].sum() == 2 * 35
     if kind == "credentialed":
         shown = pd.to_numeric(by_size["Test stays"].replace("–", np.nan))
         assert not shown.isin(FEW).any()
 
 
-def test_the_page_tells_what_notebook_18_found(tiny, tmp_path, monkeypatch):
+def test_the_page_tells_what_notebook_18_found(paths, tmp_path, monkeypatch):
     made_report.run_by_hand("18-coder", "tiny", monkeypatch, **ASKED)
-    numbers = study.read_json(tiny.report / "numbers" / "18-coder.json")["numbers"]
+    numbers = study.read_json(paths.report / "numbers" / "18-coder.json")["numbers"]
     (tmp_path / "params" / "tiny").mkdir(parents=True)
     shutil.copy(study.NOTEBOOKS / "studies.yaml", tmp_path)
     monkeypatch.setattr(study.places, "NOTEBOOKS", tmp_path)
     report.build("tiny")
-    page = html.unescape((tiny.report / "paper-1.html").read_text(encoding="utf-8"))
+    page = html.unescape((paths.report / "paper-1.html").read_text(encoding="utf-8"))
     assert '<h2 id="coder">' in page and all(sentence in page for sentence in numbers["sentences"])
     for name in ("sets-by-size", "coding-costs"):
         assert f'href="figures/{name}.svg"' in page
 
 
-def test_notebook_18_refuses_a_level_that_is_not_among_the_levels(tiny, monkeypatch):
+def test_notebook_18_refuses_a_level_that_is_not_among_the_levels(paths, monkeypatch):
     with pytest.raises(StudyError, match=r"parameters run and level: 'llama' .*0\.85 among levels"):
         made_report.run_by_hand("18-coder", "tiny", monkeypatch, **ASKED, level=0.85)
 
 
-def test_notebook_13_shows_the_set_beside_the_note(tiny, monkeypatch):
-    tested = read_predictions(tiny.runs / "llama")
+def test_notebook_13_shows_the_set_beside_the_note(paths, monkeypatch):
+    tested = read_predictions(paths.runs / "llama")
     logits = np.where(np.arange(35) < 2, 9.0, 0.0)[None]  # two DRGs of nearly a half each
     model = SimpleNamespace(predict=lambda texts: np.repeat(logits, len(texts), axis=0), attribution="share")
     model.attributions = lambda text, label: [(0, 5, 1.0)]

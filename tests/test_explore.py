@@ -5,7 +5,6 @@ import hashlib
 import itertools
 import json
 import re
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -240,16 +239,14 @@ def test_with_small_counts_masked_the_page_holds_none_and_works(tmp_path, monkey
 
 
 @pytest.mark.parametrize("kind", ["synthetic", "credentialed"])
-def test_notebook_11_writes_the_page_from_the_predictions(tiny_study, tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(study.places, "ROOT", shutil.copytree(tiny_study, tmp_path / "study"))
-    tiny = study.Paths("tiny")
-    flow = study.read_json(tiny.flow)
-    provenance.write_json(tiny.flow, flow | {"source": flow["source"] | {"kind": kind}}, "03-cohort", [tiny.stays])
+def test_notebook_11_writes_the_page_from_the_predictions(paths, monkeypatch, kind):
+    flow = study.read_json(paths.flow)
+    provenance.write_json(paths.flow, flow | {"source": flow["source"] | {"kind": kind}}, "03-cohort", [paths.stays])
     run_by_hand("11-trust", "tiny", monkeypatch, runs=["llama", "tfidf", "mine"], bins=5)
-    page = (tiny.report / "explore.html").read_text(encoding="utf-8")
+    page = (paths.report / "explore.html").read_text(encoding="utf-8")
     rows = [row for chart in inside(page) for row in values(chart)]
     cases = {row["drg"]: row for row in rows if "drg" in row}
-    said = read_predictions(tiny.runs / "llama")
+    said = read_predictions(paths.runs / "llama")
     right = said.logits.argmax(axis=1) == said.truth
     for drg, row in cases.items():
         assert (row["test"], row["run0"]) == ((of := said.labels[said.truth] == drg).sum(), (of & right).sum())

@@ -115,22 +115,16 @@ def test_trainings_stand_side_by_side_with_what_is_unlike_their_model(paths, tmp
         about["cost"] = {"fit_seconds": 90.0, "history": history}
         write_predictions(tmp_path / run, type(made)(made.stay_ids, made.truth, made.labels, made.logits, about))
         shutil.copytree(tmp_path / run, paths.runs / run)
-    try:
-        runs = {f"05-train-{run}": run for run in ("a", "b", "c", "gone")}
-        table = trainings.overview(paths, runs, mask_below=11)
-        assert table["Unlike most of its model"].tolist() == ["", "", "max_tokens 32", "–"]
-        assert table.loc["05-train-a"].drop("Run").tolist() == ["a", "", "3", "2", "1.5", f"{right:.3f}"]
-        assert table.loc["05-train-gone"].tolist() == ["gone", "gone", *"–––––"]
-        (paths.runs / "b" / "predictions.npz").write_bytes(b"damaged")
-        source = study.read_json(paths.source)
-        few = source | {"kind": "credentialed"}
-        provenance.write_json(paths.source, few, "01-hospital", [], few)
-        table = trainings.overview(paths, runs, mask_below=1000)
-        assert table["Score"].tolist() == ["–"] * 4 and table.loc["05-train-b", "Minutes"] == "1.5"
-        provenance.write_json(paths.source, source, "01-hospital", [], source)
-    finally:
-        for run in ("a", "b", "c"):
-            shutil.rmtree(paths.runs / run)
+    runs = {f"05-train-{run}": run for run in ("a", "b", "c", "gone")}
+    table = trainings.overview(paths, runs, mask_below=11)
+    assert table["Unlike most of its model"].tolist() == ["", "", "max_tokens 32", "–"]
+    assert table.loc["05-train-a"].drop("Run").tolist() == ["a", "", "3", "2", "1.5", f"{right:.3f}"]
+    assert table.loc["05-train-gone"].tolist() == ["gone", "gone", *"–––––"]
+    (paths.runs / "b" / "predictions.npz").write_bytes(b"damaged")
+    few = study.read_json(paths.source) | {"kind": "credentialed"}
+    provenance.write_json(paths.source, few, "01-hospital", [], few)
+    table = trainings.overview(paths, runs, mask_below=1000)
+    assert table["Score"].tolist() == ["–"] * 4 and table.loc["05-train-b", "Minutes"] == "1.5"
 
 
 def test_the_last_hour_of_each_fold_counts(tmp_path):
@@ -177,16 +171,13 @@ def test_every_notebook_is_linked_from_the_map():
     assert {place for _, place in linked} | {"00-index"} == {file.stem for file in NOTEBOOKS.glob("*.ipynb")}
 
 
-def test_the_first_change_of_the_index_changes_figure_2a_and_trains_nothing(tiny_study, tmp_path, monkeypatch):
+def test_the_first_change_of_the_index_changes_figure_2a_and_trains_nothing(paths, monkeypatch):
     """As 00-index says it: one value of 06-results set by hand, all cells run."""
     said = "".join(cell.source for cell in nbformat.read(NOTEBOOKS / "00-index.ipynb", 4).cells)
     path = said.partition("## A first change")[2].partition("\n## ")[0]
     (name,), (change,) = re.findall(r"Open \[.*?\]\((.*?)\.ipynb\)", path), re.findall(r"set `(run = .*?)`", path)
-    shutil.copytree(tiny_study, tmp_path / "study")
-    monkeypatch.setattr(study.places, "ROOT", tmp_path / "study")
     monkeypatch.setenv("DRGSTUDY_PROGRESS", "/dev/null")
     monkeypatch.setenv("DRGSTUDY_PROGRESS_SECONDS", "1")
-    paths = study.Paths("tiny")
     before = {file: study.fingerprint(file) for file in sorted(paths.data.rglob("*")) if file.is_file()}
     drawn = (paths.figures / "figure-2a.svg").read_bytes()
     names = {"display": lambda *shown: None}

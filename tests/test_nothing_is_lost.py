@@ -193,8 +193,7 @@ def test_processes_of_one_distributed_run_do_not_wait_for_each_other(step, tmp_p
         assert [process.wait(60) for process in (first, second)] == [0, 0]
 
 
-def test_pages_are_written_by_one_process_at_a_time(tiny_study, tmp_path, monkeypatch):
-    monkeypatch.setattr(study.places, "ROOT", shutil.copytree(tiny_study, tmp_path / "study"))
+def test_pages_are_written_by_one_process_at_a_time(paths):
     (study.places.ROOT / "notebooks" / "params" / "tiny").mkdir(parents=True)
     shutil.copy(ROOT / "notebooks" / "studies.yaml", study.places.ROOT / "notebooks")
     code = """
@@ -205,7 +204,6 @@ def test_pages_are_written_by_one_process_at_a_time(tiny_study, tmp_path, monkey
         study.places.NOTEBOOKS = Path(sys.argv[1]) / "notebooks"
         report.build("tiny")
     """
-    paths = study.Paths("tiny")
     with contextlib.ExitStack() as stack:
         with locked(paths.running / "pages", "tiny/pages"):
             process = stack.enter_context(python(code, study.places.ROOT))

@@ -18,9 +18,8 @@ T, U = (
 
 
 @pytest.fixture
-def tiny(tiny_study, tmp_path, monkeypatch):
+def tiny(paths, tmp_path, monkeypatch):
     """The paths of a copy of the tiny study whose texts name the DRG, and which has two runs to be trained, t and u."""
-    monkeypatch.setattr(study.places, "ROOT", shutil.copytree(tiny_study, tmp_path / "study"))
     monkeypatch.setattr(study.places, "NOTEBOOKS", tmp_path / "notebooks")
     folder = tmp_path / "notebooks" / "params" / "tiny"
     folder.mkdir(parents=True)
@@ -30,7 +29,6 @@ def tiny(tiny_study, tmp_path, monkeypatch):
         (folder / f"05-train-{run}.yaml").write_text(text)
     (folder / "06-results.yaml").write_text("profile: tiny\nrun: t\nruns: [t, u]\n")
     (folder / "13-try-it.yaml").write_text("profile: tiny\nrun: t\n")
-    paths = study.Paths("tiny")
     shutil.rmtree(paths.runs)
     stays = read_rows(paths.stays, cohort.STAYS)
     letters = stays["drg_v34"].map(lambda code: "".join("abcdefghij"[int(digit)] for digit in code))
