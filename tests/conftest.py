@@ -220,7 +220,8 @@ def tiny_study(tmp_path_factory):
             if model != "tfidf":
                 history = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
                 cost |= {"train_examples": 1200, "dtype": "float32", "history": history}
-            about = {"run": run, "model": model, "settings": {}, "split": split, "seed": 1}
+            settings = {"epochs": 2.0, "max_tokens": 99, "batch_size": 4} if model == "caml" else {}
+            about = {"run": run, "model": model, "settings": settings, "split": split, "seed": 1}
             made = Predictions(
                 test["stay_id"].to_numpy(), truth, np.array(codes), logits, about | {"cost": cost, "dataset": dataset}
             )

@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from made_report import run_by_hand
 
 from drgstudy import provenance, report, study
 
@@ -188,7 +189,6 @@ def test_the_page_says_which_runs_are_released_ones_and_keeps_their_pages(execut
 
 def test_each_study_has_its_part_and_may_stand_alone(executed):
     first, second = (executed.report / "numbers" / f"{name}.json" for name in ("06-results", "21-early-cohort"))
-    results = first.read_bytes()
     flow = {system: [{"step": "stays", "kept": kept, "removed": 0}] for system, kept in (("ms", 1234), ("apr", 5678))}
     cohort = {"dataset": {"kind": "synthetic", "name": "synthetic ICU", "fingerprint": "f"}, "stays_fingerprint": "s"}
     cohort |= {"flow": flow, "mean_words": {"hour 24": 81.0, "hour 48": 108.0}}
@@ -197,28 +197,35 @@ def test_each_study_has_its_part_and_may_stand_alone(executed):
         "This study has not been run yet: <code>make early PROFILE=tiny</code>"
         in (executed.report / "index.html").read_text()
     )
-    try:
-        provenance.write_json(second, {"numbers": cohort, "text": {}, "costs": {}}, "21-early-cohort")
-        report.build("tiny")
-        both = [(executed.report / f"paper-{place}.html").read_text() for place in (1, 2)]
-        assert 'id="part-1"' in both[0] and 'id="part-2"' in both[1] and "synthetic ICU" in both[1]
-        assert "1,234 stays in intensive care" in (executed.report / "index.html").read_text()
-        first.unlink()
-        report.build("tiny")
-        alone = Page(executed.report / "index.html")
-        ids = {attributes.get("id") for _, attributes in alone.tags}
-        assert alone.open == [] and "DRG-LLaMA is rerun" not in text_of(alone)
-        assert [file.name for file in executed.report.glob("paper-*.html")] == ["paper-2.html"]
-        links = [
-            attributes["href"][1:] for tag, attributes in alone.tags if tag == "a" and attributes["href"][0] == "#"
-        ]
-        assert set(links) <= ids
-        assert not list(executed.report.glob("pages/05*")) and "results" not in study.read_json(
-            executed.report / "numbers.json"
-        )
-    finally:
-        first.write_bytes(results)
-        second.unlink(missing_ok=True)
+    provenance.write_json(second, {"numbers": cohort, "text": {}, "costs": {}}, "21-early-cohort")
+    report.build("tiny")
+    both = [(executed.report / f"paper-{place}.html").read_text() for place in (1, 2)]
+    assert 'id="part-1"' in both[0] and 'id="part-2"' in both[1] and "synthetic ICU" in both[1]
+    assert "1,234 stays in intensive care" in (executed.report / "index.html").read_text()
+    first.unlink()
+    report.build("tiny")
+    alone = Page(executed.report / "index.html")
+    ids = {attributes.get("id") for _, attributes in alone.tags}
+    assert alone.open == [] and "DRG-LLaMA is rerun" not in text_of(alone)
+    assert [file.name for file in executed.report.glob("paper-*.html")] == ["paper-2.html"]
+    links = [
+        attributes["href"][1:] for tag, attributes in alone.tags if tag == "a" and attributes["href"][0] == "#"
+    ]
+    assert set(links) <= ids
+    assert not list(executed.report.glob("pages/05*")) and "results" not in study.read_json(
+        executed.report / "numbers.json"
+    )
+
+
+def test_a_study_without_a_language_model_has_its_page(paths, tmp_path, monkeypatch):
+    """As profiles easier and harder, whose first run is CAML: it has epochs and tokens, but no base."""
+    run_by_hand("06-results", "tiny", monkeypatch, run="mine", runs=["mine", "tfidf"])
+    (tmp_path / "params" / "tiny").mkdir(parents=True)
+    shutil.copy(NOTEBOOK.with_name("studies.yaml"), tmp_path)
+    monkeypatch.setattr(study.places, "NOTEBOOKS", tmp_path)
+    report.build("tiny")
+    page = (paths.report / "paper-1.html").read_text(encoding="utf-8")
+    assert 'id="table-1"' in page and "LLaMA-7B" not in page.partition('id="table-1"')[2].partition("<table")[0]
 
 
 def test_a_page_that_is_newer_than_its_notebook_stays_and_an_older_one_is_made_again(executed):
