@@ -208,9 +208,7 @@ def test_each_study_has_its_part_and_may_stand_alone(executed):
     ids = {attributes.get("id") for _, attributes in alone.tags}
     assert alone.open == [] and "DRG-LLaMA is rerun" not in text_of(alone)
     assert [file.name for file in executed.report.glob("paper-*.html")] == ["paper-2.html"]
-    links = [
-        attributes["href"][1:] for tag, attributes in alone.tags if tag == "a" and attributes["href"][0] == "#"
-    ]
+    links = [attributes["href"][1:] for tag, attributes in alone.tags if tag == "a" and attributes["href"][0] == "#"]
     assert set(links) <= ids
     assert not list(executed.report.glob("pages/05*")) and "results" not in study.read_json(
         executed.report / "numbers.json"

@@ -16,6 +16,7 @@ from drgstudy.bootstrap import bootstrap
 from drgstudy.flow import read_rows, write_rows
 from drgstudy.labels import TwoLabels
 from drgstudy.metrics import METRICS, Scores
+from drgstudy.plots.style import style_of
 from drgstudy.predictions import Predictions
 
 RUNS = ["llama", "tfidf", "mine"]
@@ -265,8 +266,8 @@ def test_a_run_is_called_what_it_is(run, base, name):
     assert names.names_of({"other": [SimpleNamespace(run=record)], "mine": SimpleNamespace(run={"run": "x"})}) == {
         "other": "other", "mine": "mine",
     }  # fmt: skip
-    assert names.named(run, {run: "N"}) == "N" and names.named("caml") == "CAML"
-    assert names.short(name) == name.replace(" (LLaMA architecture)", "")
+    assert style_of(run, {run: "N"})[0] == "N" and style_of("caml", {run: "N"})[0] == "CAML"
+    assert names.short({run: name}) == {run: name.replace(" (LLaMA architecture)", "")}
 
 
 # --- differences

@@ -16,7 +16,7 @@ from statsmodels.stats.multitest import multipletests
 from drgstudy import disclosure, published
 from drgstudy.bootstrap import Draws, difference
 from drgstudy.metrics import METRICS, TOP, Scores, share
-from drgstudy.names import named
+from drgstudy.plots.style import style_of
 from drgstudy.predictions import Predictions
 from drgstudy.study import StudyError, progress
 
@@ -52,13 +52,13 @@ def differences(
     if not parts:
         return pd.DataFrame(columns=[*columns, "p_holm", "models", "sentence"])
     table = pd.concat(parts, names=["of", "run", "metric"]).reset_index()
-    table = table.assign(model=[named(other, names) for other in table["run"]])[columns]
+    table = table.assign(model=[style_of(other, names)[0] for other in table["run"]])[columns]
     table["p_holm"] = multipletests(table["p"], method="holm")[1]
     table["models"] = [_models(scores[row.of], scores[row.run]) for row in table.itertuples()]
     untold = {name: _untold(one, mask_below) for name, one in scores.items()}
     masked = [row.metric in untold[row.of] | untold[row.run] for row in table.itertuples()]
     table.loc[masked, ["difference", "lower", "upper", "p", "p_holm"]] = np.nan
-    return table.assign(sentence=[difference_sentence(named(row.of, names), row) for row in table.itertuples()])
+    return table.assign(sentence=[difference_sentence(style_of(row.of, names)[0], row) for row in table.itertuples()])
 
 
 def with_best(
@@ -198,7 +198,7 @@ def split_effect(
         hidden = _untold(ours, mask_below) | _untold(theirs, mask_below)
         parts.append(
             table[~table["metric"].isin(hidden)].assign(
-                run=name, model=named(name, names), models=_models(ours, theirs)
+                run=name, model=style_of(name, names)[0], models=_models(ours, theirs)
             )
         )
     table = pd.concat(parts, ignore_index=True)
@@ -248,7 +248,7 @@ def clinicians_effect(
                 hidden.add(f"acc_at_{k}")
     table = split_effect(*({new.run["run"]: one} for one in scores), resamples, seed, mask_below)
     n, whole = disclosure.part(len(common), len(known.stay_ids), mask_below), len(known.stay_ids)
-    said = f"{n} of the {whole:,} test stays of {named(known.run['run'])} are test stays under both splits."
+    said = f"{n} of the {whole:,} test stays of {style_of(known.run['run'])[0]} are test stays under both splits."
     return table[~table["metric"].isin(hidden)], said[0].upper() + said[1:]
 
 

@@ -30,16 +30,11 @@ def name_of(record: dict, run: str | None = None) -> str:
     return f"{small}{_KIND}" if name == "DRG-LLaMA" else name.replace("DRG-LLaMA", small)
 
 
-def named(run: str, names: Mapping[str, str] | None = None) -> str:
-    """The name of a run among `names`, or as its key alone says it."""
-    return (names or {}).get(run) or style_of(run)[0]
-
-
-def short(name: str) -> str:
-    """A name without the kind of model that it is, for a figure's heading."""
-    return name.removesuffix(_KIND)
-
-
 def names_of(made: Mapping[str, Predictions | list[Predictions]]) -> dict[str, str]:
     """The name of each run by its key; of the models of all folds, the first one's record is read."""
     return {run: name_of((said[0] if isinstance(said, list) else said).run, run) for run, said in made.items()}
+
+
+def short(names: Mapping[str, str]) -> dict[str, str]:
+    """The names without the kind of model that each is, for a figure."""
+    return {run: name.removesuffix(_KIND) for run, name in names.items()}

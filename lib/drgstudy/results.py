@@ -11,8 +11,8 @@ from drgstudy import casemix, disclosure, drgs
 from drgstudy.bootstrap import bca, bootstrap, evaluate, left_out_counts, resample_counts, scored, summary
 from drgstudy.labels import TwoLabels
 from drgstudy.metrics import METRICS, Scores
-from drgstudy.names import name_of, named
-from drgstudy.plots.style import ACCURACY_RANGES
+from drgstudy.names import BASES, name_of
+from drgstudy.plots.style import ACCURACY_RANGES, style_of
 from drgstudy.predictions import Predictions, read_folds, read_weights
 from drgstudy.study import Paths, StudyError, progress, without_places
 
@@ -117,7 +117,7 @@ def table1(
         known[run] += [(share * kept.sum(), (1 - share) * kept.sum()) for share in told.dropna()]
         values[told.index] = told
         part = part.reindex(values.index).mask(values.isna()).assign(value=values).reset_index()
-        parts.append(part.assign(run=run, model=named(run, names), drg_set=drg_set))
+        parts.append(part.assign(run=run, model=style_of(run, names)[0], drg_set=drg_set))
     return pd.concat(parts, ignore_index=True)[["run", "model", "drg_set", "metric", "value", "sd", "lower", "upper"]]
 
 
@@ -362,7 +362,7 @@ def sizes(runs: dict[str, Predictions]) -> pd.DataFrame:
     """What Table 2 varies, by run, from run.json: size (the base's name, and its layers if it doesn't use all), max_tokens."""
     settings = pd.DataFrame({name: p.run["settings"] for name, p in runs.items()}).T[["base", "layers", "max_tokens"]]
     layers = settings["layers"].astype(int)
-    short = {base: without_places(base) for base in settings["base"].unique()}
+    short = {base: BASES.get(last := without_places(base), last) for base in settings["base"].unique()}
     twice = pd.Series(short).duplicated(keep=False)  # of two places of one last name, each has its number
     names = {base: f"{name} ({i})" if twice[base] else name for i, (base, name) in enumerate(short.items(), 1)}
     size = settings["base"].map(names) + np.where(layers > 0, ", first " + layers.astype(str) + " layers", "")

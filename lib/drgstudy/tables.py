@@ -12,7 +12,7 @@ from pandas.io.formats.style import Styler
 
 from drgstudy import drgs, provenance, published
 from drgstudy.metrics import METRICS
-from drgstudy.names import BASES, names_of
+from drgstudy.names import names_of
 from drgstudy.predictions import Predictions
 from drgstudy.published import EARLY_TEXT, TEXT
 from drgstudy.results import EARLY_METRICS
@@ -52,8 +52,7 @@ def printed2(table: pd.DataFrame) -> pd.DataFrame:
     cells = table.assign(cell=[spread(row.value, row.sd, 3) for row in table.itertuples()])
     wide = cells.set_index(["size", "max_tokens", "metric"])["cell"].unstack(sort=False)[list(METRICS)]
     names = {"size": "Model size", "max_tokens": "Max input tokens", **METRICS}
-    wide = wide.rename_axis(columns=None).reset_index()
-    return wide.assign(size=wide["size"].replace(BASES, regex=True)).rename(columns=names)
+    return wide.rename_axis(columns=None).reset_index().rename(columns=names)
 
 
 def printed3(table: pd.DataFrame) -> pd.DataFrame:
@@ -200,7 +199,7 @@ def in_print(values: pd.Series, form: str) -> list[str]:
 def printed_gains(gains: pd.DataFrame) -> pd.DataFrame:
     """What `comparisons.time_gains` finds, as it is printed."""
     theirs = zip(gains["against"], gains["published"], strict=True)
-    cells = {"Step": gains["step"].replace(BASES, regex=True)}
+    cells = {"Step": gains["step"]}
     cells["MIMIC-IV (published)"] = [f"{what}: {signed(gain, 0)} %" if what else "–" for what, gain in theirs]
     return pd.DataFrame(cells | {"Training time (this run)": [f"{signed(gain, 0)} %" for gain in gains["ours"]]})
 

@@ -37,7 +37,7 @@ def sets_by_size(table: pd.DataFrame, level: float, dataset: str) -> Figure:
     return stamped(figure, dataset, caption)
 
 
-def coding_costs(curves: dict[str, pd.DataFrame], price: float, dataset: str) -> Figure:
+def coding_costs(curves: dict[str, pd.DataFrame], price: float, dataset: str, names: dict | None = None) -> Figure:
     """Dollars misbilled by minutes of coding saved, a line for each run (`coder.costs`).
 
     The dashed line is what the minutes cost at `price` dollars a minute: below it, a model saves more than it misbills.
@@ -49,7 +49,7 @@ def coding_costs(curves: dict[str, pd.DataFrame], price: float, dataset: str) ->
     label = {"ha": "right", "va": "top", "fontsize": SMALL, "color": FAINT}
     ax.text(ends[1], price * ends[1] * 0.22, f"coding at \\${price:g} a minute", **label)
     for style, run in enumerate(in_order(curves)):
-        name, colour, _ = style_of(run)
+        name, colour, _ = style_of(run, names)
         curve = curves[run][curves[run]["dollars"] > 0]
         ax.plot(curve["minutes"], curve["dollars"], color=colour, ls=LINES[style % 5], lw=1.4, label=name)
     ax.set(xlabel="minutes of coding saved, of 100 stays", ylabel="dollars misbilled, of 100 stays")

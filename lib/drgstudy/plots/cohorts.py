@@ -248,37 +248,37 @@ def hardness(hardness: dict, dataset: str) -> Figure:
     return stamped(figure, dataset, f"Top-1 accuracy: {', '.join(said)}.")
 
 
-def strata(table: pd.DataFrame, dataset: str) -> Figure:
+def strata(table: pd.DataFrame, dataset: str, names: dict | None = None) -> Figure:
     """Accuracy of each run in each stratum, and how much better than the first run each other one is.
 
     `table` is from `comparisons.by_stratum`.
     """
-    names, runs = list(dict.fromkeys(table["stratum"])), in_order(table["run"])
-    figure, (left, right) = canvas("two columns", 20 + 6.4 * len(names), columns=2, sharey=True)
+    strata, runs = list(dict.fromkeys(table["stratum"])), in_order(table["run"])
+    figure, (left, right) = canvas("two columns", 20 + 6.4 * len(strata), columns=2, sharey=True)
     for number, run in enumerate(runs):
-        rows = table[table["run"] == run].set_index("stratum").loc[names]
-        name, colour, marker = style_of(run)
-        at = [y + 0.16 * (number - (len(runs) - 1) / 2) for y in range(len(names))]
+        rows = table[table["run"] == run].set_index("stratum").loc[strata]
+        name, colour, marker = style_of(run, names)
+        at = [y + 0.16 * (number - (len(runs) - 1) / 2) for y in range(len(strata))]
         for ax, value, low, high in ((left, "value", "lower", "upper"), (right, *_DIFFERENCE)):
             if rows[value].notna().any():
                 reach = [rows[value] - rows[low], rows[high] - rows[value]]
                 ax.errorbar(rows[value], at, xerr=reach, fmt=marker, color=colour, label=name)
     stays = table.groupby("stratum")["stays"].first()
-    left.set_yticks(range(len(names)), [f"{name} ({stays[name]:,})" for name in names])
-    left.set_ylim(len(names) - 0.5, -0.5)
+    left.set_yticks(range(len(strata)), [f"{name} ({stays[name]:,})" for name in strata])
+    left.set_ylim(len(strata) - 0.5, -0.5)
     left.set(xlabel="top-1 accuracy (%)", xlim=(-0.02, 1.02))
-    first = style_of(table["run"].iloc[0])[0]
+    first = style_of(table["run"].iloc[0], names)[0]
     right.axvline(0, color=FAINT, lw=0.8, ls="--")
     right.set(xlabel=f"difference from {first} (points)")
     percent(left.xaxis, right.xaxis)
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=len(runs))
-    whole = table[(table["stratum"] == names[0]) & table["difference"].notna()]
+    whole = table[(table["stratum"] == strata[0]) & table["difference"].notna()]
     form = "{0:+.1f} points ({1:+.1f} to {2:+.1f})"
     told = [
-        f"{style_of(row['run'])[0]} {minus(form.format(*(100 * row[list(_DIFFERENCE)])))}"
+        f"{style_of(row['run'], names)[0]} {minus(form.format(*(100 * row[list(_DIFFERENCE)])))}"
         for _, row in whole.iterrows()
     ]
     caption = (
-        f"Top-1 accuracy by stratum of the test stays. {names[0]}, against {first}: {'; '.join(told) or 'not shown'}."
+        f"Top-1 accuracy by stratum of the test stays. {strata[0]}, against {first}: {'; '.join(told) or 'not shown'}."
     )
     return stamped(figure, dataset, caption)

@@ -31,7 +31,7 @@ CLAIM_AXES = {
 }
 
 
-def learning_curve(histories: dict[str, list[dict]], dataset: str) -> Figure:
+def learning_curve(histories: dict[str, list[dict]], dataset: str, names: dict | None = None) -> Figure:
     """Training loss by step, one panel for each run; dashed, its score on the validation stays, if it has any.
 
     `histories` holds each run's ``cost["history"]``: entries {"step", "loss"} and {"step", "eval_accuracy"} (or
@@ -52,15 +52,15 @@ def learning_curve(histories: dict[str, list[dict]], dataset: str) -> Figure:
             ax.set_yticks([])
         number = "eval_mean_absolute_error" in log
         loss = "mean squared error" if number else "nats"
-        ax.set(title=style_of(run)[0], xlabel="step", ylabel=f"training loss ({loss})")
+        ax.set(title=style_of(run, names)[0], xlabel="step", ylabel=f"training loss ({loss})")
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         for judged in log.columns.intersection(["eval_accuracy", "eval_mean_absolute_error"]):
             right = ax.twinx()
             log[judged].dropna().plot(ax=right, color=INK, ls="--", marker=".")
             right.set_ylabel(f"validation {judged.removeprefix('eval_').replace('_', ' ')} (dashed)")
             right.spines["right"].set_visible(True)
-    names = ", ".join(style_of(run)[0] for run in in_order(histories))
-    return stamped(figure, dataset, f"Training loss by step, and dashed the score on the validation stays: {names}.")
+    said = ", ".join(style_of(run, names)[0] for run in in_order(histories))
+    return stamped(figure, dataset, f"Training loss by step, and dashed the score on the validation stays: {said}.")
 
 
 def forest(table: pd.DataFrame, reference: str, dataset: str) -> Figure:
@@ -221,7 +221,7 @@ def sweep(table: pd.DataFrame, published: pd.DataFrame, dataset: str) -> Figure:
     return stamped(figure, f"two datasets: MIMIC-IV and {dataset}", caption)
 
 
-def by_share(table: pd.DataFrame, n: int, dataset: str) -> Figure:
+def by_share(table: pd.DataFrame, n: int, dataset: str, names: dict | None = None) -> Figure:
     """Top-1 accuracy of models trained on parts of the training stays: a point each training, a line through the means.
 
     `table` has model, share and value; `n` is the number of training stays.
@@ -229,7 +229,7 @@ def by_share(table: pd.DataFrame, n: int, dataset: str) -> Figure:
     figure, ax = canvas("one column", 62)
     said = []
     for style, model in enumerate(in_order(table["model"].unique())):
-        name, colour, marker = style_of(model)
+        name, colour, marker = style_of(model, names)
         rows = table[table["model"] == model]
         ax.scatter(rows["share"] * n, rows["value"], color=colour, marker=marker, s=10, alpha=0.6, lw=0)
         mean = rows.groupby("share")["value"].mean()
@@ -245,7 +245,7 @@ def by_share(table: pd.DataFrame, n: int, dataset: str) -> Figure:
     return stamped(figure, dataset, f"Top-1 accuracy from {shares} training stays: {', '.join(said)}.")
 
 
-def split_effect(table: pd.DataFrame, dataset: str) -> Figure:
+def split_effect(table: pd.DataFrame, dataset: str, names: dict | None = None) -> Figure:
     """By how much each model scores higher where it knows the test patients, in three metrics, with 95 % intervals.
 
     `table` is as `comparisons.split_effect` returns it. What is not in it, for small counts would follow, is not drawn.
@@ -256,7 +256,7 @@ def split_effect(table: pd.DataFrame, dataset: str) -> Figure:
     for ax, metric in zip(grid, ("macro_f1", "acc_at_1", "acc_at_5"), strict=True):
         shown = rows.reindex([(metric, run) for run in runs]).reset_index()
         ax.axvline(0, color=FAINT, lw=0.8, ls="--", zorder=0)
-        dots(ax, shown.assign(model=[style_of(run)[0] for run in runs]), "difference", "{:+.3f}", runs)
+        dots(ax, shown.assign(model=[style_of(run, names)[0] for run in runs]), "difference", "{:+.3f}", runs)
         ax.set(xlabel=f"difference in {METRICS[metric]}")
     figure.suptitle("known minus new patients, 95 % paired interval (right of 0: knowing the patients helps)")
     top1 = _intervals(table[table["metric"] == "acc_at_1"].itertuples())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -75,17 +75,17 @@ sns.set_theme(
 )
 
 
-def style_of(run: str) -> tuple[str, str, str]:
-    """Name, colour and marker of a run.
+def style_of(run: str, names: Mapping[str, str] | None = None) -> tuple[str, str, str]:
+    """Name, colour and marker of a run; its name is that among `names` (`names.names_of`), if it is there.
 
     A variant ("llama-64", "caml-ms") is drawn like its model ("llama"), and its name says what varies. A run whose
     model is not in `MODELS` keeps its own name and gets a grey cross.
     """
     model, *variant = run.split("-")
+    name, *drawn = MODELS.get(run) or MODELS.get(model) or (run, "0.4", "X")
     if run not in MODELS and model in MODELS:
-        name, *rest = MODELS[model]
-        return f"{name} ({', '.join(SYSTEMS.get(word, word) for word in variant)})", *rest
-    return MODELS.get(run, (run, "0.4", "X"))
+        name = f"{name} ({', '.join(SYSTEMS.get(word, word) for word in variant)})"
+    return (names or {}).get(run, name), *drawn
 
 
 def in_order(runs: Iterable[str]) -> list[str]:

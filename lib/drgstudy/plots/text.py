@@ -12,7 +12,9 @@ from drgstudy.plots.canvas import canvas, stamped
 from drgstudy.plots.style import FAINT, PALETTE, SMALL, in_order, style_of
 
 
-def strongest_words(panels: dict[str, tuple[str, str, pd.Series]], billed: str, dataset: str) -> Figure:
+def strongest_words(
+    panels: dict[str, tuple[str, str, pd.Series]], billed: str, dataset: str, names: dict | None = None
+) -> Figure:
     """The phrases that moved one stay's prediction, a panel for each run: blue for the DRG, hatched orange against it.
 
     `billed` names the DRG under which the stay was billed.
@@ -33,11 +35,11 @@ def strongest_words(panels: dict[str, tuple[str, str, pd.Series]], billed: str, 
         ax.axvline(0, color=FAINT, lw=0.8)
         ax.set_yticks(range(len(scores)), [_plain(phrase, 32) for phrase in scores.index])
         ax.set(ylim=(len(scores) - 0.4, -0.6), xlabel=unit)
-        title = _plain(f"{style_of(run)[0]}: {subtitle}", 68)
+        title = _plain(f"{style_of(run, names)[0]}: {subtitle}", 68)
         ax.set_title(textwrap.fill(title, 52), loc="left", fontsize=SMALL)
         ax.xaxis.set_major_locator(MaxNLocator(4))
     figure.suptitle(f"One stay, billed as {_plain(billed, 90)}")
-    said = ", ".join(f"{style_of(run)[0]} {panels[run][0].split()[0]}" for run in in_order(panels))
+    said = ", ".join(f"{style_of(run, names)[0]} {panels[run][0].split()[0]}" for run in in_order(panels))
     caption = f"The phrases that moved the answers for one stay, billed as {billed}. The models say: {said}."
     return stamped(figure, dataset, caption)
 

@@ -11,14 +11,16 @@ from drgstudy.plots.canvas import canvas, percent, stamped
 from drgstudy.plots.style import FAINT, in_order, style_of
 
 
-def reliability(tables: dict[str, pd.DataFrame], errors: dict[str, float], dataset: str) -> Figure:
+def reliability(
+    tables: dict[str, pd.DataFrame], errors: dict[str, float], dataset: str, names: dict | None = None
+) -> Figure:
     """Accuracy by stated confidence, one panel for each run. On the diagonal, a model is right as often as it says.
 
     `tables` holds each run's `calibration.reliability`, `errors` its expected calibration error.
     """
     figure, panels = _a_panel_each(tables)
     for run, ax in panels.items():
-        (name, colour, marker), table = style_of(run), tables[run]
+        (name, colour, marker), table = style_of(run, names), tables[run]
         ax.plot([0, 1], [0, 1], color=FAINT, ls="--", lw=0.8)
         ax.vlines(table["confidence"], table["lower"], table["upper"], color=colour, lw=1, alpha=0.6, clip_on=False)
         ax.plot(table["confidence"], table["accuracy"], marker, color=colour, clip_on=False)
@@ -29,20 +31,20 @@ def reliability(tables: dict[str, pd.DataFrame], errors: dict[str, float], datas
     figure.suptitle("above the dashed line: too modest; below it: overconfident")
     figure.supxlabel(f"mean confidence of {size} stays (%)", fontsize=7)
     figure.supylabel("accuracy (%), 95 % interval", fontsize=7)
-    said = ", ".join(f"{style_of(run)[0]} {errors[run]:.2f}" for run in panels if errors[run] == errors[run])
+    said = ", ".join(f"{style_of(run, names)[0]} {errors[run]:.2f}" for run in panels if errors[run] == errors[run])
     return stamped(
         figure, dataset, f"Accuracy by stated confidence. Expected calibration error: {said or 'not shown'}."
     )
 
 
-def coverage(curves: dict[str, pd.DataFrame], targets: list[float], dataset: str) -> Figure:
+def coverage(curves: dict[str, pd.DataFrame], targets: list[float], dataset: str, names: dict | None = None) -> Figure:
     """Accuracy on the stays that a model answers, by their share, one panel for each run; grey: the other runs.
 
     `curves` holds each run's `calibration.coverage`, with the interval of `calibration.coverage_interval`.
     """
     figure, panels = _a_panel_each(curves)
     for run, ax in panels.items():
-        (name, colour, _), curve = style_of(run), curves[run]
+        (name, colour, _), curve = style_of(run, names), curves[run]
         for target in targets:
             ax.axhline(target, color=FAINT, lw=0.8, ls="--")
         for other in in_order(curves.keys() - {run}):
@@ -52,7 +54,11 @@ def coverage(curves: dict[str, pd.DataFrame], targets: list[float], dataset: str
         ax.set(title=name, xlim=(0, 1.02), ylim=(0, 1.02))
     figure.supxlabel("stays that the model answers, the most confident first (%)", fontsize=7)
     figure.supylabel("accuracy (%), 95 % interval", fontsize=7)
-    said = [f"{style_of(run)[0]} {100 * curves[run]['accuracy'].iloc[-1]:.0f} %" for run in panels if len(curves[run])]
+    said = [
+        f"{style_of(run, names)[0]} {100 * curves[run]['accuracy'].iloc[-1]:.0f} %"
+        for run in panels
+        if len(curves[run])
+    ]
     return stamped(
         figure,
         dataset,
