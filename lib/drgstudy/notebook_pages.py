@@ -60,7 +60,8 @@ def content(file: Path, report: Path, pages: set[str]) -> dict:
     notebook.cells[0].source = re.sub(r"^# .*\n*", "", notebook.cells[0].source)  # the page has its title elsewhere
     _fold(notebook)
     _number(notebook, file.stem[:2], report)
-    body = re.sub(r'<a href="((\d\d-[\w-]+)\.ipynb)">(.*?)</a>', functools.partial(_link, pages), _html(notebook))
+    body, _ = _exporter().from_notebook_node(notebook)
+    body = re.sub(r'<a href="((\d\d-[\w-]+)\.ipynb)">(.*?)</a>', functools.partial(_link, pages), body)
     written = dict.fromkeys(made for cell in notebook.cells for made in _written(cell, report))
     links = {kind: [Markup(_links(kind, name, report, name)) for of, name in written if of == kind] for kind in _FORMS}
     sections = re.findall(r'<h2 id="([^"]*)">(.*?)<a class="anchor-link"', body)
@@ -210,8 +211,9 @@ class _Exporter(HTMLExporter):
         return [str(Path(sys.prefix, "share", "jupyter"))]
 
 
-def _html(notebook) -> str:
-    exporter = _Exporter(
+@functools.cache  # its templates are compiled once
+def _exporter() -> HTMLExporter:
+    return _Exporter(
         template_name="basic",
         extra_template_basedirs=[],
         extra_template_paths=[str(graph.TEMPLATES)],
@@ -219,4 +221,3 @@ def _html(notebook) -> str:
         exclude_input_prompt=True,
         exclude_output_prompt=True,
     )
-    return exporter.from_notebook_node(notebook)[0]
