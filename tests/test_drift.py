@@ -122,7 +122,7 @@ def test_sentences_say_what_was_found_and_what_not():
     first, second, third = drift.sentences(gained, (0.866, 0.0), mix, 0.0004)
     assert "30.0 %" in first and "that costs accuracy (+15.0 points, 95 % interval +10.0 to +20.0)" in first
     assert second == "Later notes can be told from early ones by their words (AUC 0.87, p < 0.001)."
-    assert third == "The case mix changes with the years (p < 0.001; farther from all years’ than chance: 2010)."
+    assert third == "The case mix changes with the years (p < 0.001; farther from that of all years than chance puts it: 2010)."
     first, second, third = drift.sentences(gained.replace(0.1, -0.1), (0.51, 0.2), mix[1:], 0.3)
     assert second == "Later notes can’t be told from early ones by their words (AUC 0.51, p = 0.2)."
     assert third == "The case mix changes no more than chance would do (p = 0.3)."

@@ -249,8 +249,8 @@ def test_drgs_in_print_say_what_is_masked():
 @pytest.mark.parametrize(
     ("run", "base", "name"),
     [
-        ("llama", "smollm2-135m-instruct", "SmolLM2-135M (LLaMA architecture)"),
-        ("llama", "/somewhere/models/smollm2-135m-instruct", "SmolLM2-135M (LLaMA architecture)"),
+        ("llama", "smollm2-135m-instruct", "SmolLM2-135M"),
+        ("llama", "/somewhere/models/smollm2-135m-instruct", "SmolLM2-135M"),
         ("llama-small-64", "smollm2-135m-instruct", "SmolLM2-135M (small, 64)"),
         ("llama-ms", "smollm2-135m-instruct", "SmolLM2-135M (MS-DRG)"),
         ("tree", "smollm2-135m-instruct", "SmolLM2-135M, tree"),
@@ -267,7 +267,7 @@ def test_a_run_is_called_what_it_is(run, base, name):
         "other": "other", "mine": "mine",
     }  # fmt: skip
     assert style_of(run, {run: "N"})[0] == "N" and style_of("caml", {run: "N"})[0] == "CAML"
-    assert names.short({run: name}) == {run: name.replace(" (LLaMA architecture)", "")}
+    assert names.in_full(name) == {"SmolLM2-135M": "SmolLM2-135M (LLaMA architecture)"}.get(name, name)
 
 
 # --- differences

@@ -46,9 +46,9 @@ def test_models_read_the_notes_up_to_the_hour_and_no_diagnosis(read):
 @pytest.mark.parametrize(
     ("change", "verdict"),
     [
-        ((3.0, 1.0, 5.0), "it is farther off so (+3.0 points, 95 % interval +1.0 to +5.0)."),
-        ((-3.0, -5.0, -1.0), "it is nearer so"),
-        ((3.0, -1.0, 7.0), "it can’t be told whether that matters"),
+        ((3.0, 1.0, 5.0), ", which is farther off (+3.0 points, 95 % interval +1.0 to +5.0)."),
+        ((-3.0, -5.0, -1.0), ", which is nearer"),
+        ((3.0, -1.0, 7.0), ", and it can’t be told whether that matters"),
     ],
 )
 def test_the_sentence_goes_by_the_interval(change, verdict):
@@ -57,6 +57,6 @@ def test_the_sentence_goes_by_the_interval(change, verdict):
     )
     said = findings.undiagnosed_sentence(-6, effect)
     assert said.startswith(
-        "At hour −6 the index is off by 4.0 % with the admitting diagnosis and by 7.0 % without it: "
+        "At hour −6 the index is off by 4.0 % with the admitting diagnosis and by 7.0 % without it"
     )
     assert verdict in said

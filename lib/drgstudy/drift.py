@@ -192,7 +192,7 @@ def sentences(gained: pd.Series, apart: tuple[float, float], mix: pd.DataFrame, 
     words = f"Later notes {'can' if certain < 0.05 else 'can’t'} be told from early ones by their words"
     verdict = "changes with the years" if p < 0.05 else "changes no more than chance would do"
     far = mix.index[mix["distance"] > mix["by_chance"]]
-    listed = f"; farther from all years’ than chance: {', '.join(map(str, far))}" if len(far) else ""
+    listed = f"; farther from that of all years than chance puts it: {', '.join(map(str, far))}" if len(far) else ""
     return [
         cost,
         f"{words} (AUC {auc:.2f}, {_in_print(certain)}).",

@@ -76,10 +76,12 @@ def cmi_sentences(system: str, compared: list[int], found: dict) -> list[str]:
 def undiagnosed_sentence(hour: int, effect: pd.DataFrame) -> str:
     """How far off the case-mix index is without the admitting diagnosis: `casemix.change_by_hour` from with it to without."""
     change, off = effect.loc["change"], effect["value"]
-    verdict = by_interval(change, "it can’t be told whether that matters", "it is nearer so", "it is farther off so")
+    verdict = by_interval(
+        change, ", and it can’t be told whether that matters", ", which is nearer", ", which is farther off"
+    )
     return (
         f"At hour {hour_name(hour)} the index is off by {off['earlier']:.1f} % with the admitting diagnosis and by "
-        f"{off['later']:.1f} % without it: {verdict} ({points(change)})."
+        f"{off['later']:.1f} % without it{verdict} ({points(change)})."
     )
 
 
@@ -160,8 +162,8 @@ def trust_sentences(
         )
     money = mix.set_index(["run", "way", "measure"])[["value", "lower", "upper"]].sort_index()
     whose = {
-        (run, "top-1"): f"By {name}'s top-1 weights",
-        (run, "expected"): f"By {name}'s expected weights",
+        (run, "top-1"): f"By {name}’s top-1 weights",
+        (run, "expected"): f"By {name}’s expected weights",
         ("Training mean", "expected"): "By the mean of the training stays, which reads nothing,",
     }
     for guess, words in whose.items():

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from drgstudy import claims, findings
+from drgstudy.names import BASES, in_full
 
+_STAND_FOR = {"llama": "LLaMA-7B", "bert": "ClinicalBERT"}
 _JUDGED = ["claim", "place", "family", "direction", "published", "bound", "unit", "value", "lower", "upper", "p", "verdict", "note"]  # fmt: skip
 
 
@@ -86,7 +88,7 @@ def _scores(models: dict, sets: dict) -> list[tuple[str, dict]]:
     """Name and top-1 accuracy (value, and lower and upper where there are any) of each run on all DRGs, the best first."""
     scores = {run: sets[run]["All DRGs"].get("acc_at_1", {}) for run in models if run in sets}
     shown = {run: score for run, score in scores.items() if score.get("value") is not None}
-    return [(models[run]["name"], shown[run]) for run in sorted(shown, key=lambda run: (-shown[run]["value"], run))]
+    return [(in_full(models[run]["name"]), shown[run]) for run in sorted(shown, key=lambda run: (-shown[run]["value"], run))]
 
 
 def _ranked(scores: list[tuple[str, dict]]) -> str:
@@ -109,13 +111,16 @@ def _survive(results: dict) -> str:
 
 def limits(numbers: dict) -> list[str]:
     """What a reader must know before believing any number: how many stays and trainings, and whose."""
-    found, text, few = [], numbers["text"], "few"
-    if "results" in numbers:
+    found, text, few, results = [], numbers["text"], "few", numbers.get("results", {})
+    if results:
         trainings = numbers.get("seeds", {}).get("trainings", {}).values()
         seeds = {score["seed"] for scores in trainings for score in scores.values()}
         trained = f"trained from up to {len(seeds)} seeds" if len(seeds) > 1 else "trained once"
         train, test = (f"{text[key]:,.0f}" if key in text else few for key in ("train_stays", "test_stays"))
         found.append(f"DRG-LLaMA is rerun with {train} training stays and {test} test stays; each model was {trained}.")
+        bases = {of: results["models"].get(of, {}).get("settings", {}).get("base") for of in _STAND_FOR}
+        small = [f"{in_full(BASES[base])} for {_STAND_FOR[of]}" for of, base in bases.items() if base in BASES]
+        found += [f"A small model stands for each large one: {' and '.join(small)}."] if small else []
     if "early_cohort" in numbers:
         flow = numbers["early_cohort"]["flow"]
         ms, apr = (few if flow[of][-1]["kept"] is None else f"{flow[of][-1]['kept']:,}" for of in ("ms", "apr"))
@@ -152,13 +157,13 @@ def plainest(numbers: dict) -> dict[str, list[str]]:
         plain, ours = (percent(score.get("value")) for score in right.values())
         said["results"].append(
             f"{results['models']['tfidf']['name']} names {plain} of the test stays right, "
-            f"{results['models'][results['run']]['name']} {ours}. {results['differences']['tfidf']['acc_at_1']['sentence']}"
+            f"{in_full(results['models'][results['run']]['name'])} {ours}. {results['differences']['tfidf']['acc_at_1']['sentence']}"
         )
     if found := numbers.get("trust", {}).get("against_guess", {}).get("top-1"):
-        said["results"].append(_index("the case-mix index", found["model"], found["guess"], found["change"]))
+        said["results"].append(_index("The case-mix index", found["model"], found["guess"], found["change"]))
     for system, hours in sorted(numbers.get("case_mix", {}).get("against_guess", {}).items(), reverse=True):
         hour, found = min(hours.items(), key=lambda item: int(item[0]))
-        what = f"the case-mix index of {system.upper()}-DRGs after {hour} hours"
+        what = f"The case-mix index of {system.upper()}-DRGs after {hour} hours"
         said["early_cohort"].append(_index(what, found["models"], found["guess"], found["change"]))
     return said
 
@@ -169,8 +174,8 @@ def _index(what: str, models: dict, guess: dict, change: dict) -> str:
         change, "it can’t be told which is nearer", "the models are nearer", "the guess is nearer"
     )
     return (
-        f"By the models {what} is off by {models['value']:.1f} %, by a guess that reads nothing by {guess['value']:.1f} %: "
-        f"{nearer} ({findings.points(change)})."
+        f"{what} is off by {models['value']:.1f} % with the models, and by {guess['value']:.1f} % with a guess that reads "
+        f"nothing: {nearer} ({findings.points(change)})."
     )
 
 
@@ -184,4 +189,4 @@ def in_short(numbers: dict) -> str:
         if topic in found["counts"]
     ]
     lines = [*plain["results"][:1], *plain["early_cohort"][:1], *counts]
-    return "".join(f"- {line[0].upper()}{line[1:]}\n" for line in lines)
+    return "".join(f"- {line}\n" for line in lines)

@@ -8,9 +8,8 @@ from drgstudy.plots.style import style_of
 from drgstudy.predictions import Predictions
 from drgstudy.study import without_places
 
-BASES = {"smollm2-135m-instruct": "SmolLM2-135M"}
-"""The small LLaMAs that stand for the papers', by the base in a run's settings, and what they are called in print."""
-_KIND = " (LLaMA architecture)"
+BASES = {"smollm2-135m-instruct": "SmolLM2-135M", "minilm-l6": "MiniLM-L6"}
+"""The small models that stand for the papers', by the base in a run's settings, and what they are called in print."""
 
 
 def name_of(record: dict, run: str | None = None) -> str:
@@ -24,10 +23,7 @@ def name_of(record: dict, run: str | None = None) -> str:
         Its key, as `plots.style_of` reads it, if not that of the record.
     """
     name = style_of(run or record["run"])[0]
-    small = BASES.get(without_places(record.get("settings", {}).get("base", "")))
-    if small is None:
-        return name
-    return f"{small}{_KIND}" if name == "DRG-LLaMA" else name.replace("DRG-LLaMA", small)
+    return name.replace("DRG-LLaMA", BASES.get(without_places(record.get("settings", {}).get("base", "")), "DRG-LLaMA"))
 
 
 def names_of(made: Mapping[str, Predictions | list[Predictions]]) -> dict[str, str]:
@@ -35,6 +31,6 @@ def names_of(made: Mapping[str, Predictions | list[Predictions]]) -> dict[str, s
     return {run: name_of((said[0] if isinstance(said, list) else said).run, run) for run, said in made.items()}
 
 
-def short(names: Mapping[str, str]) -> dict[str, str]:
-    """The names without the kind of model that each is, for a figure."""
-    return {run: name.removesuffix(_KIND) for run, name in names.items()}
+def in_full(name: str) -> str:
+    """The name with the kind of model, for tables and where a text names the model first."""
+    return f"{name} (LLaMA architecture)" if name == BASES["smollm2-135m-instruct"] else name

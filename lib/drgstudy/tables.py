@@ -12,7 +12,7 @@ from pandas.io.formats.style import Styler
 
 from drgstudy import drgs, provenance, published
 from drgstudy.metrics import METRICS
-from drgstudy.names import names_of
+from drgstudy.names import in_full, names_of
 from drgstudy.predictions import Predictions
 from drgstudy.published import EARLY_TEXT, TEXT
 from drgstudy.results import EARLY_METRICS
@@ -300,7 +300,7 @@ def write_table(printed: pd.DataFrame, numbers: pd.DataFrame, folder: Path, name
     """Write a table twice, with the dataset in the last column: as numbers, and as it is printed.
 
     `name`.csv has the numbers, to six digits; what is missing or masked is empty. printed/`name`.csv and .md have what a page
-    shows: a dash for what is missing, and "none" for a table without rows.
+    shows: models' names in full, a dash for what is missing, and "none" for a table without rows.
 
     Parameters
     ----------
@@ -315,6 +315,8 @@ def write_table(printed: pd.DataFrame, numbers: pd.DataFrame, folder: Path, name
     if printed.empty:
         printed = pd.DataFrame([["none", *["–"] * (printed.shape[1] - 1)]], columns=printed.columns)
     printed = printed.astype(object).where(printed.notna(), "–")
+    if "Model" in printed:
+        printed = printed.assign(Model=printed["Model"].map(in_full))
     lists = [column for column in numbers if any(isinstance(cell, list) for cell in numbers[column])]
     numbers = numbers.drop(columns=lists).drop(columns="sentence", errors="ignore")
     for file, table in (folder / f"{name}.csv", numbers.map(_digits)), (folder / "printed" / f"{name}.csv", printed):
