@@ -194,7 +194,7 @@ def tiny_study(tmp_path_factory):
         raw.parent.mkdir(parents=True)
         stays.to_csv(raw)
         source = {"kind": "synthetic", "name": "synthetic <script>alert(1)</script> hospital & seed 3"}
-        provenance.write_json(paths.source, source, "01-hospital", [raw], source)
+        provenance.write_json(paths.source, source | {"folder": str(raw.parent)}, "01-hospital", [raw], source)
         mapping = mapping.assign(code=mapping["drg_v34"], title=mapping["drg_v34"], provenance="title")
         about = {"by": "02-harmonization", "inputs": [paths.source]}
         write_rows(mapping.astype({"stays": "int64"}), paths.drgs, cohort.MAPPING, **about)

@@ -7,6 +7,8 @@ import pytest
 from drgstudy import drift
 from drgstudy.cohort import DRG_COLUMNS
 from drgstudy.models import tfidf
+from drgstudy.predictions import Predictions
+from drgstudy.study import StudyError
 from drgstudy.synthetic.discharge import hospital_and_staff, patient_generator
 from drgstudy.synthetic.patients import draw_patient
 
@@ -116,18 +118,41 @@ def test_the_gain_by_hand_and_its_mask():
     assert drift.gain(early, drawn, 3).isna().all()
 
 
+def run(name: str, right: list[int], **about) -> Predictions:
+    """Of six stays, of which those are named right."""
+    record = {"run": name, "model": "llama", "settings": {}, "until": 2012, "as_many": False} | about
+    logits = np.eye(2, dtype=np.float32)[[int(i not in right) for i in range(6)]]
+    return Predictions(np.arange(100, 106), np.zeros(6, int), ["470", "871"], logits, record)
+
+
+def test_two_runs_are_compared_on_the_later_stays_alone():
+    early, mixed, later = run("e", [0, 1, 2]), run("m", [1, 2, 3, 4], as_many=True), pd.Series([102, 103, 104, 105])
+    found = drift.gain_of_runs(early, mixed, 2012, later)
+    assert found[["early", "all", "difference"]].tolist() == [0.25, 0.75, 0.5]
+    reach = 1.959964 * np.sqrt(np.var([0, 1, 1, 0], ddof=1) / 4)
+    assert found[["lower", "upper"]].tolist() == pytest.approx([0.5 - reach, 0.5 + reach], abs=1e-4)
+    assert drift.gain_of_runs(early, mixed, 2012, later, 2).isna().all()  # of the two early stays one is right of each
+
+
+@pytest.mark.parametrize("wrong", [{"as_many": False}, {"until": 2013}, {"settings": {"epochs": 2}}, {"model": "caml"}])
+def test_runs_that_differ_in_more_than_their_stays_are_not_compared(wrong):
+    with pytest.raises(StudyError, match="runs 'e' and 'm': expected one model with the same settings, both .* until: 2012"):
+        drift.gain_of_runs(run("e", [0]), run("m", [1], **{"as_many": True} | wrong), 2012, pd.Series([102]))
+
+
 def test_sentences_say_what_was_found_and_what_not():
     gained = pd.Series({"early": 0.3, "all": 0.45, "difference": 0.15, "lower": 0.1, "upper": 0.2, "p": 0.01})
     mix = pd.DataFrame({"distance": [0.3, 0.1], "by_chance": [0.2, 0.2]}, [2010, 2011])
-    first, second, third = drift.sentences(gained, (0.866, 0.0), mix, 0.0004)
+    first, second, third = drift.sentences({"TF-IDF": gained}, (0.866, 0.0), mix, 0.0004)
     assert "30.0 %" in first and "that costs accuracy (+15.0 points, 95 % interval +10.0 to +20.0)" in first
     assert second == "Later notes can be told from early ones by their words (AUC 0.87, p < 0.001)."
     assert third == "The case mix changes with the years (p < 0.001; farther from that of all years than chance puts it: 2010)."
-    first, second, third = drift.sentences(gained.replace(0.1, -0.1), (0.51, 0.2), mix[1:], 0.3)
+    first, second, third = drift.sentences({"TF-IDF": gained.replace(0.1, -0.1)}, (0.51, 0.2), mix[1:], 0.3)
     assert second == "Later notes can’t be told from early ones by their words (AUC 0.51, p = 0.2)."
     assert third == "The case mix changes no more than chance would do (p = 0.3)."
     assert "it can’t be told whether that costs anything (+15.0 points, 95 % interval −10.0" in first
-    assert "small counts would follow" in drift.sentences(gained * np.nan, (0.51, 0.2), mix, 0.3)[0]
+    _, masked, *_ = drift.sentences({"TF-IDF": gained, "LLaMA": gained * np.nan}, (0.51, 0.2), mix, 0.3)
+    assert masked.startswith("What it costs LLaMA") and "small counts would follow" in masked
 
 
 @pytest.mark.parametrize("features", [0, 2**18])

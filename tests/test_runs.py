@@ -251,6 +251,27 @@ def test_a_learning_curve_draws_from_each_drg_and_judges_by_the_same_stays(disch
             discharge[1](train_share=share)
 
 
+def test_a_model_of_the_early_years_and_one_of_as_many_stays_of_all_years(discharge, monkeypatch):
+    paths, training = discharge
+    stays = read_rows(paths.stays, cohort.STAYS)
+    year = (2008 + stays.index % 10).to_numpy()
+    dated = stays.assign(first=year, last=year + 2)[stays.index % 7 > 0]  # of some the year is not known
+    monkeypatch.setattr(runs.people, "dated", lambda *_: dated)
+    early, mixed, whole = training(until=2012), training(until=2012, as_many=True), training()
+    train, test = cohort.parts(stays, "split")
+    past = train[train.index.isin(dated.index[dated["last"] <= 2012])]
+    learned = {name: [*each.learn()[0], *each.learn()[2][0]] for name, each in (("early", early), ("mixed", mixed))}
+    assert sorted(learned["early"]) == sorted(past["text"]) and len(learned["mixed"]) == len(past)
+    assert sorted(learned["mixed"]) != sorted(learned["early"])
+    assert early.counts["test stays"] == mixed.counts["test stays"] == len(test) and early.outputs == whole.outputs
+    assert "until" not in whole.key and early.key["until"] == 2012 and mixed.key["as_many"] is True
+    dated["last"] += dated.index % 2  # the same year, other stays: another key
+    assert training(until=2012).key != early.key
+    for wrong, said in (({"until": 1999}, "until: 1999 is not between the years"), ({"as_many": True}, "as_many: .* until")):
+        with pytest.raises(StudyError, match=f"parameter {said}"):
+            training(**wrong)
+
+
 def test_a_run_can_be_kept_whose_code_alone_has_changed(discharge, trained, tmp_path, monkeypatch):
     paths, training = discharge
     monkeypatch.setattr(study.places, "NOTEBOOKS", tmp_path)

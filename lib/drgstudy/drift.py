@@ -15,6 +15,8 @@ from drgstudy import disclosure
 from drgstudy.cohort import is_ms_drg
 from drgstudy.harmonize import standard_code
 from drgstudy.models import tfidf
+from drgstudy.predictions import Predictions
+from drgstudy.study import StudyError
 from drgstudy.tables import signed
 
 LEAST = 5  # stays of a DRG whose years are compared with those of others
@@ -151,7 +153,8 @@ def gain(early: np.ndarray, drawn: np.ndarray, mask_below: int = 0) -> pd.Series
     early : numpy.ndarray of bool, shape (n,)
         Which test stays the model of the early years names right.
     drawn : numpy.ndarray of bool, shape (trainings, n)
-        The same of each model of a draw; two or more, each on as many training stays.
+        The same of each model of a draw, each on as many training stays. Of a single one no scatter is known, and the
+        interval allows for other test stays alone.
     mask_below : int
 
     Returns
@@ -169,35 +172,71 @@ def gain(early: np.ndarray, drawn: np.ndarray, mask_below: int = 0) -> pd.Series
     if any(disclosure.tells_of_few(each.sum(), n, mask_below) for each in (early, *drawn)):
         return pd.Series(np.nan, names)
     apart = drawn.mean(axis=0) - early
-    scatter = drawn.mean(axis=1).var(ddof=1) * (1 + 1 / trainings)
-    error, law = np.sqrt(apart.var(ddof=1) / n + scatter), student(trainings - 1)
+    scatter = drawn.mean(axis=1).var(ddof=1) * (1 + 1 / trainings) if trainings > 1 else 0.0
+    error, law = np.sqrt(apart.var(ddof=1) / n + scatter), student(trainings - 1 or np.inf)
     reach = law.ppf(0.975) * error
     p = 2 * law.sf(abs(apart.mean()) / error) if error else 1.0
     return pd.Series([early.mean(), drawn.mean(), apart.mean(), apart.mean() - reach, apart.mean() + reach, p], names)
 
 
-def sentences(gained: pd.Series, apart: tuple[float, float], mix: pd.DataFrame, p: float) -> list[str]:
-    """What came out, in sentences, from `gain`, `told_apart` and `mix_by_year`."""
-    auc, certain = apart
-    cost = "What it costs to have learned from the early years is not shown: small counts would follow from it."
-    if gained["difference"] == gained["difference"]:
-        verdict = "it can’t be told whether that costs anything"
-        if not gained["lower"] <= 0 <= gained["upper"]:
-            verdict = "that costs accuracy" if gained["difference"] > 0 else "that is even better"
-        value, lower, upper = (signed(100 * gained[name], 1) for name in ("difference", "lower", "upper"))
-        cost = (
-            f"Trained on the early years, TF-IDF names {100 * gained['early']:.1f} % of the later stays right, trained on as many "
-            f"stays of all years {100 * gained['all']:.1f} %: {verdict} ({value} points, 95 % interval {lower} to {upper})."
+def gain_of_runs(
+    early: Predictions, as_many: Predictions, until: int, later: pd.Series, mask_below: int = 0
+) -> pd.Series:
+    """`gain` of two runs of notebook 05, alike but for their training stays.
+
+    Parameters
+    ----------
+    early, as_many : Predictions
+        Trained on the stays up to the year `until`, and on as many of all years.
+    later : Series of int
+        The ids of the test stays that are later than that year.
+
+    Raises
+    ------
+    StudyError
+        If they are no such pair.
+    """
+    said = [{name: made.run.get(name) for name in ("model", "settings", "until", "as_many")} for made in (early, as_many)]
+    if said[0] | {"as_many": True} != said[1] or (said[0]["until"], said[0]["as_many"]) != (until, False):
+        raise StudyError(
+            f"runs {early.run['run']!r} and {as_many.run['run']!r}: expected one model with the same settings, both trained "
+            f"with until: {until}, the second with as_many: true"
         )
+    late = np.isin(early.stay_ids, later)
+    right = np.array([made.logits.argmax(axis=1) == made.truth for made in (early, as_many)])
+    gained = gain(right[0, late], right[1:, late], mask_below)
+    # Of how many of all test stays a run names right it is told elsewhere, and so the earlier ones must not be few.
+    told = disclosure.tells_of_few(right[:, ~late].sum(axis=1), (~late).sum(), mask_below).any()
+    return gained * np.nan if told else gained
+
+
+def sentences(
+    gains: dict[str, pd.Series], apart: tuple[float, float], mix: pd.DataFrame, p: float
+) -> list[str]:
+    """What came out, in sentences, from `gain` by the model's name, `told_apart` and `mix_by_year`."""
+    auc, certain = apart
     words = f"Later notes {'can' if certain < 0.05 else 'can’t'} be told from early ones by their words"
     verdict = "changes with the years" if p < 0.05 else "changes no more than chance would do"
     far = mix.index[mix["distance"] > mix["by_chance"]]
     listed = f"; farther from that of all years than chance puts it: {', '.join(map(str, far))}" if len(far) else ""
     return [
-        cost,
+        *(_cost(*item) for item in gains.items()),
         f"{words} (AUC {auc:.2f}, {_in_print(certain)}).",
         f"The case mix {verdict} ({_in_print(p)}{listed}).",
     ]
+
+
+def _cost(name: str, gained: pd.Series) -> str:
+    if gained["difference"] != gained["difference"]:
+        return f"What it costs {name} to have learned from the early years is not shown: small counts would follow from it."
+    verdict = "it can’t be told whether that costs anything"
+    if not gained["lower"] <= 0 <= gained["upper"]:
+        verdict = "that costs accuracy" if gained["difference"] > 0 else "that is even better"
+    value, lower, upper = (signed(100 * gained[end], 1) for end in ("difference", "lower", "upper"))
+    return (
+        f"Trained on the early years, {name} names {100 * gained['early']:.1f} % of the later stays right, trained on as many "
+        f"stays of all years {100 * gained['all']:.1f} %: {verdict} ({value} points, 95 % interval {lower} to {upper})."
+    )
 
 
 def _in_print(p: float) -> str:

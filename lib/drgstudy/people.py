@@ -108,6 +108,12 @@ def years(folder: Path) -> pd.DataFrame:
     return stays[["first", "last"]].add(later, axis=0).astype("int64")
 
 
+def dated(stays: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """The stays whose year is known, with its first and last possible year; `folder` is as for `years`."""
+    hadm_id = admission(stays["stay_id"]).rename("hadm_id")
+    return stays.join(years(folder), on=hadm_id).dropna(subset="first").astype({"first": int, "last": int})
+
+
 def admission(stay_ids: pd.Series) -> pd.Series:
     """MIMIC's hadm_id of each stay: the id without the number that `cohort.STAYS` puts in front of further rows."""
     return stay_ids % 10 ** len(str(stay_ids.min()))

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from drgstudy import cohort, drgs, icu_cohort, inputs, measurements, models, provenance
+from drgstudy import cohort, drgs, icu_cohort, inputs, measurements, models, people, provenance
 from drgstudy.flow import read_flow, read_rows
 from drgstudy.labels import LabelSpace, label_space
 from drgstudy.predictions import Predictions, check_model, model_files, read_run_json, write_predictions
@@ -105,19 +105,22 @@ class Training:
 
 def of_stays(
     paths: Paths, run: str, model: str, settings: dict, labels: str, split: str, kept_back: float, seed: int,
-    train_share: float = 1.0,
+    train_share: float = 1.0, until: int = 0, as_many: bool = False,
 ) -> Training:  # fmt: skip
     """The training of a run of DRG-LLaMA's study, by the parameters of notebook 05.
 
     Every model is trained on the same stays: all training stays but the share `kept_back`, drawn from each DRG in
     proportion, by which the models choose their epoch. With 0 all are trained on, and the last epoch counts. For a
-    learning curve, `train_share` of the stays to train on are, drawn in the same way.
+    learning curve, `train_share` of the stays to train on are, drawn in the same way. With `until` nothing is learned but
+    from training stays of that year and earlier, or, if `as_many`, from as many, drawn from those of all years.
 
     Raises
     ------
     StudyError
         If a parameter or setting is not allowed, or the cohort is missing or was changed.
     """
+    if as_many and not until:
+        raise StudyError("parameter as_many: as many as up to which year? Set until, too, or leave it out")
     if not 0 <= kept_back < 1 or not 0 < train_share <= 1:
         said = f"got {kept_back!r} and {train_share!r}"
         raise StudyError(f"parameters kept_back and train_share: expected shares, below 1 and above 0; {said}")
@@ -127,6 +130,10 @@ def of_stays(
     about = {"run": run, "model": model, "settings": _settings(model, settings), "labels": labels, "split": split}
     about |= {"kept_back": kept_back, "seed": seed}
     about["dataset"] = read_flow(paths)["source"] | {"fingerprint": fingerprint(paths.stays)}
+    if until:
+        train = _of_years(paths, stays, train, until, as_many)
+        ids = hashlib.sha256(train["stay_id"].to_numpy().tobytes()).hexdigest()[:16]
+        about |= {"until": until, "as_many": as_many, "stays": ids}  # part of the key only where it is used
     folder, truth = paths.runs / run, LabelSpace(space.codes).encode(test["drg_v34"])
     judging = np.zeros(len(train), bool)
     if kept_back:
@@ -161,6 +168,18 @@ def of_stays(
         {folder: lambda: test["text"].tolist()},
         write,
     )
+
+
+def _of_years(paths: Paths, stays: pd.DataFrame, train: pd.DataFrame, until: int, as_many: bool) -> pd.DataFrame:
+    """The training stays up to a year, or, if `as_many`, as many of all whose year is known."""
+    dated = people.dated(stays, provenance.read_json(paths.source)["folder"])
+    dated = dated[dated.index.isin(train.index)]
+    early = dated[dated["last"] <= until]
+    if not 0 < len(early) < len(dated):
+        between = f"{dated['first'].min()} and {dated['last'].max()}"
+        raise StudyError(f"parameter until: {until} is not between the years of the training stays, {between}")
+    chosen = dated.sample(len(early), random_state=0) if as_many else early
+    return train[train.index.isin(chosen.index)]
 
 
 def of_icu_stays(

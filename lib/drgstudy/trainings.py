@@ -93,7 +93,7 @@ def _records(folder: Path) -> dict[Path, dict]:
 
 def _asked(record: dict) -> dict:
     """What shapes a training, settings and parameters alike, by name."""
-    others = ("model", "labels", "kept_back", "train_share", "split", "system", "reads", "target", "space", "seed")
+    others = ("model", "labels", "kept_back", "train_share", "until", "as_many", "split", "system", "reads", "target", "space", "seed")
     return {key: record[key] for key in others if key in record} | record["settings"]
 
 

@@ -28,6 +28,7 @@ def of_runs() -> dict[str, str]:
         given = notebook_parameters(notebook_of(file)) | read_params(file)
         more = "inputs" if "system" in given else "labels.TwoLabels" if given["labels"] == "two" else ""
         kept = {name: value for name, value in given.items() if name not in ("profile", "like", "mask_below")}
+        kept = {name: value for name, value in kept.items() if value or name not in ("until", "as_many")}
         kept["settings"] = runs._settings(given["model"], given["settings"])
         found[given["run"]] = digest(kept, runs.code_of(given["model"], more))
     return found
