@@ -157,7 +157,7 @@ def make_smoke(config, names: list[str]) -> None:
     status = Path(os.environ["SMOKE_STATUS"])
     status.parent.mkdir(exist_ok=True)
     environment = os.environ | {"VIRTUAL_ENV": sys.prefix, "OMP_NUM_THREADS": "1"}
-    command = f'make all PROFILE=smoke; echo $? > "{status}"'
+    command = f'make all PROFILE=smoke shown=; echo $? > "{status}"'
     with status.with_suffix(".log").open("w") as log:
         config.stash[SMOKE] = subprocess.Popen(
             ["sh", "-c", command], cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
