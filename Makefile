@@ -59,9 +59,10 @@ $(wordlist 2,99,$(goals)):
 all: ## Run every study, one after the other
 	@$(foreach goal,$(goals),$(MAKE) --no-print-directory $(goal) COMING='$(goals)' &&) true
 
-# Two steps at once whose threads do not spin, unless -j says how many.
+# Two steps at once whose threads do not spin, unless -j says how many; and one page at the end, for a page that is made
+# before the released runs lie here would drop those of their trainings.
 .PHONY: cohorts pages
-BOTH = OMP_WAIT_POLICY=passive $(MAKE) --no-print-directory OF=figures $(if $(filter -j%,$(MAKEFLAGS)),,-j2)
+BOTH = OMP_WAIT_POLICY=passive $(MAKE) --no-print-directory OF=figures shown= $(if $(filter -j%,$(MAKEFLAGS)),,-j2)
 figures: $(INSTALLED) ## Every table, figure and page without training: by the runs that lie here, or the released ones
 	@$(BOTH) cohorts
 	@$(PYTHON) -m drgstudy.release place $(PROFILE)

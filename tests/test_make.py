@@ -176,3 +176,10 @@ def test_whatever_writes_pages_ends_with_the_guard(copy):
     guards = [number for number, line in enumerate(lines) if "drgstudy.guard demo" in line]
     steps = [number for number, line in enumerate(lines) if "drgstudy.study notebooks" in line]
     assert len(guards) == len(goals) and min(steps) < guards[0] and max(steps) < guards[-1]
+
+
+def test_figures_make_no_page_before_the_released_runs_lie_there(copy):
+    """Such a page would drop the committed pages of their trainings."""
+    before, place, after = make(copy, "--dry-run", "figures").partition("drgstudy.release place demo")
+    assert place and "drgstudy.study notebooks" in before and "drgstudy.report" not in before
+    assert "drgstudy.report demo" in after

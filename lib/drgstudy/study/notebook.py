@@ -76,6 +76,8 @@ def _made_meanwhile(target: Path | None = None, *prerequisites: Path) -> bool:
 
 
 def _execute(params: Path, values: dict, lock: int | None) -> Path:
+    # For a check of URIs that no notebook asks for, jsonschema would build a grammar: a second of every step.
+    sys.modules.setdefault("rfc3987_syntax", None)
     import nbformat
     import papermill
     from jupyter_client import AsyncKernelManager
