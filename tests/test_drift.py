@@ -122,7 +122,7 @@ def run(name: str, right: list[int], **about) -> Predictions:
     """Of six stays, of which those are named right."""
     record = {"run": name, "model": "llama", "settings": {}, "until": 2012, "as_many": False} | about
     logits = np.eye(2, dtype=np.float32)[[int(i not in right) for i in range(6)]]
-    return Predictions(np.arange(100, 106), np.zeros(6, int), ["470", "871"], logits, record)
+    return Predictions(np.arange(100, 106), np.zeros(6, int), np.array(["470", "871"]), logits, record)
 
 
 def test_two_runs_are_compared_on_the_later_stays_alone():
@@ -136,7 +136,9 @@ def test_two_runs_are_compared_on_the_later_stays_alone():
 
 @pytest.mark.parametrize("wrong", [{"as_many": False}, {"until": 2013}, {"settings": {"epochs": 2}}, {"model": "caml"}])
 def test_runs_that_differ_in_more_than_their_stays_are_not_compared(wrong):
-    with pytest.raises(StudyError, match="runs 'e' and 'm': expected one model with the same settings, both .* until: 2012"):
+    with pytest.raises(
+        StudyError, match=r"runs 'e' and 'm': expected one model with the same settings, both .* until: 2012"
+    ):
         drift.gain_of_runs(run("e", [0]), run("m", [1], **{"as_many": True} | wrong), 2012, pd.Series([102]))
 
 
@@ -146,7 +148,10 @@ def test_sentences_say_what_was_found_and_what_not():
     first, second, third = drift.sentences({"TF-IDF": gained}, (0.866, 0.0), mix, 0.0004)
     assert "30.0 %" in first and "that costs accuracy (+15.0 points, 95 % interval +10.0 to +20.0)" in first
     assert second == "Later notes can be told from early ones by their words (AUC 0.87, p < 0.001)."
-    assert third == "The case mix changes with the years (p < 0.001; farther from that of all years than chance puts it: 2010)."
+    assert (
+        third
+        == "The case mix changes with the years (p < 0.001; farther from that of all years than chance puts it: 2010)."
+    )
     first, second, third = drift.sentences({"TF-IDF": gained.replace(0.1, -0.1)}, (0.51, 0.2), mix[1:], 0.3)
     assert second == "Later notes can’t be told from early ones by their words (AUC 0.51, p = 0.2)."
     assert third == "The case mix changes no more than chance would do (p = 0.3)."

@@ -56,7 +56,5 @@ def test_the_sentence_goes_by_the_interval(change, verdict):
         [(4.0, 3, 5), (7.0, 6, 8), change], ["earlier", "later", "change"], ["value", "lower", "upper"]
     )
     said = findings.undiagnosed_sentence(-6, effect)
-    assert said.startswith(
-        "At hour −6 the index is off by 4.0 % with the admitting diagnosis and by 7.0 % without it"
-    )
+    assert said.startswith("At hour −6 the index is off by 4.0 % with the admitting diagnosis and by 7.0 % without it")
     assert verdict in said

@@ -196,7 +196,9 @@ def gain_of_runs(
     StudyError
         If they are no such pair.
     """
-    said = [{name: made.run.get(name) for name in ("model", "settings", "until", "as_many")} for made in (early, as_many)]
+    said = [
+        {name: made.run.get(name) for name in ("model", "settings", "until", "as_many")} for made in (early, as_many)
+    ]
     if said[0] | {"as_many": True} != said[1] or (said[0]["until"], said[0]["as_many"]) != (until, False):
         raise StudyError(
             f"runs {early.run['run']!r} and {as_many.run['run']!r}: expected one model with the same settings, both trained "
@@ -210,9 +212,7 @@ def gain_of_runs(
     return gained * np.nan if told else gained
 
 
-def sentences(
-    gains: dict[str, pd.Series], apart: tuple[float, float], mix: pd.DataFrame, p: float
-) -> list[str]:
+def sentences(gains: dict[str, pd.Series], apart: tuple[float, float], mix: pd.DataFrame, p: float) -> list[str]:
     """What came out, in sentences, from `gain` by the model's name, `told_apart` and `mix_by_year`."""
     auc, certain = apart
     words = f"Later notes {'can' if certain < 0.05 else 'can’t'} be told from early ones by their words"

@@ -88,7 +88,9 @@ def _scores(models: dict, sets: dict) -> list[tuple[str, dict]]:
     """Name and top-1 accuracy (value, and lower and upper where there are any) of each run on all DRGs, the best first."""
     scores = {run: sets[run]["All DRGs"].get("acc_at_1", {}) for run in models if run in sets}
     shown = {run: score for run, score in scores.items() if score.get("value") is not None}
-    return [(in_full(models[run]["name"]), shown[run]) for run in sorted(shown, key=lambda run: (-shown[run]["value"], run))]
+    return [
+        (in_full(models[run]["name"]), shown[run]) for run in sorted(shown, key=lambda run: (-shown[run]["value"], run))
+    ]
 
 
 def _ranked(scores: list[tuple[str, dict]]) -> str:

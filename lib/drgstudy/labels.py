@@ -179,3 +179,10 @@ def label_space(labels: str, codes: Iterable[str], trained: Iterable[str]) -> La
     if labels not in ("one", "two"):
         raise StudyError(f"parameter labels: expected 'one' or 'two', got {labels!r}")
     return LabelSpace(codes) if labels == "one" else TwoLabels(codes, trained)
+
+
+def target_space(system: str, codes: pd.Series, space: str) -> LabelSpace:
+    """A model's labels: all targets of the DRG system (738 or 1,136) if `space` is "official", `codes` if "cohort"."""
+    facts = drgs.fiscal_2013(system)
+    targets = facts.index[facts["target"]]
+    return LabelSpace(targets if space == "official" else codes, targets)

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from nbconvert import HTMLExporter
 from PIL import Image
 
-from drgstudy import plots, trainings
+from drgstudy import trainings
 from drgstudy.study import graph, results_only, study_of
 from drgstudy.study.status import plain
 
@@ -24,15 +24,13 @@ _FORMS = {"figures": ("svg", "pdf", "png"), "tables": ("csv",)}
 
 
 def about(file: Path) -> dict:
-    """File, name, page, time, title, run and threshold of an executed notebook."""
+    """File, name, page, time, title and threshold of an executed notebook."""
     notebook = nbformat.read(file, as_version=4)
     titles = re.findall(r"^# (.+)$", notebook.cells[0].source, re.MULTILINE)
     given = notebook.metadata.get("papermill", {}).get("parameters", {})
-    of_run = plots.style_of(run)[0] if (run := run_of(file.stem)) else ""
     known = {"file": file, "name": file.stem, "page": f"pages/{file.stem}.html", "made": file.stat().st_mtime}
     return known | {
         "title": titles[0] if titles else file.stem,
-        "of_run": of_run,
         "mask_below": given.get("mask_below", 11),
     }
 

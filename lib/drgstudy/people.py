@@ -114,6 +114,25 @@ def dated(stays: pd.DataFrame, folder: Path) -> pd.DataFrame:
     return stays.join(years(folder), on=hadm_id).dropna(subset="first").astype({"first": int, "last": int})
 
 
+def of_years(train: pd.DataFrame, dated: pd.DataFrame, until: int, as_many: bool) -> pd.DataFrame:
+    """The training stays up to the year `until`, or, if `as_many`, as many drawn from all whose year is known.
+
+    `train` has some rows of the stays that `dated` was made from, under the same index.
+
+    Raises
+    ------
+    StudyError
+        If none of them, or all, are from up to that year.
+    """
+    dated = dated[dated.index.isin(train.index)]
+    early = dated[dated["last"] <= until]
+    if not 0 < len(early) < len(dated):
+        between = f"{dated['first'].min()} and {dated['last'].max()}"
+        raise StudyError(f"parameter until: {until} is not between the years of the training stays, {between}")
+    chosen = dated.sample(len(early), random_state=0) if as_many else early
+    return train[train.index.isin(chosen.index)]
+
+
 def admission(stay_ids: pd.Series) -> pd.Series:
     """MIMIC's hadm_id of each stay: the id without the number that `cohort.STAYS` puts in front of further rows."""
     return stay_ids % 10 ** len(str(stay_ids.min()))

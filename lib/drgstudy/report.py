@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from drgstudy import cards, headline, metrics, notebook_pages, plots, provenance, tables
 from drgstudy.exhibits import Exhibits, glance
+from drgstudy.names import name_of
 from drgstudy.study import (
     Paths,
     Study,
@@ -91,7 +92,9 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
     steps = sorted(file.stem for file in planned.glob("*.yaml"))
     of_begun = [step for step in steps if study_of(step) in begun]
     notebooks = [
-        notebook_pages.about(file) for step in of_begun if (file := paths.executed / f"{step}.ipynb").is_file()
+        notebook_pages.about(file) | {"of_run": _of_run(step, profile)}
+        for step in of_begun
+        if (file := paths.executed / f"{step}.ipynb").is_file()
     ]
     made = [notebook["name"] for notebook in notebooks]
     released = [step for step in of_begun if step not in made and _is_released(step, profile)]
@@ -118,10 +121,12 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
     outdated = {file.stem for file in written} - set(parts)
     idle = {name for name, step in graph.steps(profile).items() if graph.needs_training(step)} if released else set()
     waiting = [step for step in of_begun if step not in {*made, *idle} or step in outdated]
-    shared["to_come"] = {study.topic: [_describe(step) for step in waiting if step in study] for study in begun}
+    shared["to_come"] = {
+        study.topic: [_of_run(step, profile) or step for step in waiting if step in study] for study in begun
+    }
     shared |= {
         "metrics": metrics.METRICS,
-        "released": [_describe(step) for step in released],
+        "released": [_of_run(step, profile) for step in released],
         "studies": [numbers[study.topic] for study in begun],
     }
     shared["order"] = plots.in_order(numbers["results"]["models"]) if "results" in numbers else []
@@ -183,15 +188,27 @@ def _paper(study: Study, place: int, shown: Exhibits, pages: Environment, shared
 
 def _is_released(step: str, profile: str) -> bool:
     """Whether a step trains a run of which the released predictions lie here."""
+    return "released" in _record(step, profile)
+
+
+def _record(step: str, profile: str) -> dict:
+    """What is recorded of the run that a step trains; of models of several folds and hours the first; {} if nothing is."""
     run = study_of(step).paths(profile).runs / (notebook_pages.run_of(step) or step)
-    return any("released" in read_json(record) for record in sorted(run.rglob("run.json"))[:1])
+    return next((read_json(file) for file in sorted(run.rglob("run.json"))), {})
+
+
+def _of_run(step: str, profile: str) -> str:
+    """What the run that a step trains is called; "" if it trains none."""
+    run = notebook_pages.run_of(step)
+    return run and name_of(_record(step, profile), run)
 
 
 def _page_of(step: str, paths: Paths) -> dict:
     """As `notebook_pages.about`, of a step that was not executed here, if its page lies in the report; else {}."""
     page = f"pages/{step}.html"
     notebook = notebook_pages.about(notebook_of(places.NOTEBOOKS / "params" / paths.profile / f"{step}.yaml"))
-    return notebook | {"name": step, "page": page, "of_run": _describe(step)} if (paths.report / page).is_file() else {}
+    about = notebook | {"name": step, "page": page, "of_run": _of_run(step, paths.profile)}
+    return about if (paths.report / page).is_file() else {}
 
 
 def _is_current(file: Path, paths: Paths) -> bool:
@@ -213,11 +230,6 @@ def _is_current(file: Path, paths: Paths) -> bool:
         if file.stat().st_mtime >= max((place.stat().st_mtime for place in inputs if place.is_file()), default=0):
             raise
     return False
-
-
-def _describe(step: str) -> str:
-    run = notebook_pages.run_of(step)
-    return plots.style_of(run)[0] if run else step
 
 
 def _write(path: Path, text: str) -> None:

@@ -28,7 +28,7 @@ import pandas as pd
 
 from drgstudy import cohort, drgs, icu_cohort, inputs, measurements, models, people, provenance
 from drgstudy.flow import read_flow, read_rows
-from drgstudy.labels import LabelSpace, label_space
+from drgstudy.labels import LabelSpace, label_space, target_space
 from drgstudy.predictions import Predictions, check_model, model_files, read_run_json, write_predictions
 from drgstudy.study import (
     Paths,
@@ -119,8 +119,6 @@ def of_stays(
     StudyError
         If a parameter or setting is not allowed, or the cohort is missing or was changed.
     """
-    if as_many and not until:
-        raise StudyError("parameter as_many: as many as up to which year? Set until, too, or leave it out")
     if not 0 <= kept_back < 1 or not 0 < train_share <= 1:
         said = f"got {kept_back!r} and {train_share!r}"
         raise StudyError(f"parameters kept_back and train_share: expected shares, below 1 and above 0; {said}")
@@ -130,8 +128,9 @@ def of_stays(
     about = {"run": run, "model": model, "settings": _settings(model, settings), "labels": labels, "split": split}
     about |= {"kept_back": kept_back, "seed": seed}
     about["dataset"] = read_flow(paths)["source"] | {"fingerprint": fingerprint(paths.stays)}
-    if until:
-        train = _of_years(paths, stays, train, until, as_many)
+    if until or as_many:
+        folder = provenance.read_json(paths.source)["folder"]
+        train = people.of_years(train, people.dated(stays, folder), until, as_many)
         ids = hashlib.sha256(train["stay_id"].to_numpy().tobytes()).hexdigest()[:16]
         about |= {"until": until, "as_many": as_many, "stays": ids}  # part of the key only where it is used
     folder, truth = paths.runs / run, LabelSpace(space.codes).encode(test["drg_v34"])
@@ -170,18 +169,6 @@ def of_stays(
     )
 
 
-def _of_years(paths: Paths, stays: pd.DataFrame, train: pd.DataFrame, until: int, as_many: bool) -> pd.DataFrame:
-    """The training stays up to a year, or, if `as_many`, as many of all whose year is known."""
-    dated = people.dated(stays, provenance.read_json(paths.source)["folder"])
-    dated = dated[dated.index.isin(train.index)]
-    early = dated[dated["last"] <= until]
-    if not 0 < len(early) < len(dated):
-        between = f"{dated['first'].min()} and {dated['last'].max()}"
-        raise StudyError(f"parameter until: {until} is not between the years of the training stays, {between}")
-    chosen = dated.sample(len(early), random_state=0) if as_many else early
-    return train[train.index.isin(chosen.index)]
-
-
 def of_icu_stays(
     paths: Paths, run: str, model: str, settings: dict, system: str, reads: str, target: str, space: str, split: str,
     folds: list[int], hours: list[int], seed: int,
@@ -196,7 +183,7 @@ def of_icu_stays(
     reads, target : str
         "notes" or "measurements"; "drg" or "weight".
     space, split : str
-        As for `target_space`; one of `SPLITS`.
+        As for `labels.target_space`; one of `SPLITS`.
     folds : list of int
         Of 1 to 5; each is the validation set of one model.
     hours : list of int
@@ -430,13 +417,6 @@ def history(records: list[dict]) -> str:
 
 
 # --- runs of the early-DRG study --------------------------------------------------------------------------------------
-def target_space(system: str, codes: pd.Series, space: str) -> LabelSpace:
-    """A model's labels: all targets of the DRG system (738 or 1,136) if `space` is "official", `codes` if "cohort"."""
-    facts = drgs.fiscal_2013(system)
-    targets = facts.index[facts["target"]]
-    return LabelSpace(targets if space == "official" else codes, targets)
-
-
 def known_at(paths: Paths, stays: pd.DataFrame, reads: str, last: int) -> Callable:
     """Return a function that tells what a model may know of some stays at an hour.
 

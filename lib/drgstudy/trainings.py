@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from drgstudy import disclosure
-from drgstudy.plots.style import style_of
+from drgstudy.names import name_of
 from drgstudy.predictions import read_predictions, read_run_json
 from drgstudy.study import Paths, StudyError, read_json, without_places
 
@@ -63,7 +63,8 @@ def overview(paths: Paths, runs: dict[str, str], mask_below: int) -> pd.DataFram
     asked = {step: without_places(_asked(next(iter(found.values())))) for step, found in made.items()}
     said = pd.DataFrame.from_dict(asked, orient="index").map(_said)
     mask_below = disclosure.threshold(paths, mask_below)
-    rows = {step: {"Run": run, "Model": style_of(run)[0]} for step, run in runs.items()}
+    first = {step: next(iter(made.get(step, {}).values()), {}) for step in runs}
+    rows = {step: {"Run": run, "Model": name_of(first[step], run)} for step, run in runs.items()}
     for step, found in made.items():
         of_model = [other for other in made if asked[other]["model"] == asked[step]["model"]]
         usual = said.loc[of_model].mode().iloc[0]
@@ -93,7 +94,20 @@ def _records(folder: Path) -> dict[Path, dict]:
 
 def _asked(record: dict) -> dict:
     """What shapes a training, settings and parameters alike, by name."""
-    others = ("model", "labels", "kept_back", "train_share", "until", "as_many", "split", "system", "reads", "target", "space", "seed")
+    others = [
+        "model",
+        "labels",
+        "kept_back",
+        "train_share",
+        "until",
+        "as_many",
+        "split",
+        "system",
+        "reads",
+        "target",
+        "space",
+        "seed",
+    ]
     return {key: record[key] for key in others if key in record} | record["settings"]
 
 
