@@ -9,6 +9,7 @@ import shutil
 from types import SimpleNamespace
 
 import IPython.display
+import matplotlib
 import nbformat
 import numpy as np
 import pandas as pd
@@ -81,6 +82,7 @@ def run_by_hand(name: str, profile: str, patch, **parameters) -> dict:
             outputs.append(nbformat.v4.new_output("display_data", {k: v for k, v in data.items() if k[0] != "a"}))
 
     patch.setattr(IPython.display, "display", display)
+    patch.setitem(matplotlib.rcParams, "savefig.dpi", 75)  # nobody looks at these images
     names: dict = {"display": display}
     for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
         outputs.clear()
