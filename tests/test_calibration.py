@@ -325,7 +325,7 @@ def test_what_a_threshold_keeps_is_said_beside_what_it_promised():
     said = [sentence for sentence in trust() if "hreshold" in sentence]
     assert "80 % of its answers right on one half of the stays lets it answer 42 % of the other half" in said[0]
     assert said[0].endswith("(95 % interval 31 to 55), of which 76 % (65 to 85) are right; a coder does the rest.")
-    assert said[1] == "No threshold makes 90 % of its answers right on one half of the stays: a coder does all."
+    assert said[1] == "No threshold makes 90 % of its answers right on one half of the stays: a coder codes every stay."
 
 
 def test_the_total_is_compared_with_a_guess_that_reads_nothing():

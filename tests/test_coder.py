@@ -223,13 +223,15 @@ def test_sentences_say_whether_it_is_chance_and_nothing_that_is_masked():
         {"share": 0.5, "minutes": 1500, "saved": 900, "misbilled": 400, "left": 500, "lower": 100, "upper": 800}
     )
     first, second = coder.alone_sentences("M", alone, prices, 0.6)
-    assert first.startswith("At $0.60 a minute M would answer 50.0 % of the stays alone.") and first.endswith(
+    assert first.startswith("At $0.60 a minute M would answer 50.0 % of the stays without a coder.") and first.endswith(
         "It gains $500."
     )
     assert "$20.00 for 50 % of the stays" in second and "10 %" not in second
     unsure = coder.alone_sentences("M", alone.replace({500: -500, 100: -900}), prices, 0.6)[0]
     assert unsure.endswith("It loses $500, which can’t be told from nothing.")
-    assert coder.alone_sentences("M", alone * 0, prices[:1], 0.6) == ["At $0.60 a minute M would answer no stay alone."]
+    assert coder.alone_sentences("M", alone * 0, prices[:1], 0.6) == [
+        "At $0.60 a minute M would answer no stay without a coder."
+    ]
     assert coder.alone_sentences("M", alone * np.nan, prices[:1], 0.6) == []
 
 

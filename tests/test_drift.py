@@ -146,7 +146,7 @@ def test_sentences_say_what_was_found_and_what_not():
     gained = pd.Series({"early": 0.3, "all": 0.45, "difference": 0.15, "lower": 0.1, "upper": 0.2, "p": 0.01})
     mix = pd.DataFrame({"distance": [0.3, 0.1], "by_chance": [0.2, 0.2]}, [2010, 2011])
     first, second, third = drift.sentences({"TF-IDF": gained}, (0.866, 0.0), mix, 0.0004)
-    assert "30.0 %" in first and "that costs accuracy (+15.0 points, 95 % interval +10.0 to +20.0)" in first
+    assert "30.0 %" in first and "the early years cost accuracy (+15.0 points, 95 % interval +10.0 to +20.0)" in first
     assert second == "Later notes can be told from early ones by their words (AUC 0.87, p < 0.001)."
     assert (
         third
@@ -154,8 +154,11 @@ def test_sentences_say_what_was_found_and_what_not():
     )
     first, second, third = drift.sentences({"TF-IDF": gained.replace(0.1, -0.1)}, (0.51, 0.2), mix[1:], 0.3)
     assert second == "Later notes can’t be told from early ones by their words (AUC 0.51, p = 0.2)."
-    assert third == "The case mix changes no more than chance would do (p = 0.3)."
-    assert "it can’t be told whether that costs anything (+15.0 points, 95 % interval −10.0" in first
+    assert third == "The case mix changes no more than by chance (p = 0.3)."
+    assert (
+        "it can’t be told whether training on the early years costs anything (+15.0 points, 95 % interval −10.0"
+        in first
+    )
     _, masked, *_ = drift.sentences({"TF-IDF": gained, "LLaMA": gained * np.nan}, (0.51, 0.2), mix, 0.3)
     assert masked.startswith("What it costs LLaMA") and "small counts would follow" in masked
 

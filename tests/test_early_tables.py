@@ -167,7 +167,9 @@ def test_sentences_say_how_many_stays_populations_and_payments_are_drawn_from():
     sizes = casemix.errors_by_size(true, hours[24], [20, 200], 5, 1)
     paid = casemix.payments(true, hours, rng.integers(30, size=500))
     said = findings.cmi_sentences("ms", [24, 48], cmi_of_200(sizes=sizes, paid=paid))
-    assert said[3].endswith("They are drawn from the cohort’s 30 with replacement; those above 30 only repeat them.")
+    assert said[3].endswith(
+        "They are drawn from the cohort’s 30 stays with replacement; those above 30 only repeat its stays."
+    )
     assert said[4].startswith("500 stays, drawn with replacement from 30 hold-out stays, are paid")
     masked = findings.cmi_sentences("ms", [24, 48], cmi_of_200(sizes=sizes.assign(cohort=np.nan), paid=paid))
     assert masked[3].endswith("They are drawn from the cohort with replacement.")

@@ -341,11 +341,11 @@ def alone_sentences(name: str, alone: pd.Series, prices: pd.DataFrame, price: fl
     """
     said = []
     if alone["share"] == 0:
-        said.append(f"At ${price:,.2f} a minute {name} would answer no stay alone.")
+        said.append(f"At ${price:,.2f} a minute {name} would answer no stay without a coder.")
     elif alone["share"] > 0:
         sure = "" if alone["lower"] > 0 or alone["upper"] < 0 else ", which can’t be told from nothing"
         said.append(
-            f"At ${price:,.2f} a minute {name} would answer {100 * alone['share']:.1f} % of the stays alone. In 100 stays that "
+            f"At ${price:,.2f} a minute {name} would answer {100 * alone['share']:.1f} % of the stays without a coder. In 100 stays that "
             f"saves {alone['minutes']:,.0f} minutes, worth ${alone['saved']:,.0f}, and misbills ${alone['misbilled']:,.0f}. "
             f"It {'gains' if alone['left'] > 0 else 'loses'} ${abs(alone['left']):,.0f}{sure}."
         )
@@ -353,7 +353,7 @@ def alone_sentences(name: str, alone: pd.Series, prices: pd.DataFrame, price: fl
     if len(told):
         each = ", ".join(f"${row.price:,.2f} for {100 * row.share:g} %" for row in told.itertuples())
         said.append(
-            f"To let it answer the surest stays alone would pay from these prices of a minute on: {each} of the stays."
+            f"Letting it answer its surest stays without a coder pays from these prices of a minute on: {each} of the stays."
         )
     return said
 

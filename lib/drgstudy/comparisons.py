@@ -120,7 +120,7 @@ def difference_sentence(a: str, row) -> str:
     interval excludes zero and p_holm is below 0.05.
     """
     if row.difference != row.difference:
-        return f"The difference of {a} and {row.model} in {METRICS[row.metric]} is not shown: small counts would follow from it."
+        return f"The difference between {a} and {row.model} in {METRICS[row.metric]} is not shown: small counts would follow from it."
     amount = _amount(row)
     amount += f"; {_p(row.p_holm)} after correction"
     metric = METRICS[row.metric]
@@ -339,7 +339,7 @@ def right_alone(right: pd.DataFrame, rule: str, mask_below: int) -> dict:
     said = f"{rule}: {rates[0]} right, one label {rates[1]}; of the stays that only one of the two gets right, "
     if any(disclosure.is_small(n, mask_below) for n in counts.values()):
         few = dict.fromkeys(counts) | {"p": None}
-        return few | {"sentence": f"{said}so few go to one side that the two can't be shown."}
+        return few | {"sentence": f"{said}so few go to one side that the two counts can't be shown."}
     said += f"{counts['only_two_labels']:,} go to two labels and {counts['only_one_label']:,} to one"
     return counts | {"p": p, "sentence": f"{said} ({_p(p)})."}
 

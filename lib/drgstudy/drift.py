@@ -216,7 +216,7 @@ def sentences(gains: dict[str, pd.Series], apart: tuple[float, float], mix: pd.D
     """What came out, in sentences, from `gain` by the model's name, `told_apart` and `mix_by_year`."""
     auc, certain = apart
     words = f"Later notes {'can' if certain < 0.05 else 'can’t'} be told from early ones by their words"
-    verdict = "changes with the years" if p < 0.05 else "changes no more than chance would do"
+    verdict = "changes with the years" if p < 0.05 else "changes no more than by chance"
     far = mix.index[mix["distance"] > mix["by_chance"]]
     listed = f"; farther from that of all years than chance puts it: {', '.join(map(str, far))}" if len(far) else ""
     return [
@@ -229,13 +229,13 @@ def sentences(gains: dict[str, pd.Series], apart: tuple[float, float], mix: pd.D
 def _cost(name: str, gained: pd.Series) -> str:
     if gained["difference"] != gained["difference"]:
         return f"What it costs {name} to have learned from the early years is not shown: small counts would follow from it."
-    verdict = "it can’t be told whether that costs anything"
+    verdict = "it can’t be told whether training on the early years costs anything"
     if not gained["lower"] <= 0 <= gained["upper"]:
-        verdict = "that costs accuracy" if gained["difference"] > 0 else "that is even better"
+        verdict = "the early years cost accuracy" if gained["difference"] > 0 else "the early years are even better"
     value, lower, upper = (signed(100 * gained[end], 1) for end in ("difference", "lower", "upper"))
     return (
-        f"Trained on the early years, {name} names {100 * gained['early']:.1f} % of the later stays right, trained on as many "
-        f"stays of all years {100 * gained['all']:.1f} %: {verdict} ({value} points, 95 % interval {lower} to {upper})."
+        f"Trained on the early years, {name} names {100 * gained['early']:.1f} % of the later stays right; trained on as many "
+        f"stays of all years, {100 * gained['all']:.1f} %: {verdict} ({value} points, 95 % interval {lower} to {upper})."
     )
 
 

@@ -36,7 +36,9 @@ def cmi_sentences(system: str, compared: list[int], found: dict) -> list[str]:
     above = errors.index[errors["mean"] >= below]
     since = errors.index[errors.index > above.max()] if len(above) else errors.index
     settles = (
-        f"stays below {below:g} % from hour {hour_name(since[0])} on" if len(since) else f"reaches {below:g} % and more"
+        f"stays below {below:g} % from hour {hour_name(since[0])} on"
+        if len(since)
+        else f"is still {below:g} % or more at the last hour"
     )
     span = {
         hour: "{lower:.1f} to {upper:.1f}".format(**found["change"].loc[row])
@@ -53,8 +55,8 @@ def cmi_sentences(system: str, compared: list[int], found: dict) -> list[str]:
         against.append(f"the models of hour {hour} {than} ({points(gain)})")
     last, sizes, hidden = found["paid"].set_index("hour").loc[later], found["sizes"], found["hidden"]
     missed, cohort = last["dollars_predicted"] - last["dollars_true"], sizes["cohort"].iloc[0]
-    whole = f"the cohort’s {cohort:,.0f}" if cohort == cohort else "the cohort"
-    repeats = f"; those above {cohort:,.0f} only repeat them" if sizes["size"].max() > cohort else ""
+    whole = f"the cohort’s {cohort:,.0f} stays" if cohort == cohort else "the cohort"
+    repeats = f"; those above {cohort:,.0f} only repeat its stays" if sizes["size"].max() > cohort else ""
     return [
         f"With the notes of {earlier} hours the case-mix index is off by {off[earlier]} %, with those of {later} hours by "
         f"{off[later]} % (mean and SD over the models; published at 24 hours: {theirs} %). Resampled test cohorts give "
@@ -151,7 +153,7 @@ def trust_sentences(
     for part in answered[answered["run"] == run].dropna(subset="value").itertuples():
         right = f"makes {100 * part.target:g} % of its answers right on one half of the stays"
         if part.threshold != part.threshold:
-            found.append(f"No threshold {right}: a coder does all.")
+            found.append(f"No threshold {right}: a coder codes every stay.")
             continue
         share, lower, upper = 100 * part.value, 100 * part.lower, 100 * part.upper
         kept = f"{100 * part.accuracy:.0f} % ({100 * part.accuracy_lower:.0f} to {100 * part.accuracy_upper:.0f})"
@@ -169,7 +171,7 @@ def trust_sentences(
     for guess, words in whose.items():
         rows = money.loc[guess]
         total, off = rows.loc["dollars_per_100", "value"], rows.loc["error_percent"]
-        sign = "can't be told from zero" if off["lower"] <= 0 <= off["upper"] else "more than chance would do"
+        sign = "can't be told from zero" if off["lower"] <= 0 <= off["upper"] else "more than chance would give"
         found.append(
             f"{words} the hospital expects ${abs(total):,.0f} too {'little' if total < 0 else 'much'} for 100 stays "
             f"({off['value']:+.1f} %, {sign}); a single stay is off by ${rows.loc['mae_dollars', 'value']:,.0f}."

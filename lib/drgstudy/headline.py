@@ -107,7 +107,7 @@ def _survive(results: dict) -> str:
         return ""
     return (
         f"Of {len(tests)} differences between {results['models'][results['run']]['name']} and another model (six metrics "
-        f"each), {survive} survive the correction for so many comparisons."
+        f"each), {survive} survive the correction for that many comparisons."
     )
 
 
@@ -138,7 +138,7 @@ def limits(numbers: dict) -> list[str]:
     found.append("Settings and epochs are chosen on training stays that are kept back; test stays choose neither.")
     if "hardness" in numbers:
         found.append(
-            "One thing saw test stays: how hard the hospital is was judged by TF-IDF’s accuracy on them (notebook 04)."
+            "There is one exception: TF-IDF’s accuracy on test stays was used to judge how hard the hospital is (notebook 04)."
         )
     return found
 

@@ -113,7 +113,7 @@ def sentence(table: pd.DataFrame, run: str, name: str) -> str:
         verdict = f"{name} {'misses' if high < 0 else 'does better with'} what stands in the middle"
     gone = f"; where it is cut off, {100 * rows.loc['cut off', 'value']:.0f} %" if "cut off" in rows.index else ""
     return (
-        f"{verdict}: it names {middle:.0f} % of the stays right whose deciding word stands in the middle third of what it reads, "
+        f"{verdict}: it names right {middle:.0f} % of the stays whose deciding word stands in the middle third of what it reads, "
         f"and {end:.0f} % where it stands before or after ({signed(middle - end, 1)} points, 95 % interval {signed(low, 1)} to "
         f"{signed(high, 1)}){gone}."
     )
