@@ -72,8 +72,8 @@ def judged(right: list[int], stays: list[int]) -> pd.DataFrame:
             [90, 40, 90],
             "DRG-LLaMA misses what stands in the middle: it names right 40 % of the stays whose deciding word",
         ),
-        ([50, 90, 50], "DRG-LLaMA does better with what stands in the middle: it names 90 %"),
-        ([70, 68, 70], "It can’t be told whether DRG-LLaMA misses what stands in the middle: it names 68 %"),
+        ([50, 90, 50], "DRG-LLaMA does better with what stands in the middle: it names right 90 %"),
+        ([70, 68, 70], "It can’t be told whether DRG-LLaMA misses what stands in the middle: it names right 68 %"),
     ],
 )
 def test_what_is_said_of_the_middle(right, says):
