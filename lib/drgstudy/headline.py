@@ -186,7 +186,7 @@ def in_short(numbers: dict) -> str:
     found = said(numbers)
     plain = found["plainest"]
     counts = [
-        f"{paper}: {found['counts'][topic]}"
+        f"{paper[0].upper()}{paper[1:]}: {found['counts'][topic]}"
         for topic, paper in zip(plain, claims.PAPERS, strict=True)
         if topic in found["counts"]
     ]

@@ -98,7 +98,9 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
     ]
     made = [notebook["name"] for notebook in notebooks]
     released = [step for step in of_begun if step not in made and _is_released(step, profile)]
-    listed = [*notebooks, *(about for step in released if (about := _page_of(step, paths)))]
+    idle = {name for name, step in graph.steps(profile).items() if graph.needs_training(step)} if released else set()
+    kept = [*released, *(step for step in idle - {*made} if not notebook_pages.run_of(step))]
+    listed = [*notebooks, *(about for step in kept if (about := _page_of(step, paths)))]
     listed.sort(key=lambda about: about["name"])
     trained = [notebook for notebook in listed if notebook_pages.run_of(notebook["name"])]
     shown = [notebook for notebook in listed if notebook not in trained] + [notebook_pages.TRAININGS] * bool(trained)
@@ -119,7 +121,6 @@ def _build(profile: str, paths: Paths, planned: Path) -> None:
         page = pages.get_template("trainings.html").render(shared | about, **notebook_pages.TRAININGS)
         _write(paths.report / notebook_pages.TRAININGS["page"], page)
     outdated = {file.stem for file in written} - set(parts)
-    idle = {name for name, step in graph.steps(profile).items() if graph.needs_training(step)} if released else set()
     waiting = [step for step in of_begun if step not in {*made, *idle} or step in outdated]
     shared["to_come"] = {
         study.topic: [_of_run(step, profile) or step for step in waiting if step in study] for study in begun
