@@ -141,7 +141,9 @@ def test_what_is_masked_stays_masked_and_a_place_of_the_machine_is_not_said(made
     )
     card = texts["model-card.md"]
     assert (
-        "| top-1 accuracy | – | few | few |" in card and "stays with few DRGs" in card and "test stays few are" in card
+        "| top-1 accuracy | – | few | few |" in card
+        and "stays with few DRGs" in card
+        and "- few of the test stays are" in card
     )
     assert "acc_at_1" not in [each.metric_type for each in ModelCard(card).data.eval_results]
     assert "author" not in "".join(texts.values()) and "`llama-7b`" in card and ModelCard(card).data.base_model is None

@@ -121,7 +121,7 @@ def _best(history: list[dict]) -> str:
     if not judged:
         return "–"
     best = max(judged, key=lambda each: each.get("eval_accuracy", -each.get("eval_mean_absolute_error", np.inf)))
-    return f"{best['epoch']:g}"
+    return f"{best['epoch']:.3g}"
 
 
 def _score(made: dict[Path, dict], mask_below: int) -> str:
