@@ -76,6 +76,8 @@ def test_each_run_predicts_every_test_stay(study, run):
         "patients": "split_patients",
         "known": "split_known",
         "clinicians": "split_clinicians",
+        "early": "split_patients",
+        "mixed": "split_patients",
     }.get(run.split("-")[-1], "split")
     assert (predictions.outputs is not None) == (run == "llama-two")
     assert predictions.stay_ids.tolist() == test["stay_id"].tolist()
@@ -83,6 +85,21 @@ def test_each_run_predicts_every_test_stay(study, run):
     cost = predictions.run["cost"]
     assert cost["predict_seconds"] > 0 and cost["peak_memory_gb"] > 0.1
     assert not list((PATHS.runs / run).glob("checkpoints-*"))
+
+
+def test_two_runs_are_compared_on_the_later_stays(study):
+    gained = read_json(PATHS.report / "numbers.json")["time"]["gain_of_runs"]["TF-IDF + LR"]
+    truth = pd.read_csv(Path(read_json(PATHS.source)["folder"]) / "truth.csv.gz")
+    learned = {}
+    for run, key in (("tfidf-early", "early"), ("tfidf-mixed", "all")):
+        made = read_predictions(PATHS.runs / run, PATHS.stays)
+        late = np.isin(made.stay_ids % 10**8, truth.loc[truth["fiscal_year"] > 2013, "hadm_id"])
+        assert 0 < late.sum() < len(late)
+        assert gained[key] == pytest.approx((made.logits.argmax(axis=1) == made.truth)[late].mean())
+        learned[run] = read_json(PATHS.runs / run / "run.json")["key"]
+    assert {name for name in learned["tfidf-early"] if learned["tfidf-early"][name] != learned["tfidf-mixed"][name]} == {
+        "as_many", "stays"
+    }  # fmt: skip
 
 
 def test_numbers_are_those_of_the_predictions(study):
@@ -303,10 +320,12 @@ def test_a_second_make_does_nothing_and_a_touched_file_reruns_what_depends_on_it
         "00-index",
         "05-train-tfidf",
         "05-train-tfidf-clinicians",
+        "05-train-tfidf-early",
         "05-train-tfidf-known",
+        "05-train-tfidf-mixed",
         "05-train-tfidf-patients",
-    }  # three are like the first
+    }  # these are like the first
     again |= {"05-train-tfidf-half", "06-results", "08-size-and-length", "10-splits", "11-trust", "12-why", "15-seeds"}
-    again |= {"18-coder"}
+    again |= {"16-time", "18-coder"}
     assert set(re.findall(r"study notebooks/params/smoke/([\w-]+)\.yaml", planned)) == again
     assert "drgstudy.report smoke" in planned
