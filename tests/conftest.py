@@ -119,13 +119,16 @@ def needs_smoke(name: str) -> bool:
 
 
 def pytest_collection_modifyitems(items):
-    """Put the tests of the smoke study last, for it is made while the others run."""
+    """Put the tests of the smoke study late, for it is made while others run; what the other worker does meanwhile comes last."""
     asked = [item.nodeid for item in items if "study" in getattr(item, "fixturenames", ())]
     unnamed = [name for name in asked if not needs_smoke(name) and "tests/stress/" not in name]
     assert not unnamed, (
         f"{unnamed[0]} has the fixture `study`: say smoke in its name, so that it runs where the others do"
     )
     items.sort(key=lambda item: needs_smoke(item.nodeid))
+    others = sum(not needs_smoke(item.nodeid) for item in items)
+    late = others * 4 // 5
+    items[late:] = items[others:] + items[late:others]
 
 
 @pytest.hookimpl(optionalhook=True)
