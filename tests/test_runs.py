@@ -256,7 +256,8 @@ def test_a_model_of_the_early_years_and_one_of_as_many_stays_of_all_years(discha
     stays = read_rows(paths.stays, cohort.STAYS)
     year = (2008 + stays.index % 10).to_numpy()
     dated = stays.assign(first=year, last=year + 2)[stays.index % 7 > 0]  # of some the year is not known
-    monkeypatch.setattr(runs.people, "dated", lambda *_: dated)
+    monkeypatch.setattr(runs.people, "years", lambda folder: None)
+    monkeypatch.setattr(runs.people, "dated", lambda stays, when: dated)
     early, mixed, whole = training(until=2012), training(until=2012, as_many=True), training()
     train, test = cohort.parts(stays, "split")
     past = train[train.index.isin(dated.index[dated["last"] <= 2012])]

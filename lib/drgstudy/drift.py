@@ -196,13 +196,12 @@ def gain_of_runs(
     StudyError
         If they are no such pair.
     """
-    said = [
-        {name: made.run.get(name) for name in ("model", "settings", "until", "as_many")} for made in (early, as_many)
-    ]
-    if said[0] | {"as_many": True} != said[1] or (said[0]["until"], said[0]["as_many"]) != (until, False):
+    keys = [made.run.get("key", {}) for made in (early, as_many)]
+    apart = {name for name in keys[0] | keys[1] if keys[0].get(name) != keys[1].get(name)} - {"code"}
+    if apart != {"as_many", "stays"} or keys[0].get("until") != until or keys[0]["as_many"]:
         raise StudyError(
-            f"runs {early.run['run']!r} and {as_many.run['run']!r}: expected one model with the same settings, both trained "
-            f"with until: {until}, the second with as_many: true"
+            f"runs {early.run['run']!r} and {as_many.run['run']!r}: expected two trainings with until: {until} that are alike, "
+            "but for as_many: true of the second"
         )
     late = np.isin(early.stay_ids, later)
     right = np.array([made.logits.argmax(axis=1) == made.truth for made in (early, as_many)])

@@ -108,10 +108,10 @@ def years(folder: Path) -> pd.DataFrame:
     return stays[["first", "last"]].add(later, axis=0).astype("int64")
 
 
-def dated(stays: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """The stays whose year is known, with its first and last possible year; `folder` is as for `years`."""
+def dated(stays: pd.DataFrame, when: pd.DataFrame) -> pd.DataFrame:
+    """The stays whose year is known, with its first and last possible year; `when` is what `years` returns."""
     hadm_id = admission(stays["stay_id"]).rename("hadm_id")
-    return stays.join(years(folder), on=hadm_id).dropna(subset="first").astype({"first": int, "last": int})
+    return stays.join(when, on=hadm_id).dropna(subset="first").astype({"first": int, "last": int})
 
 
 def of_years(train: pd.DataFrame, dated: pd.DataFrame, until: int, as_many: bool) -> pd.DataFrame:

@@ -123,16 +123,16 @@ def of_stays(
         said = f"got {kept_back!r} and {train_share!r}"
         raise StudyError(f"parameters kept_back and train_share: expected shares, below 1 and above 0; {said}")
     stays = _stays(paths.stays, fingerprint(provenance.verified(paths.stays)) if paths.stays.is_file() else "")
-    train, test = cohort.parts(stays, split)
+    (train, test), of_years = cohort.parts(stays, split), {}  # which is part of the key only where it is used
+    if until or as_many:
+        when = people.years(provenance.read_json(paths.source)["folder"])
+        train = people.of_years(train, people.dated(stays, when), until, as_many)
+        ids = hashlib.sha256(train["stay_id"].to_numpy().tobytes()).hexdigest()[:16]
+        of_years = {"until": until, "as_many": as_many, "stays": ids}
     space = label_space(labels, stays["drg_v34"], train["drg_v34"])
     about = {"run": run, "model": model, "settings": _settings(model, settings), "labels": labels, "split": split}
-    about |= {"kept_back": kept_back, "seed": seed}
+    about |= {"kept_back": kept_back, "seed": seed} | of_years
     about["dataset"] = read_flow(paths)["source"] | {"fingerprint": fingerprint(paths.stays)}
-    if until or as_many:
-        folder = provenance.read_json(paths.source)["folder"]
-        train = people.of_years(train, people.dated(stays, folder), until, as_many)
-        ids = hashlib.sha256(train["stay_id"].to_numpy().tobytes()).hexdigest()[:16]
-        about |= {"until": until, "as_many": as_many, "stays": ids}  # part of the key only where it is used
     folder, truth = paths.runs / run, LabelSpace(space.codes).encode(test["drg_v34"])
     judging = np.zeros(len(train), bool)
     if kept_back:
